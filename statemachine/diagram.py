@@ -1,0 +1,20 @@
+"""The state machine drawn as Mermaid, from the declaration that decides."""
+
+from statemachine.device_operation import MACHINE
+from statemachine.states import SETTLED, State
+
+
+def mermaid() -> str:
+    """A Mermaid `stateDiagram-v2` of the direct steps; settled states are styled apart."""
+    steps = (f"    {step.source} --> {step.dest}" for step in MACHINE.get_transitions())
+    settled = ",".join(state.name for state in State if state in SETTLED)
+    return "\n".join(
+        [
+            "stateDiagram-v2",
+            "    direction LR",
+            f"    [*] --> {MACHINE.initial}",
+            *steps,
+            "    classDef settled stroke-width:3px",
+            f"    class {settled} settled",
+        ]
+    )

@@ -1,0 +1,57 @@
+"""The `deviceops` command (SPEC section 7): thin entry points, one file for each kind of work.
+
+- `wiring`: settings, logging, the database and the event loop of a command
+- `render`: tables and progress bars
+- `feeding`: run, ingest, publish
+- `reading`: status, devices, device
+- `dead_letters`: dead-letters list and show
+- `upkeep`: migrate, check, recount, diagram
+- `trying`: simulate, demo
+"""
+
+import os
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from worker.cli import dead_letters, feeding, reading, trying, upkeep
+from worker.errors import DeviceopsError
+
+app = typer.Typer(
+    name="deviceops",
+    help="Exact, order-independent tracking of device operations reported over AMQP.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (feeding, reading, upkeep, trying):
+    app.add_typer(commands.app)
+app.add_typer(dead_letters.app, name="dead-letters")
+
+
+def main() -> None:
+    """Run the command line; every failure is one clear line on standard error and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except DeviceopsError as error:
+        code = _fail(str(error), error.exit_code)
+    except TyperException as error:
+        message = error.format_message()
+        # Called without arguments, Typer prints the help and raises with nothing more to say.
+        code = _fail(f"{message} (try --help)", error.exit_code) if message else error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not worth an error
+        code = 0
+    except OSError as error:
+        code = _fail(str(error), 1)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"deviceops: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return code

@@ -1,0 +1,143 @@
+"""The tour: a simulated roll-out through a topology and a database of its own, from report to exact counters."""
+
+import asyncio
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from worker.batches import settle
+from worker.cli import render
+from worker.cli.wiring import configure_logging, ready_database, screen
+from worker.errors import DeviceopsError
+from worker.intake import jsonl
+from worker.intake.amqp import BrokerUnavailable, Consumer, connected
+from worker.intake.publisher import publish
+from worker.intake.topology import Topology
+from worker.messages import Message
+from worker.outcomes import Tally
+from worker.settings import Settings, without_password
+from worker.simulate import Disorder, simulate
+from worker.store import queries
+from worker.store.database import Database
+from worker.store.recount import find_drift
+
+DATABASE = "deviceops-demo.db"
+DISORDER = Disorder(disorder=0.2, duplicates=0.1, conflicts=0.02, malformed=0.005, early=0.1)
+SECONDS = 6
+"""How long the roll-out takes, about."""
+STEPS = 60
+"""Pictures of it."""
+
+Feed = Callable[[Sequence[Message]], Awaitable[None]]
+
+
+def forget_last_demo() -> None:
+    """Remove the database of the demo before."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(DATABASE + suffix).unlink(missing_ok=True)
+
+
+async def run_demo(settings: Settings, devices: int, seed: int) -> None:
+    """Show a roll-out. Raises DeviceopsError if anything was lost or a counter drifted."""
+    configure_logging("ERROR")
+    own = Settings(
+        database_url=f"sqlite:///{DATABASE}",
+        amqp_url=settings.amqp_url,
+        topology_prefix=f"device-operations-demo-{secrets.token_hex(4)}",
+        batch_size=100,
+    )
+    lines = list(simulate(1, devices, seed, DISORDER))
+    tally = Tally()
+    async with ready_database(own) as database:
+
+        async def process(messages: Sequence[Message]) -> None:
+            tally.add(await settle(database, messages))
+
+        async with _way(own, process) as feed:
+            await _roll_out(database, lines, feed, tally)
+        await _conclude(database, tally)
+
+
+@asynccontextmanager
+async def _way(settings: Settings, process: Feed) -> AsyncIterator[Feed]:
+    """How messages reach `process`: through the broker if one answers, else directly."""
+    topology = Topology(settings.topology_prefix)
+    broker = without_password(settings.amqp_url)
+    try:
+        async with connected(settings.amqp_url) as connection:
+            screen.print(f"Through RabbitMQ at {broker}, with a topology of its own.")
+            channel = await connection.channel(on_return_raises=True)
+            stop = asyncio.Event()
+            try:
+                exchange = await topology.declare(channel)
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(Consumer(settings, process, stop).run())
+                    yield lambda messages: publish(exchange, messages)
+                    stop.set()
+            finally:
+                await topology.delete(channel)
+    except BrokerUnavailable as error:
+        screen.print(f"No RabbitMQ ({error}).", style="yellow")
+        screen.print("So the reports are processed in this process; everything else is the same.")
+        yield process
+
+
+async def _roll_out(database: Database, lines: Sequence[str], feed: Feed, tally: Tally) -> None:
+    """Feed the lines evenly over a few seconds, and show the counters as they change."""
+    with Live(console=screen, auto_refresh=False) as live:
+        size = -(-len(lines) // STEPS)
+        for start in range(0, len(lines), size):
+            await feed([jsonl.as_message(line.encode()) for line in lines[start : start + size]])
+            await _show(live, database, tally, len(lines))
+        while tally.received < len(lines):
+            await _show(live, database, tally, len(lines))
+        await _show(live, database, tally, len(lines))
+    if not screen.is_terminal:
+        screen.print()  # where nothing can be drawn over, Live leaves its last line open
+
+
+async def _show(live: Live, database: Database, tally: Tally, expected: int) -> None:
+    async with database.read() as connection:
+        found = await queries.list_operations(connection)
+    received = Text(f"{tally.received:,} of {expected:,} messages processed", style="dim")
+    live.update(Group(render.operations(found), received), refresh=screen.is_terminal)
+    await asyncio.sleep(SECONDS / STEPS)
+
+
+async def _conclude(database: Database, tally: Tally) -> None:
+    """What came of it: counters, dead letters, the recount, and what to try next."""
+    async with database.read() as connection:
+        [(operation, _)] = await queries.list_operations(connection)
+        dead_letters = await queries.count_open_dead_letters(connection)
+        examples = [
+            (await queries.list_dead_letters(connection, reason=reason, limit=1))[0] for reason in dead_letters
+        ]
+    count, drifted = await find_drift(database)
+    screen.rule("what came in, and what became of it")
+    screen.print(render.tally(tally))
+    screen.rule("the operation's counters")
+    screen.print(render.counters(operation.operation_stats.device_operation_statuses_count))
+    screen.rule("dead letters, with an example of each reason")
+    for letter in examples:
+        screen.print(f"{dead_letters[letter.reason]:,} {letter.reason}, such as: {letter.detail}", markup=False)
+    if drifted:
+        raise DeviceopsError(
+            "the recount differs from the counters: run `deviceops recount` on the demo's database"
+        )
+    screen.print(f"Recount: all counters of {count} operation agree with its device operations.", style="green")
+    screen.rule("try next")
+    command = f"DEVICEOPS_DATABASE_URL=sqlite:///{DATABASE} {_own_command()}"
+    for arguments in (f"status {operation.id}", f"devices {operation.id} --state FAILURE", "dead-letters list"):
+        screen.print(f"{command} {arguments}", soft_wrap=True, highlight=False)
+
+
+def _own_command() -> str:
+    """How the user can call deviceops again: by its name if that is on the path, else as just called."""
+    return "deviceops" if shutil.which("deviceops") else sys.argv[0]

@@ -1,0 +1,117 @@
+"""Commands through which reports come in: run, ingest, publish."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from worker.batches import settle
+from worker.cli import render
+from worker.cli.wiring import Json, configure_logging, print_json, ready_database, run_async, screen
+from worker.intake import jsonl
+from worker.intake.amqp import Consumer, connected
+from worker.intake.publisher import publish as publish_messages
+from worker.intake.topology import Topology
+from worker.messages import Message
+from worker.outcomes import Tally
+from worker.settings import Settings
+
+PATIENCE = 30
+"""Seconds that `ingest` waits for a database that was lost on the way."""
+
+app = typer.Typer()
+
+Source = Annotated[str, typer.Argument(metavar="FILE|-", help="A file of JSON lines, or - for standard input.")]
+
+
+@app.command()
+def run(
+    until_idle: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.1, help="Leave when nothing has come for so long."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."""
+    settings = Settings.load()
+    configure_logging(settings.log_level)
+    _show(run_async(_run(settings, until_idle)), json)
+
+
+async def _run(settings: Settings, until_idle: float | None) -> Tally:
+    tally = Tally()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with ready_database(settings) as database:
+
+        async def process(messages: Sequence[Message]) -> None:
+            tally.add(await settle(database, messages))
+
+        await Consumer(settings, process, stop).run(until_idle)
+    return tally
+
+
+@app.command()
+def ingest(source: Source, json: Json = False) -> None:
+    """Process JSON lines without a broker: reports, or envelopes with type, message_id, headers and body."""
+    settings = Settings.load()
+    configure_logging(settings.log_level)
+    _show(run_async(_ingest(settings, source)), json)
+
+
+async def _ingest(settings: Settings, source: str) -> Tally:
+    tally = Tally()
+    async with ready_database(settings) as database:
+
+        async def process(messages: Sequence[Message]) -> None:
+            tally.add(await settle(database, messages, PATIENCE))
+
+        await _feed(source, settings.batch_size, process)
+    return tally
+
+
+@app.command()
+def publish(source: Source) -> None:
+    """Send JSON lines to the exchange; each counts once the broker has confirmed it."""
+    settings = Settings.load()
+    configure_logging(settings.log_level)
+    count = run_async(_publish(settings, source))
+    screen.print(f"{count:,} messages published to {settings.topology_prefix}")
+
+
+async def _publish(settings: Settings, source: str) -> int:
+    count = 0
+    async with connected(settings.amqp_url) as connection:
+        channel = await connection.channel(on_return_raises=True)
+        exchange = await Topology(settings.topology_prefix).declare(channel)
+
+        async def process(messages: Sequence[Message]) -> None:
+            nonlocal count
+            await publish_messages(exchange, messages)
+            count += len(messages)
+
+        await _feed(source, settings.batch_size, process)
+    return count
+
+
+async def _feed(source: str, size: int, process: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
+    """Give a source's messages to `process`, `size` at a time, with a progress bar on a terminal."""
+    with jsonl.opened(source) as stream, render.byte_progress() as progress:
+        size_of_source = os.fstat(stream.fileno()).st_size if source != "-" else 0
+        task = progress.add_task(source, total=size_of_source or None)
+        async for lines in jsonl.chunks(stream):
+            for start in range(0, len(lines), size):
+                batch = lines[start : start + size]
+                await process([jsonl.as_message(line) for line in batch])
+                progress.advance(task, sum(map(len, batch)) + len(batch))
+
+
+def _show(tally: Tally, json: bool) -> None:
+    if json:
+        print_json(tally.document())
+    else:
+        screen.print(render.tally(tally))

@@ -1,0 +1,149 @@
+"""Commands that show where the fleet stands: status, devices, device."""
+
+import asyncio
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.console import RenderableType
+from rich.live import Live
+
+from statemachine import SPELLINGS, State
+from worker.cli import render
+from worker.cli.wiring import Json, print_json, ready_database, run_async, screen
+from worker.errors import DeviceopsError, SettingsError
+from worker.messages import device_operation_id
+from worker.settings import Settings
+from worker.store import queries, views
+from worker.store.database import Database
+
+SHOWN = 50
+"""Operations in a table that was not told how many."""
+REFRESH = 1
+"""Seconds between two looks of `--watch`."""
+
+app = typer.Typer()
+
+OperationId = Annotated[UUID, typer.Argument(help="The operation's id.")]
+
+
+@app.command()
+def status(
+    operation_id: Annotated[UUID | None, typer.Argument(help="One operation; all of them if left out.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="The latest so many operations.")] = None,
+    json: Json = False,
+) -> None:
+    """Show operations and their progress."""
+    if watch and json:
+        raise SettingsError("--watch is for people: leave --json out, or ask again and again")
+    settings = Settings.load()
+    if json:
+        print_json(run_async(_status_document(settings, operation_id, limit)))
+    elif watch:
+        run_async(_watch(settings, operation_id, limit))
+    else:
+        screen.print(run_async(_status_once(settings, operation_id, limit)))
+
+
+async def _status_document(settings: Settings, operation_id: UUID | None, limit: int | None) -> object:
+    async with ready_database(settings) as database, database.read() as connection:
+        if operation_id is None:
+            return [operation for operation, _ in await queries.list_operations(connection, limit)]
+        found = await queries.get_operation(connection, operation_id)
+    return _known(found, operation_id)[0]
+
+
+async def _status_once(settings: Settings, operation_id: UUID | None, limit: int | None) -> RenderableType:
+    async with ready_database(settings) as database:
+        return await _status(database, operation_id, limit)
+
+
+async def _watch(settings: Settings, operation_id: UUID | None, limit: int | None) -> None:
+    async with ready_database(settings) as database:
+        with Live(console=screen, auto_refresh=False) as live:
+            while True:
+                live.update(await _status(database, operation_id, limit), refresh=True)
+                await asyncio.sleep(REFRESH)
+
+
+async def _status(database: Database, operation_id: UUID | None, limit: int | None) -> RenderableType:
+    async with database.read() as connection:
+        if operation_id is not None:
+            return render.operation(*_known(await queries.get_operation(connection, operation_id), operation_id))
+        found = await queries.list_operations(connection, limit or SHOWN)
+        count = await queries.count_operations(connection)
+    if not found:
+        return "no operations yet"
+    table = render.operations(found)
+    if len(found) < count:
+        table.caption = f"the latest {len(found):,} of {count:,}; --limit shows more"
+    return table
+
+
+def _known(
+    found: tuple[views.Operation, views.Progress] | None, operation_id: UUID
+) -> tuple[views.Operation, views.Progress]:
+    if found is None:
+        raise DeviceopsError(f"operation {operation_id} is unknown")
+    return found
+
+
+def _state(text: str) -> State:
+    state = SPELLINGS.get(int(text) if text.isdecimal() else text)
+    if state is None:
+        raise typer.BadParameter(f"{text!r} is not a state: use a name such as SUCCESS, or a code such as 50")
+    return state
+
+
+@app.command()
+def devices(
+    operation_id: OperationId,
+    state: Annotated[
+        State | None, typer.Option(parser=_state, metavar="STATE", help="Only those in this state: name or code.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Device operations on a page.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Device operations before the page.")] = 0,
+    json: Json = False,
+) -> None:
+    """Show a page of an operation's device operations."""
+    page = run_async(_devices(Settings.load(), operation_id, state, limit, offset))
+    if json:
+        print_json(page)
+        return
+    screen.print(render.device_operations(page))
+    first = min(offset + 1, page.count)
+    screen.print(f"{first:,} to {min(offset + limit, page.count):,} of {page.count:,}", style="dim")
+
+
+async def _devices(
+    settings: Settings, operation_id: UUID, state: State | None, limit: int, offset: int
+) -> views.Page:
+    async with ready_database(settings) as database, database.read() as connection:
+        operation, _ = _known(await queries.get_operation(connection, operation_id), operation_id)
+        return await queries.list_device_operations(connection, operation, state, limit, offset)
+
+
+@app.command()
+def device(
+    operation_id: OperationId,
+    device_id: Annotated[UUID, typer.Argument(help="The device's id.")],
+    json: Json = False,
+) -> None:
+    """Show one device operation and its activity; late and repeated reports only without --json."""
+    found, entries = run_async(_device(Settings.load(), operation_id, device_id))
+    if json:
+        print_json(found)
+        return
+    screen.print("device operation", str(found.id), render.state(found.state), found.reason)
+    screen.print(render.history(entries))
+
+
+async def _device(
+    settings: Settings, operation_id: UUID, device_id: UUID
+) -> tuple[views.DeviceOperation, list[views.HistoryEntry]]:
+    async with ready_database(settings) as database, database.read() as connection:
+        found = await queries.get_device_operation(connection, operation_id, device_id)
+        if found is None:
+            raise DeviceopsError(f"device {device_id} is not registered for operation {operation_id}")
+        return found, await queries.history(connection, device_operation_id(operation_id, device_id))

@@ -1,0 +1,46 @@
+"""Commands to try deviceops with: simulate, demo."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.demo import forget_last_demo, run_demo
+from worker.cli.wiring import run_async
+from worker.settings import Settings
+from worker.simulate import Disorder
+from worker.simulate import simulate as simulated
+
+app = typer.Typer()
+
+Seed = Annotated[int, typer.Option(help="The same seed gives the same fleet.")]
+
+
+def _probability(help_text: str) -> Any:
+    return typer.Option(metavar="P", min=0.0, max=1.0, help=f"Probability (0 to 1) of {help_text}.")
+
+
+@app.command()
+def simulate(
+    operations: Annotated[int, typer.Option(min=1, help="Operations.")] = 1,
+    devices: Annotated[int, typer.Option(min=0, help="Devices of each operation.")] = 100,
+    seed: Seed = 1,
+    disorder: Annotated[float, _probability("a report to be overtaken by later ones")] = 0.0,
+    duplicates: Annotated[float, _probability("a report to be sent twice")] = 0.0,
+    conflicts: Annotated[float, _probability("a settled device to be contradicted")] = 0.0,
+    malformed: Annotated[float, _probability("an unreadable message beside a report")] = 0.0,
+    early: Annotated[float, _probability("a device to report before the announcement")] = 0.0,
+) -> None:
+    """Print a fleet's life as JSON lines for ingest and publish."""
+    for line in simulated(operations, devices, seed, Disorder(disorder, duplicates, conflicts, malformed, early)):
+        sys.stdout.write(line + "\n")
+
+
+@app.command()
+def demo(
+    devices: Annotated[int, typer.Option(min=1, max=100_000, help="Devices of the roll-out.")] = 500,
+    seed: Seed = 1,
+) -> None:
+    """Watch a roll-out over 500 simulated devices, through RabbitMQ where it answers."""
+    forget_last_demo()
+    run_async(run_demo(Settings.load(), devices, seed))

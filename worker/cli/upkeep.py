@@ -1,0 +1,107 @@
+"""Commands that keep an installation sound: migrate, check, recount, diagram."""
+
+from typing import Annotated
+
+import typer
+
+from statemachine import Counters
+from statemachine.diagram import mermaid
+from worker.cli import render
+from worker.cli.wiring import Json, notices, print_json, ready_database, run_async, screen
+from worker.errors import DeviceopsError
+from worker.intake.amqp import connected
+from worker.intake.topology import Topology
+from worker.settings import PREFIX, Settings, unknown_variables
+from worker.store import database, schema
+from worker.store.recount import Drift, find_drift, fix_drift
+
+DRIFT = 3
+"""Exit code: counters differ from the rows."""
+
+app = typer.Typer()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema to the version that this deviceops needs."""
+    settings = Settings.load()
+    screen.print(run_async(_migrate(settings)))
+
+
+async def _migrate(settings: Settings) -> str:
+    async with database.opened(settings.sqlalchemy_url) as opened:
+        return f"database {opened} has schema {await schema.migrate(opened)}"
+
+
+@app.command()
+def check() -> None:
+    """List every setting, and see whether the database and the broker can be used."""
+    settings = Settings.load()
+    descriptions = {
+        f"{PREFIX}{name.upper()}": field.description or "" for name, field in Settings.model_fields.items()
+    }
+    screen.print(render.settings(settings.shown(), descriptions))
+    for name in unknown_variables():
+        notices.print(f"{name} is not a setting of deviceops: misspelt?", style="yellow")
+    failures = run_async(_check(settings))
+    if failures:
+        raise DeviceopsError("; ".join(failures))
+
+
+async def _check(settings: Settings) -> list[str]:
+    failures = []
+    try:
+        async with ready_database(settings) as opened:
+            screen.print(f"database {opened}: ready")
+    except DeviceopsError as error:
+        failures.append(str(error))
+    try:
+        async with connected(settings.amqp_url) as connection:
+            screen.print(await Topology(settings.topology_prefix).verify(connection))
+    except DeviceopsError as error:
+        failures.append(str(error))
+    return failures
+
+
+@app.command()
+def recount(
+    fix: Annotated[bool, typer.Option("--fix", help="Set what drifted to the recount.")] = False,
+    json: Json = False,
+) -> None:
+    """Recount every operation's device operations; exit 3 if a counter differs and is not fixed."""
+    count, drifted = run_async(_recount(Settings.load(), fix))
+    if json:
+        print_json({"operations": count, "drifted": [_document(drift) for drift in drifted]})
+    else:
+        for drift in drifted:
+            for name, stored, actual in zip(Counters._fields, drift.stored, drift.actual, strict=True):
+                if stored != actual:
+                    screen.print(
+                        f"operation {drift.operation_id}: {name} is {stored:,}, a recount gives {actual:,}"
+                    )
+        verdict = f"{len(drifted):,} drifted{', now fixed' if fix else ''}" if drifted else "all counters agree"
+        screen.print(f"operations recounted: {count:,}; {verdict}")
+    if drifted and not fix:
+        raise typer.Exit(DRIFT)
+
+
+async def _recount(settings: Settings, fix: bool) -> tuple[int, list[Drift]]:
+    async with ready_database(settings) as opened:
+        count, drifted = await find_drift(opened)
+        if fix:
+            await fix_drift(opened, drifted)
+    return count, drifted
+
+
+def _document(drift: Drift) -> dict[str, object]:
+    return {
+        "operation_id": drift.operation_id,
+        "stored": drift.stored._asdict(),
+        "actual": drift.actual._asdict(),
+    }
+
+
+@app.command()
+def diagram() -> None:
+    """Print the state machine as a Mermaid diagram."""
+    print(mermaid())  # noqa: T201

@@ -1,0 +1,61 @@
+"""What every command needs: settings, logging, a database that is ready, an event loop."""
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+import structlog
+import typer
+import uvloop
+from pydantic import BaseModel, TypeAdapter
+from rich.console import Console
+
+from worker.settings import Settings
+from worker.store import database, schema
+from worker.store.database import Database
+
+Result = TypeVar("Result")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+screen = Console()
+"""Standard output, for people."""
+notices = Console(stderr=True)
+"""Standard error, for progress and hints."""
+
+
+def run_async(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a command's coroutine on a fast event loop."""
+    return uvloop.run(main)
+
+
+@asynccontextmanager
+async def ready_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database with the schema that this code expects; failures are one-line DeviceopsErrors."""
+    async with database.opened(settings.sqlalchemy_url) as opened:
+        await schema.require_current_schema(opened)
+        yield opened
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document; times end in Z, and text is not escaped."""
+    adapter: TypeAdapter[object] = TypeAdapter(type(document) if isinstance(document, BaseModel) else Any)
+    sys.stdout.write(adapter.dump_json(document, indent=2).decode() + "\n")
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error: for people on a terminal, else one JSON object a line."""
+    on_terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    # The broker client's own lines repeat what ours say.
+    logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)

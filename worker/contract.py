@@ -1,0 +1,123 @@
+"""The wire contract: what a report, a bulk of reports and an announcement may say (SPEC section 4)."""
+
+import json
+from datetime import UTC, datetime
+from reprlib import Repr
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+)
+
+from statemachine import SPELLINGS, State
+
+MAX_REPORTS = 10_000
+"""Reports in one bulk message."""
+MAX_REASON = 4_096
+"""Characters; a longer reason is cut, because a limit must never lose a final state."""
+
+_repr = Repr()
+_repr.maxstring = _repr.maxother = 60
+_REPLACED_NUL = "\N{REPLACEMENT CHARACTER}"
+
+
+def shown(value: object) -> str:
+    """A value from outside as it can stand in a one-line message: never long, never unprintable."""
+    return _repr.repr(value)
+
+
+def clean(text: str) -> str:
+    """Text that every database keeps: PostgreSQL has no NUL character."""
+    return text.replace("\0", _REPLACED_NUL) if "\0" in text else text
+
+
+def _state(value: object) -> State:
+    state = SPELLINGS.get(value) if isinstance(value, str | int) else None
+    if state is None:
+        raise ValueError(f"{shown(value)} is not a device-operation state such as SUCCESS or 50")
+    return state
+
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+
+
+def _storable(document: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(document, allow_nan=False)  # raises ValueError on what JSON has no number for
+    return document
+
+
+def _rfc3339(value: object) -> object:
+    # Pydantic alone would also take digits, as seconds since 1970.
+    if isinstance(value, str) and value[10:11] not in ("T", "t", " "):
+        raise ValueError(f"{shown(value)} is not an RFC 3339 time such as 2026-01-31T08:00:00Z")
+    return value
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339), AfterValidator(_utc)]
+ReasonText = Annotated[str, AfterValidator(lambda text: clean(text[:MAX_REASON]))]
+Document = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
+
+
+class Report(BaseModel):
+    """A service's report of one device operation's state (SPEC section 4). Unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    operation_id: UUID
+    device_id: UUID
+    state: Annotated[State, BeforeValidator(_state)]
+    service_id: Name
+    operation_type: Name | None = None
+    reason: ReasonText | None = None
+    report_id: str | None = None
+    occurred_at: Moment | None = None
+
+
+class Announcement(BaseModel):
+    """An operation with its descriptive fields and, possibly, the devices that it targets.
+
+    `device_count` is the number of devices that the operation will have in all, for announcers that
+    register them otherwise.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    id: UUID
+    operation_type: Annotated[Name, Field(validation_alias=AliasChoices("operation_type", "operation"))]
+    schedule_type: Literal["IMMEDIATE", "WINDOW"] | None = None
+    schedule_args: Document | None = None
+    operation_device_query: Document | None = None
+    arguments: Document | None = None
+    reason: ReasonText | None = None
+    created_at: Moment | None = None
+    created_by: UUID | None = None
+    device_ids: list[UUID] | None = None
+    device_count: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+
+
+class Reports(BaseModel):
+    """A bulk message whose reports are all readable: the fast way through."""
+
+    model_config = ConfigDict(strict=True)
+    reports: Annotated[list[Report], Field(max_length=MAX_REPORTS)]
+
+
+class AnyReports(BaseModel):
+    """A bulk message of which some reports may be unreadable."""
+
+    model_config = ConfigDict(strict=True)
+    reports: Annotated[list[Any], Field(max_length=MAX_REPORTS)]

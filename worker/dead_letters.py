@@ -1,0 +1,74 @@
+"""A rejected message as it is kept: enough to understand it, and to process it again as if it just came."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha1
+from typing import Any
+from uuid import UUID
+
+from worker.contract import clean
+from worker.messages import Incoming, Message, Origin, body_id, named_in
+from worker.outcomes import Reason, Status
+
+
+@dataclass(slots=True)
+class DeadLetter:
+    """A message that was rejected, or parked, and why. `report` is None if the message is unreadable."""
+
+    reason: Reason
+    detail: str
+    message: Message
+    report: Incoming | None
+    status: Status = Status.OPEN
+
+    @property
+    def fingerprint(self) -> UUID:
+        """What makes it the same dead letter: the report's identity, or else the message's id and body."""
+        if self.report is not None:
+            identity = "{}/{}".format(*self.report.key)
+        else:
+            identity = f"{self.message.message_id or ''}/{body_id(self.message.body)}"
+        return UUID(bytes=sha1(identity.encode(), usedforsecurity=False).digest()[:16], version=5)
+
+    def row(self, now: datetime) -> dict[str, Any]:
+        """The row to insert; `now` is when it was resolved, if it was."""
+        message = self.message
+        origin = message.origin()
+        device_operation_id, report_id = self.report.key if self.report else (None, None)
+        about: Mapping[str, UUID | str] = named_in(message.body)
+        return {
+            "fingerprint": self.fingerprint,
+            "reason": self.reason,
+            "detail": self.detail,
+            "status": self.status,
+            "attempts": 1,
+            "received_at": message.received_at,
+            "resolved_at": None if self.status is Status.OPEN else now,
+            "operation_id": about.get("operation_id"),
+            "device_id": about.get("device_id"),
+            "service_id": about.get("service_id"),
+            "device_operation_id": device_operation_id,
+            "report_id": report_id,
+            "message_id": message.message_id,
+            "type": message.type,
+            "sent_at": message.sent_at,
+            "exchange": clean(origin.exchange),
+            "routing_key": clean(origin.routing_key),
+            "properties": dict(origin.properties),
+            "headers": dict(origin.headers),
+            "body": message.body,
+        }
+
+
+def stored_message(row: Any) -> Message:
+    """The message of a stored dead letter, to be parsed and processed again."""
+    return Message(
+        body=row.body,
+        received_at=row.received_at,
+        message_id=row.message_id,
+        type=row.type,
+        sent_at=row.sent_at,
+        origin=lambda: Origin(row.exchange, row.routing_key, row.properties, row.headers),
+        dead_letter_id=row.id,
+    )

@@ -1,0 +1,8 @@
+"""Where messages come from, and how they are settled.
+
+- `topology`: the exchanges and queues, declared and verified
+- `amqp`: consuming from RabbitMQ, with acknowledgement after the commit
+- `buffer`: how deliveries become batches
+- `jsonl`: JSON lines from a file or standard input
+- `publisher`: JSON lines to RabbitMQ
+"""

@@ -1,0 +1,212 @@
+"""Messages and their identity: from bytes to typed items, or to what is wrong with them.
+
+`parse` never raises on what a sender wrote: an unreadable message becomes an `Unreadable` item.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha1
+from typing import Any
+from uuid import NAMESPACE_DNS, UUID, uuid5
+
+import pydantic_core
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from worker.contract import Announcement, AnyReports, Name, Report, Reports, clean, shown
+
+REPORT = "device-operation.report"
+REPORTS = "device-operation.reports"
+ANNOUNCEMENT = "operation.announced"
+
+MAX_ID = 255
+"""Characters of a report's id, as of an AMQP message id; a longer one is replaced by its UUIDv5."""
+
+NAMESPACE = uuid5(NAMESPACE_DNS, "deviceops")
+"""The namespace of the UUIDv5 (RFC 9562, section 5.5) that identifies a message without an id by its body."""
+
+Key = tuple[UUID, str]
+"""A report's identity: the id of its device operation, and its own."""
+
+_report = TypeAdapter(Report)
+_announcement = TypeAdapter(Announcement)
+_reports = TypeAdapter(Reports)
+_any_reports = TypeAdapter(AnyReports)
+_NAMING: Mapping[str, TypeAdapter[UUID | str]] = {
+    "operation_id": TypeAdapter(UUID),
+    "device_id": TypeAdapter(UUID),
+    "service_id": TypeAdapter(Name),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a message came from, for the dead letter that it may become."""
+
+    exchange: str = ""
+    routing_key: str = ""
+    properties: Mapping[str, JsonValue] = field(default_factory=dict)
+    headers: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Message:
+    """One message as an intake hands it over. Times are UTC."""
+
+    body: bytes
+    received_at: datetime
+    message_id: str | None = None
+    type: str | None = None
+    sent_at: datetime | None = None
+    origin: Callable[[], Origin] = Origin
+    """Called only for a message that becomes a dead letter: most never do."""
+    dead_letter_id: int | None = None
+    """The stored dead letter that this message is, when it is processed again."""
+
+
+@dataclass(slots=True)
+class Incoming:
+    """One readable report on its way, with its identity."""
+
+    report: Report
+    key: Key
+    at: datetime
+    """When the state was reached: as the report says, else as the sender's clock or ours does."""
+    message: Message
+
+
+@dataclass(slots=True)
+class Announced:
+    """One readable announcement on its way; its id stands in the history of the devices that it registers."""
+
+    announcement: Announcement
+    report_id: str
+    at: datetime
+    message: Message
+
+
+@dataclass(slots=True)
+class Unreadable:
+    """A message, or one report of a bulk message, that the contract does not allow, with what is wrong."""
+
+    detail: str
+    message: Message
+
+
+Item = Incoming | Announced | Unreadable
+
+
+def device_operation_id(operation_id: UUID, device_id: UUID) -> UUID:
+    """The id of a device operation: the UUIDv5 of the device's 16 bytes in the operation's namespace.
+
+    Being a function of the pair, it needs no look-up, and two workers that register one pair agree on it.
+    """
+    return UUID(bytes=sha1(operation_id.bytes + device_id.bytes, usedforsecurity=False).digest()[:16], version=5)
+
+
+def body_id(body: bytes) -> str:
+    """The identity of a message that carries none: the UUIDv5 of its body."""
+    return str(UUID(bytes=sha1(NAMESPACE.bytes + body, usedforsecurity=False).digest()[:16], version=5))
+
+
+def parse(message: Message) -> list[Item]:
+    """Read one message: its report or announcement, each of its reports, or what is wrong with it."""
+    match message.type or REPORT:
+        case "device-operation.report":
+            return [_parse_report(message)]
+        case "device-operation.reports":
+            return _parse_reports(message)
+        case "operation.announced":
+            return [_parse_announcement(message)]
+        case other:
+            known = ", ".join((REPORT, REPORTS, ANNOUNCEMENT))
+            return [Unreadable(f"type: {shown(other)} is not a message type (expected {known})", message)]
+
+
+def named_in(body: bytes) -> Mapping[str, UUID | str]:
+    """What an unreadable body says of itself, as far as it can be read, so that its dead letter can be found."""
+    try:
+        document = pydantic_core.from_json(body)
+    except ValueError:
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    named: dict[str, UUID | str] = {}
+    for field_name, adapter in _NAMING.items():
+        try:
+            named[field_name] = adapter.validate_python(document.get(field_name))
+        except ValidationError:
+            continue
+    return named
+
+
+def _parse_report(message: Message) -> Incoming | Unreadable:
+    try:
+        report = _report.validate_json(message.body)
+    except ValidationError as error:
+        return Unreadable(_explain(error), message)
+    return _incoming(report, message)
+
+
+def _incoming(report: Report, message: Message) -> Incoming:
+    return Incoming(
+        report,
+        (device_operation_id(report.operation_id, report.device_id), _identity(report.report_id, message)),
+        report.occurred_at or message.sent_at or message.received_at,
+        message,
+    )
+
+
+def _identity(own_id: str | None, message: Message) -> str:
+    identity = own_id or message.message_id or body_id(message.body)
+    return clean(identity) if len(identity) <= MAX_ID else str(uuid5(NAMESPACE, identity))
+
+
+def _parse_announcement(message: Message) -> Announced | Unreadable:
+    try:
+        announcement = _announcement.validate_json(message.body)
+    except ValidationError as error:
+        return Unreadable(_explain(error), message)
+    at = announcement.created_at or message.sent_at or message.received_at
+    return Announced(announcement, _identity(None, message), at, message)
+
+
+def _parse_reports(message: Message) -> list[Item]:
+    try:
+        bodies = _any_reports.validate_json(message.body).reports
+    except ValidationError as error:
+        return [Unreadable(_explain(error), message)]
+    parts = _parts(message, bodies)
+    try:
+        reports = _reports.validate_json(message.body).reports
+    except ValidationError:
+        return [_parse_report(part) for part in parts]
+    return [_incoming(report, part) for report, part in zip(reports, parts, strict=True)]
+
+
+def _parts(message: Message, bodies: list[Any]) -> list[Message]:
+    """Each report of a bulk message as a message of its own, which can be kept and replayed alone."""
+    base = _identity(None, message)
+    return [
+        Message(
+            body=pydantic_core.to_json(body),
+            received_at=message.received_at,
+            message_id=f"{base}/{index}",
+            type=REPORT,
+            sent_at=message.sent_at,
+            origin=message.origin,
+        )
+        for index, body in enumerate(bodies)
+    ]
+
+
+def _explain(error: ValidationError) -> str:
+    """The findings in one line, each with its field; at most three, as the rest rarely tells more."""
+    findings = error.errors(include_url=False, include_context=False)
+    told = [
+        f"{'.'.join(map(str, finding['loc'])) or 'body'}: {finding['msg'].removeprefix('Value error, ')}"
+        for finding in findings[:3]
+    ]
+    if len(findings) > len(told):
+        told.append(f"and {len(findings) - len(told)} more")
+    return clean("; ".join(told))

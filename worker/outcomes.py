@@ -1,0 +1,64 @@
+"""What became of the messages: the reasons for dead letters, and the tally that people see."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from statemachine import Verdict
+
+
+class Reason(StrEnum):
+    """Why a message or a report is kept as a dead letter."""
+
+    MALFORMED = "malformed"
+    CONFLICT = "conflict"
+    UNKNOWN_DEVICE_OPERATION = "unknown_device_operation"
+    """Parked: taken up by itself when the registration arrives."""
+    OPERATION_TYPE_MISMATCH = "operation_type_mismatch"
+
+
+class Status(StrEnum):
+    """Where a dead letter stands."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Numbers of what came in and what became of it.
+
+    `received` counts reports, announcements and unreadable messages. A parked report counts under
+    `dead_lettered`, and when a registration takes it up, under `released` and under its verdict too, so that
+    received + released = all verdicts + duplicate + announced + the sum of dead_lettered.
+    """
+
+    received: int = 0
+    duplicate: int = 0
+    announced: int = 0
+    released: int = 0
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    dead_lettered: Counter[Reason] = field(default_factory=Counter)
+
+    def add(self, other: "Tally") -> None:
+        """Add another batch's numbers to these."""
+        self.received += other.received
+        self.duplicate += other.duplicate
+        self.announced += other.announced
+        self.released += other.released
+        self.verdicts.update(other.verdicts)
+        self.dead_lettered.update(other.dead_lettered)
+
+    def document(self) -> Mapping[str, object]:
+        """The summary that `ingest --json` and `run --json` print."""
+        return {
+            "received": self.received,
+            "applied": self.verdicts[Verdict.APPLIED],
+            "late": self.verdicts[Verdict.LATE],
+            "repeated": self.verdicts[Verdict.REPEATED],
+            "duplicate": self.duplicate,
+            "announced": self.announced,
+            "released": self.released,
+            "dead_lettered": {reason.value: n for reason, n in sorted(self.dead_lettered.items()) if n},
+        }

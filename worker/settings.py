@@ -1,0 +1,131 @@
+"""All settings, from the environment (`DEVICEOPS_…`) or a `.env` file; values are passed down from here."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+import yarl
+from dotenv.parser import parse_stream
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from worker.errors import SettingsError
+
+PREFIX = "DEVICEOPS_"
+ENV_FILE = Path(".env")
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+}
+
+
+def _database_url(secret: SecretStr) -> SecretStr:
+    try:
+        url = make_url(secret.get_secret_value())
+    except ArgumentError:
+        raise ValueError("is not a database URL such as postgresql://user@host/name") from None
+    kind = url.drivername.split("+")[0]
+    if kind not in _DRIVERS:
+        raise ValueError(f"{kind!r} is not supported: use sqlite:///FILE or postgresql://user@host/name")
+    if kind == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("an SQLite database in memory would lose every report: name a file, sqlite:///FILE")
+    return SecretStr(url.set(drivername=_DRIVERS[kind]).render_as_string(hide_password=False))
+
+
+def _amqp_url(secret: SecretStr) -> SecretStr:
+    try:
+        url = yarl.URL(secret.get_secret_value())
+    except ValueError:
+        raise ValueError("is not a broker URL such as amqp://user:password@host:5672/") from None
+    if url.scheme not in ("amqp", "amqps") or not url.host:
+        raise ValueError("is not a broker URL such as amqp://user:password@host:5672/")
+    return secret
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Times are in the unit that the description names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
+        SecretStr("sqlite:///deviceops.db"),
+        description="where states, history and counters live: sqlite:///FILE or postgresql://user@host/name",
+        validate_default=True,
+    )
+    amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
+        SecretStr("amqp://guest:guest@localhost:5672/"), description="the RabbitMQ broker"
+    )
+    topology_prefix: str = Field(
+        "device-operations",
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="how the names of exchanges and queues begin",
+    )
+    batch_size: int = Field(
+        500, ge=1, le=1_000, description="messages in one transaction, at most; prefetch is twice as many"
+    )
+    batch_wait: float = Field(
+        50,
+        ge=0,
+        le=60_000,
+        description="milliseconds that a batch stays open while messages trickle in, at most",
+    )
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
+    )
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment and `.env`. Raises SettingsError, which names each wrong setting."""
+        _check_env_file()
+        try:
+            return cls()
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{PREFIX}{str(finding['loc'][0]).upper()}: {finding['msg'].removeprefix('Value error, ')}"
+                for finding in error.errors(include_url=False, include_input=False)
+            )
+            raise SettingsError(wrong) from None
+
+    @property
+    def sqlalchemy_url(self) -> URL:
+        """The database's URL with its driver; its `repr` hides the password."""
+        return make_url(self.database_url.get_secret_value())
+
+    def shown(self) -> Mapping[str, str]:
+        """Each setting by the name of its variable, passwords hidden."""
+        values = {name: str(getattr(self, name)) for name in type(self).model_fields}
+        values["database_url"] = self.sqlalchemy_url.render_as_string(hide_password=True)
+        values["amqp_url"] = without_password(self.amqp_url)
+        return {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
+
+
+def without_password(url: SecretStr) -> str:
+    """A broker's URL that can be shown."""
+    parsed = yarl.URL(url.get_secret_value())
+    return str(parsed.with_password("***") if parsed.password else parsed)
+
+
+def unknown_variables() -> list[str]:
+    """Variables of our prefix that no setting reads: most likely misspelt."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def _check_env_file() -> None:
+    """Refuse a `.env` that cannot be read whole: python-dotenv itself only logs and goes on."""
+    if not ENV_FILE.exists():
+        return
+    try:
+        with ENV_FILE.open(encoding="utf-8") as stream:
+            broken = next((binding for binding in parse_stream(stream) if binding.error), None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{ENV_FILE}: cannot be read: {error}") from None
+    if broken is not None:
+        raise SettingsError(f"{ENV_FILE}, line {broken.original.line}: is not NAME=value")

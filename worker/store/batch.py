@@ -1,0 +1,159 @@
+"""What a batch reads and writes, in the order in which the processor does it.
+
+Every transaction takes its locks in this order too: operations that it creates, device operations, dead
+letters, operations that it counts for, each by id. So no two transactions can deadlock.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from statemachine import Counters, State
+from worker.contract import Announcement
+from worker.messages import Key
+from worker.store import statements as sql
+from worker.store.tables import dead_letters
+
+
+class StoredOperation(NamedTuple):
+    """What the processor needs of an operation to count for it."""
+
+    operation_type: str | None
+    state: str
+    expected: int | None
+    counters: Counters
+
+
+async def ensure_operations(
+    connection: AsyncConnection, ids: Collection[UUID], missing: Mapping[UUID, datetime]
+) -> tuple[dict[UUID, str | None], set[UUID]]:
+    """The types of the operations `ids` that exist, and which of the `missing` (id: created at) were created."""
+    types = await _operation_types(connection, ids)
+    wanted = [(id_, created_at) for id_, created_at in missing.items() if id_ not in types]
+    created = {row.id for row in await sql.CREATE_OPERATIONS.run(connection, wanted)}
+    types.update(dict.fromkeys(created))
+    others = [id_ for id_, _ in wanted if id_ not in created]  # another worker was first, and has committed
+    types.update(await _operation_types(connection, others))
+    return types, created
+
+
+async def _operation_types(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str | None]:
+    found = await sql.OPERATION_TYPES.run(connection, [(id_,) for id_ in ids])
+    return {row.id: row.operation_type for row in found}
+
+
+async def claim(
+    connection: AsyncConnection, rows: Collection[tuple[UUID, UUID, UUID, datetime, datetime]]
+) -> set[UUID]:
+    """Take hold of device operations (id, operation, device, created at, updated at) until the commit.
+
+    Returns those that did not exist; they are inserted, so that nobody else registers or parks for the same
+    pair meanwhile. What the batch does not register after all, it must `withdraw`.
+    """
+    return {row.id for row in await sql.CLAIM.run(connection, list(rows))}
+
+
+async def current(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
+    """The state and the `dispatched` flag of device operations that the transaction holds."""
+    rows = await sql.CURRENT.run(connection, [(id_,) for id_ in ids])
+    return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
+
+
+async def seen(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
+    """Which of the reports were accepted, or kept as dead letters, before."""
+    return {(row[0], row[1]) for row in await sql.SEEN.run(connection, list(keys))}
+
+
+async def parked(connection: AsyncConnection, ids: Collection[UUID]) -> Sequence[Any]:
+    """The open dead letters that wait for these device operations' registration, oldest first."""
+    return await sql.PARKED.run(connection, [(id_,) for id_ in ids])
+
+
+async def withdraw(
+    connection: AsyncConnection, device_operations: Collection[UUID], created_operations: Collection[UUID]
+) -> None:
+    """Remove what was claimed and created in this transaction but not registered."""
+    await sql.WITHDRAW_DEVICE_OPERATIONS.run(connection, [(id_,) for id_ in device_operations])
+    await sql.WITHDRAW_OPERATIONS.run(connection, [(id_,) for id_ in created_operations])
+
+
+async def move(connection: AsyncConnection, rows: list[tuple[UUID, State, bool, str | None, datetime]]) -> None:
+    """Write device operations' new states (id, state, dispatched, reason or None to keep it, updated at)."""
+    await sql.MOVE.run(connection, rows)
+
+
+async def record(
+    connection: AsyncConnection, rows: list[tuple[UUID, str, State, str, datetime, str, str]]
+) -> None:
+    """Write history (device operation, report id, state, verdict, created at, service, reason)."""
+    await sql.RECORD.run(connection, rows)
+
+
+async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, Any]]) -> set[UUID]:
+    """Write dead letters; returns the fingerprints of the new ones. The same message makes no second row."""
+    if not rows:
+        return set()
+    dialect_insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = dialect_insert(dead_letters).on_conflict_do_nothing().returning(dead_letters.c.fingerprint)
+    ordered = sorted(rows, key=lambda row: row["fingerprint"])
+    return set((await connection.execute(statement, ordered)).scalars())
+
+
+async def settle_dead_letters(
+    connection: AsyncConnection, rows: list[tuple[int, str, str, str, datetime | None]]
+) -> None:
+    """Write what became of stored dead letters (id, reason, detail, status, resolved at)."""
+    await sql.SETTLE.run(connection, rows)
+
+
+async def lock_operations(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, StoredOperation]:
+    """Lock operations by id until the commit, and read what they count."""
+    rows = await sql.LOCK_OPERATIONS.run(connection, [(id_,) for id_ in ids])
+    return {
+        id_: StoredOperation(operation_type, state, expected, Counters(*counters))
+        for id_, operation_type, state, expected, *counters in rows
+    }
+
+
+async def count(
+    connection: AsyncConnection, changed: Mapping[UUID, StoredOperation], updated_at: datetime
+) -> None:
+    """Write operations' counters, and the states and types that follow."""
+    await sql.COUNT.run(
+        connection,
+        [
+            (
+                id_,
+                operation.operation_type,
+                operation.state,
+                operation.expected,
+                updated_at,
+                *operation.counters,
+            )
+            for id_, operation in changed.items()
+        ],
+    )
+
+
+async def describe(connection: AsyncConnection, announced: Mapping[UUID, Sequence[Announcement]]) -> None:
+    """Write what announcements say of operations: the last word on each field; what none names stays."""
+    await sql.DESCRIBE.run(
+        connection, [(id_, *_description(announcements)) for id_, announcements in announced.items()]
+    )
+
+
+def _description(announcements: Sequence[Announcement]) -> Iterator[object]:
+    for name in list(sql.DESCRIBE.rows)[1:]:
+        values = [getattr(announcement, name) for announcement in announcements]
+        value = next((value for value in reversed(values) if value is not None), None)
+        yield json.dumps(value) if isinstance(value, dict) else value
+
+
+async def note_states(connection: AsyncConnection, rows: list[tuple[UUID, str, datetime]]) -> None:
+    """Write operations' history (operation, its new state, when)."""
+    await sql.NOTE_STATES.run(connection, rows)

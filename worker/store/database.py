@@ -1,0 +1,149 @@
+"""The connection to SQLite or PostgreSQL, and what its errors mean."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from worker.errors import DeviceopsError
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for a connection."""
+SQLITE_LOCK_TIMEOUT = 30
+"""Seconds to wait for another process's transaction on the same SQLite file."""
+_READ_ONLY = "deviceops_read_only"
+
+
+class Database:
+    """One database. `write` gives a transaction that commits at its end, `read` one consistent snapshot."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgresql_engine(url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is the embedded kind."""
+        return self.engine.dialect.name == "sqlite"
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that commits at the end of the block and rolls back on an error."""
+        async with self.engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads, and sees one state of the database from first to last."""
+        async with self.engine.connect() as connection:
+            options = {_READ_ONLY: True} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+            yield await connection.execution_options(**options)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+@asynccontextmanager
+async def opened(url: URL) -> AsyncIterator[Database]:
+    """A database for the length of a block; its failures leave the block as one clear DeviceopsError."""
+    database = Database(url)
+    try:
+        yield database
+    except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError) as error:
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+            raise  # a file or a terminal of the caller's
+        raise DeviceopsError(f"database {database}: {explain(error)}") from error
+    finally:
+        await database.close()
+
+
+def explain(error: BaseException) -> str:
+    """A database error in one line, without the statement and its parameters."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = cause.__cause__ if isinstance(cause.__cause__, asyncpg.PostgresError) else cause
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def is_fault_of_data(error: BaseException) -> bool:
+    """Whether the values of a batch broke the transaction: then one of its messages is to blame."""
+    if isinstance(error, IntegrityError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, UnicodeError | OverflowError)
+    cause = error.orig.__cause__ if error.orig is not None else None
+    if isinstance(cause, asyncpg.PostgresError):
+        return str(cause.sqlstate).startswith(("22", "23"))  # data exception, integrity violation
+    return isinstance(cause, asyncpg.DataError) or isinstance(error.orig, sqlite3.DataError | OverflowError)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a failure is neither the data's nor the program's: the database is away, full, locked, …"""
+    if isinstance(error, ConnectionError | TimeoutError | PoolTimeout):
+        return True
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, asyncpg.PostgresError) and _passes(error)
+    if error.connection_invalidated or isinstance(error.orig, sqlite3.OperationalError):
+        return True
+    cause = error.orig.__cause__ if error.orig is not None else None
+    if isinstance(cause, asyncpg.PostgresError):
+        return _passes(cause)
+    return isinstance(cause, asyncpg.InterfaceError | OSError) and not isinstance(cause, asyncpg.DataError)
+
+
+def _passes(error: asyncpg.PostgresError) -> bool:
+    # Connection, transaction rollback (deadlock, serialization), resources, not ready, operator, system.
+    return str(error.sqlstate).startswith(("08", "25", "40", "53", "55", "57", "58"))
+
+
+def _postgresql_engine(url: URL) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=4,
+        max_overflow=0,
+        pool_pre_ping=False,
+        connect_args={"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": "deviceops"}},
+    )
+
+
+def _sqlite_engine(url: URL) -> AsyncEngine:
+    path = Path(url.database or "")
+    if path.is_dir():
+        raise DeviceopsError(f"database {path}: is a directory, not an SQLite file")
+    engine = create_async_engine(url, connect_args={"timeout": SQLITE_LOCK_TIMEOUT})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins no transactions of its own: on_begin does
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        # A deferred transaction that reads and then writes fails at once when another one wrote between.
+        read_only = connection.get_execution_options().get(_READ_ONLY, False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+async def dispose_quietly(engine: AsyncEngine) -> None:
+    """Give every connection up, also those that a lost server left half open."""
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        await engine.dispose()

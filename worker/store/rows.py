@@ -1,0 +1,68 @@
+"""A batch's rows as one relation in a statement: however many rows, one statement and few parameters.
+
+PostgreSQL takes an array for each column (`unnest`), SQLite one JSON document (`json_each`). Many-row VALUES
+would be a new statement for each number of rows, and thousands of parameters to encode one by one.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, TypeDecorator, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
+
+Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]] | type[TypeDecorator[Any]]]
+
+
+class Statement:
+    """SQL that reads a batch's rows from `{rows}`, a relation with the named columns and PostgreSQL types.
+
+    `{for_update}` becomes the clause that locks what is read, where the database locks rows at all.
+    """
+
+    def __init__(self, sql: str, rows: Mapping[str, str], returns: Columns | None = None) -> None:
+        self._sql = sql
+        self.rows = rows
+        self._returns = returns or {}
+        self._for_dialect = cache(self._compile)
+
+    async def run(self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+        """Execute once for all `rows`, and give what returns; without rows there is nothing to do."""
+        if not rows:
+            return ()
+        dialect = connection.dialect.name
+        bound = self._arrays(rows) if dialect == "postgresql" else {"rows_json": _json(rows)}
+        result = await connection.execute(self._for_dialect(dialect), bound)
+        return result.all() if self._returns else ()
+
+    def _arrays(self, rows: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:
+        columns = zip(*rows, strict=True)
+        return {f"rows_{name}": list(column) for name, column in zip(self.rows, columns, strict=True)}
+
+    def _compile(self, dialect: str) -> TextClause:
+        if dialect == "postgresql":
+            arrays = ", ".join(f"CAST(:rows_{name} AS {kind}[])" for name, kind in self.rows.items())
+            relation = f"unnest({arrays}) AS rows({', '.join(self.rows)})"
+        else:
+            fields = ", ".join(f"value ->> {index} AS {name}" for index, name in enumerate(self.rows))
+            relation = f"(SELECT {fields} FROM json_each(:rows_json)) AS rows"
+        for_update = "FOR UPDATE OF o" if dialect == "postgresql" else ""
+        clause = text(self._sql.replace("{rows}", relation).replace("{for_update}", for_update))
+        return clause.columns(**self._returns) if self._returns else clause  # type: ignore[return-value]
+
+
+def _json(rows: Sequence[tuple[Any, ...]]) -> str:
+    return json.dumps(rows, default=_encode)
+
+
+def _encode(value: object) -> object:
+    """Values as SQLAlchemy itself stores them in SQLite."""
+    if isinstance(value, UUID):
+        return value.hex
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "microseconds")[:26]
+    raise TypeError(f"no SQLite form for {type(value).__name__}")

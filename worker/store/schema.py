@@ -1,0 +1,79 @@
+"""The schema's version: applied by Alembic, and checked before anything else touches the database."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+
+from worker.errors import DeviceopsError
+from worker.store.database import Database
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x6465766963656F70  # "deviceop": two migrations of one PostgreSQL wait for each other
+
+
+async def migrate(database: Database) -> str:
+    """Bring the schema to the version of this code, and return that version.
+
+    Raises DeviceopsError if the database is newer than the code.
+    """
+    async with database.write() as connection:
+        if not database.is_sqlite:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        return await connection.run_sync(_upgrade)
+
+
+async def require_current_schema(database: Database) -> None:
+    """Make sure that the schema is the one that this code expects.
+
+    An SQLite file without any tables is set up at once. Everything else that is not current is refused
+    with a DeviceopsError that says what to do.
+    """
+    async with database.read() as connection:
+        found, is_empty = await connection.run_sync(_inspect)
+    if found is None and is_empty and database.is_sqlite:
+        await migrate(database)
+        return
+    head = _scripts().get_current_head()
+    if found == head:
+        return
+    if found is None:
+        what = "has no deviceops schema" if is_empty else "has tables, but none of deviceops"
+        raise DeviceopsError(f"database {database} {what}: run `deviceops migrate`")
+    _refuse_newer(found, str(database))
+    raise DeviceopsError(
+        f"database {database} has schema {found}, this deviceops needs {head}: run `deviceops migrate`"
+    )
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_MIGRATIONS))
+
+
+def _inspect(connection: Connection) -> tuple[str | None, bool]:
+    """The schema's version, None if it has none, and whether the database has no tables at all."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    return found, not inspect(connection).get_table_names()
+
+
+def _refuse_newer(found: str, where: str) -> None:
+    if found not in {script.revision for script in _scripts().walk_revisions()}:
+        raise DeviceopsError(
+            f"database {where} has schema {found}, newer than this deviceops knows: upgrade deviceops"
+        )
+
+
+def _upgrade(connection: Connection) -> str:
+    found, _ = _inspect(connection)
+    if found is not None:
+        _refuse_newer(found, connection.engine.url.render_as_string(hide_password=True))
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    head = _scripts().get_current_head()
+    assert head is not None
+    return head

@@ -1,0 +1,202 @@
+"""The SQL of one batch, written once for both databases."""
+
+from sqlalchemy import BigInteger, Boolean, Integer, SmallInteger, Text, Uuid
+
+from statemachine import Counters, State
+from worker.outcomes import Reason, Status
+from worker.store.rows import Statement
+from worker.store.tables import dead_letters
+
+OPERATION_TYPES = Statement(
+    "SELECT o.id, o.operation_type FROM {rows} JOIN operations o ON o.id = rows.id",
+    rows={"id": "uuid"},
+    returns={"id": Uuid, "operation_type": Text},
+)
+
+CREATE_OPERATIONS = Statement(
+    """
+    INSERT INTO operations (id, state, created_at, updated_at, resolved_device_count, dispatched_device_count,
+        dispatch_failed_count, failed_device_count, success_device_count, settled_device_count)
+    SELECT rows.id, '', rows.created_at, rows.created_at, 0, 0, 0, 0, 0, 0 FROM {rows} WHERE true
+    ORDER BY rows.id
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+    """,
+    rows={"id": "uuid", "created_at": "timestamptz"},
+    returns={"id": Uuid},
+)
+
+# Locks the rows that exist and inserts those that do not, in one pass in the order of their ids: an update
+# whose condition is false changes nothing, but PostgreSQL locks the row for it. Only inserted rows return.
+CLAIM = Statement(
+    f"""
+    INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at)
+    SELECT rows.id, rows.operation_id, rows.device_id, {State.CREATED:d}, false, '', rows.created_at,
+        rows.updated_at
+    FROM {{rows}} WHERE true
+    ORDER BY rows.id
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state WHERE false
+    RETURNING id
+    """,
+    rows={
+        "id": "uuid",
+        "operation_id": "uuid",
+        "device_id": "uuid",
+        "created_at": "timestamptz",
+        "updated_at": "timestamptz",
+    },
+    returns={"id": Uuid},
+)
+
+CURRENT = Statement(
+    "SELECT d.id, d.state, d.dispatched FROM {rows} JOIN device_operations d ON d.id = rows.id",
+    rows={"id": "uuid"},
+    returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
+)
+
+SEEN = Statement(
+    """
+    WITH report AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
+    SELECT device_operation_id, report_id FROM report JOIN activity USING (device_operation_id, report_id)
+    UNION ALL
+    SELECT device_operation_id, report_id FROM report JOIN dead_letters USING (device_operation_id, report_id)
+    """,
+    rows={"device_operation_id": "uuid", "report_id": "text"},
+    returns={"device_operation_id": Uuid, "report_id": Text},
+)
+
+PARKED = Statement(
+    f"""
+    SELECT d.* FROM {{rows}} JOIN dead_letters d ON d.device_operation_id = rows.device_operation_id
+    WHERE d.status = '{Status.OPEN}' AND d.reason = '{Reason.UNKNOWN_DEVICE_OPERATION}'
+    ORDER BY d.id
+    """,
+    rows={"device_operation_id": "uuid"},
+    returns={column.name: column.type for column in dead_letters.columns},
+)
+
+WITHDRAW_DEVICE_OPERATIONS = Statement(
+    "DELETE FROM device_operations WHERE id IN (SELECT rows.id FROM {rows})", rows={"id": "uuid"}
+)
+
+WITHDRAW_OPERATIONS = Statement(
+    "DELETE FROM operations WHERE id IN (SELECT rows.id FROM {rows})", rows={"id": "uuid"}
+)
+
+MOVE = Statement(
+    """
+    UPDATE device_operations
+    SET state = rows.state, dispatched = rows.dispatched,
+        reason = COALESCE(rows.reason, device_operations.reason), updated_at = rows.updated_at
+    FROM {rows} WHERE device_operations.id = rows.id
+    """,
+    rows={
+        "id": "uuid",
+        "state": "smallint",
+        "dispatched": "boolean",
+        "reason": "text",
+        "updated_at": "timestamptz",
+    },
+)
+
+RECORD = Statement(
+    """
+    INSERT INTO activity (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+    SELECT rows.device_operation_id, rows.report_id, rows.state, rows.verdict, rows.created_at, rows.service_id,
+        rows.reason
+    FROM {rows}
+    """,
+    rows={
+        "device_operation_id": "uuid",
+        "report_id": "text",
+        "state": "smallint",
+        "verdict": "text",
+        "created_at": "timestamptz",
+        "service_id": "text",
+        "reason": "text",
+    },
+)
+
+SETTLE = Statement(
+    """
+    UPDATE dead_letters
+    SET reason = rows.reason, detail = rows.detail, status = rows.status, resolved_at = rows.resolved_at,
+        attempts = attempts + 1
+    FROM {rows} WHERE dead_letters.id = rows.id
+    """,
+    rows={"id": "bigint", "reason": "text", "detail": "text", "status": "text", "resolved_at": "timestamptz"},
+)
+
+LOCK_OPERATIONS = Statement(
+    """
+    SELECT o.id, o.operation_type, o.state, o.expected_device_count, o.resolved_device_count,
+        o.dispatched_device_count, o.dispatch_failed_count, o.failed_device_count, o.success_device_count,
+        o.settled_device_count
+    FROM {rows} JOIN operations o ON o.id = rows.id
+    ORDER BY o.id {for_update}
+    """,
+    rows={"id": "uuid"},
+    returns={
+        "id": Uuid,
+        "operation_type": Text,
+        "state": Text,
+        "expected_device_count": Integer,
+        **dict.fromkeys(Counters._fields, BigInteger),
+    },
+)
+
+COUNT = Statement(
+    """
+    UPDATE operations
+    SET operation_type = rows.operation_type, state = rows.state,
+        expected_device_count = rows.expected_device_count, updated_at = rows.updated_at,
+        resolved_device_count = rows.resolved_device_count,
+        dispatched_device_count = rows.dispatched_device_count,
+        dispatch_failed_count = rows.dispatch_failed_count,
+        failed_device_count = rows.failed_device_count,
+        success_device_count = rows.success_device_count,
+        settled_device_count = rows.settled_device_count
+    FROM {rows} WHERE operations.id = rows.id
+    """,
+    rows={
+        "id": "uuid",
+        "operation_type": "text",
+        "state": "text",
+        "expected_device_count": "integer",
+        "updated_at": "timestamptz",
+        **dict.fromkeys(Counters._fields, "bigint"),
+    },
+)
+
+DESCRIBE = Statement(
+    """
+    UPDATE operations
+    SET schedule_type = COALESCE(rows.schedule_type, operations.schedule_type),
+        schedule_args = COALESCE(rows.schedule_args, operations.schedule_args),
+        operation_device_query = COALESCE(rows.operation_device_query, operations.operation_device_query),
+        arguments = COALESCE(rows.arguments, operations.arguments),
+        reason = COALESCE(rows.reason, operations.reason),
+        created_at = COALESCE(rows.created_at, operations.created_at),
+        created_by = COALESCE(rows.created_by, operations.created_by),
+        updated_by = COALESCE(rows.created_by, operations.updated_by)
+    FROM {rows} WHERE operations.id = rows.id
+    """,
+    rows={
+        "id": "uuid",
+        "schedule_type": "text",
+        "schedule_args": "json",
+        "operation_device_query": "json",
+        "arguments": "json",
+        "reason": "text",
+        "created_at": "timestamptz",
+        "created_by": "uuid",
+    },
+)
+
+NOTE_STATES = Statement(
+    """
+    INSERT INTO operation_activity (operation_id, state, created_at)
+    SELECT rows.operation_id, rows.state, rows.created_at FROM {rows}
+    """,
+    rows={"operation_id": "uuid", "state": "text", "created_at": "timestamptz"},
+)

@@ -1,0 +1,148 @@
+"""The tables, for SQLite and PostgreSQL alike. Times are UTC; ids are UUIDs; states are their integer codes."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    TypeDecorator,
+    Uuid,
+    text,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite, which knows no time zones, keeps it without."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Drop the zone for SQLite."""
+        if value is not None and dialect.name == "sqlite":
+            return value.astimezone(UTC).replace(tzinfo=None)
+        return value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give every time its zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+_RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
+
+# No foreign keys: the processor writes both sides of each in one transaction and nothing deletes a
+# referenced row, while PostgreSQL would spend some 10 µs on each reference of each report.
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("operation_type", Text, comment="NULL until a report or an announcement names it"),
+    Column("state", Text, nullable=False),
+    Column("expected_device_count", Integer, comment="as announced; NULL if not"),
+    Column("schedule_type", Text),
+    Column("schedule_args", JSON),
+    Column("operation_device_query", JSON),
+    Column("arguments", JSON),
+    Column("reason", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", Uuid),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("updated_by", Uuid),
+    Column("resolved_device_count", BigInteger, nullable=False),
+    Column("dispatched_device_count", BigInteger, nullable=False),
+    Column("dispatch_failed_count", BigInteger, nullable=False),
+    Column("failed_device_count", BigInteger, nullable=False),
+    Column("success_device_count", BigInteger, nullable=False),
+    Column("settled_device_count", BigInteger, nullable=False, comment="ours: the state needs it"),
+    Index("operations_by_creation", "created_at", "id"),
+)
+
+operation_activity = Table(
+    "operation_activity",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("operation_id", Uuid, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("operation_activity_of_operation", "operation_id", "id"),
+)
+
+device_operations = Table(
+    "device_operations",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv5 of the pair below"),
+    Column("operation_id", Uuid, nullable=False),
+    Column("device_id", Uuid, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("dispatched", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    # No index on a column that a report changes: PostgreSQL then updates rows in place (HOT), given room.
+    Index("device_operations_of_operation", "operation_id", "created_at", "id"),
+    postgresql_with={"fillfactor": 80},
+)
+
+# One row for each report that was accepted (applied, late or repeated). Its key is what makes a report
+# that comes again a duplicate, and it keeps a device operation's history together.
+activity = Table(
+    "activity",
+    metadata,
+    Column("device_operation_id", Uuid, primary_key=True),
+    Column("report_id", Text, primary_key=True),
+    Column("state", SmallInteger, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("service_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("fingerprint", Uuid, nullable=False, unique=True, comment="the same message makes no second row"),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("resolved_at", UtcDateTime),
+    Column("operation_id", Uuid),
+    Column("device_id", Uuid),
+    Column("service_id", Text),
+    Column("device_operation_id", Uuid, comment="with report_id: the identity of a readable report"),
+    Column("report_id", Text),
+    Column("message_id", Text),
+    Column("type", Text),
+    Column("sent_at", UtcDateTime),
+    Column("exchange", Text, nullable=False),
+    Column("routing_key", Text, nullable=False),
+    Column("properties", JSON, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("dead_letters_of_device_operation", "device_operation_id", "report_id"),
+    Index(
+        "dead_letters_open",
+        "id",
+        postgresql_where=text("status = 'open'"),
+        sqlite_where=text("status = 'open'"),
+    ),
+)

@@ -1,0 +1,127 @@
+"""The documents that people and programs read, key by key in the API reference's shapes."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel
+
+from statemachine import Counters
+from worker.outcomes import Reason, Status
+
+
+class DeviceOperationActivity(BaseModel):
+    """One state that a device operation reached."""
+
+    device_operation_state: str
+    created_at: AwareDatetime
+
+
+class DeviceOperation(BaseModel):
+    """One device operation; its activity lists the applied reports, oldest first."""
+
+    id: UUID
+    operation_id: UUID
+    device_id: UUID
+    state: str
+    reason: str
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    device_operation_activity: list[DeviceOperationActivity]
+
+
+class Page(BaseModel):
+    """One page of device operations; `previous` and `next` are addresses of the HTTP API, None at the ends."""
+
+    count: int
+    previous: str | None
+    next: str | None
+    results: list[DeviceOperation]
+
+
+class OperationActivity(BaseModel):
+    """One state that an operation reached."""
+
+    operation_state: str
+    created_at: AwareDatetime
+
+
+class DeviceCounts(BaseModel):
+    """Numbers of device operations (SPEC section 2)."""
+
+    resolved_device_count: int
+    dispatched_device_count: int
+    dispatch_failed_count: int
+    failed_device_count: int
+    success_device_count: int
+
+
+class OperationStats(BaseModel):
+    """An operation's counters."""
+
+    device_operation_statuses_count: DeviceCounts
+
+
+class Operation(BaseModel):
+    """One operation. Text that nobody gave is empty, other unknown values are None, documents are `{}`."""
+
+    id: UUID
+    operation: str
+    state: str
+    schedule_type: str | None
+    schedule_args: dict[str, Any]
+    operation_device_query: dict[str, Any]
+    arguments: dict[str, Any]
+    reason: str
+    created_at: AwareDatetime
+    created_by: UUID | None
+    updated_at: AwareDatetime
+    updated_by: UUID | None
+    operation_activity: list[OperationActivity]
+    operation_stats: OperationStats
+
+
+class DeadLetter(BaseModel):
+    """A dead letter in a list."""
+
+    id: int
+    reason: Reason
+    detail: str
+    status: Status
+    received_at: AwareDatetime
+    message_id: str | None
+    type: str | None
+    operation_id: UUID | None
+    device_id: UUID | None
+    service_id: str | None
+    attempts: int
+
+
+class DeadLetterDetails(DeadLetter):
+    """A dead letter with everything that was kept of it."""
+
+    resolved_at: AwareDatetime | None
+    sent_at: AwareDatetime | None
+    report_id: str | None
+    exchange: str
+    routing_key: str
+    properties: dict[str, Any]
+    headers: dict[str, Any]
+    body: bytes
+
+
+class Progress(NamedTuple):
+    """How far an operation is: its counters, ours included, and the announced number of devices, if any."""
+
+    counters: Counters
+    expected: int | None
+
+
+class HistoryEntry(NamedTuple):
+    """One accepted report of a device operation, late and repeated ones included."""
+
+    created_at: AwareDatetime
+    state: str
+    verdict: str
+    service_id: str
+    reason: str
+    report_id: str
