@@ -14,7 +14,7 @@ from tenacity import (
     retry_if_exception,
     stop_after_delay,
     stop_never,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from worker.messages import Announced, Item, Message, Unreadable, parse
@@ -77,7 +77,7 @@ async def _settle(database: Database, items: Sequence[Item], patience: float | N
 async def _waiting_out_failures(database: Database, items: Sequence[Item], patience: float | None) -> Tally:
     retrying = AsyncRetrying(
         retry=retry_if_exception(is_passing),
-        wait=wait_exponential_jitter(initial=0.1, max=LONGEST_PAUSE),
+        wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
         stop=stop_never if patience is None else stop_after_delay(patience),
         before_sleep=_log_pause(database),
         reraise=True,

@@ -36,11 +36,11 @@ async def process_batch(database: Database, items: Sequence[Item]) -> Tally:
     async with database.write() as connection:
         claims, registering = _claims(items)
         missing = _operations_to_create(items)
-        operation_ids = {operation_id for operation_id, _, _ in claims.values()} | missing.keys()
-        types, created = await store.ensure_operations(connection, operation_ids, missing)
+        created = await store.create_operations(connection, missing)
         inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in claims.items()])
+        operation_ids = {operation_id for operation_id, _, _ in claims.values()} | missing.keys()
         ledger = Ledger(
-            operation_types=types,
+            operation_types=await store.operation_types(connection, operation_ids),
             held=await _held(connection, claims, inserted),
             seen=await store.seen(connection, [item.key for item in items if isinstance(item, Incoming)]),
             waiting=await _waiting(connection, inserted & registering),

@@ -39,7 +39,7 @@ def main() -> None:
     except DeviceopsError as error:
         code = _fail(str(error), error.exit_code)
     except TyperException as error:
-        message = error.format_message()
+        message = error.format_message().replace("Value error, ", "")  # pydantic's way to begin ours
         # Called without arguments, Typer prints the help and raises with nothing more to say.
         code = _fail(f"{message} (try --help)", error.exit_code) if message else error.exit_code
     except (KeyboardInterrupt, typer.Abort):

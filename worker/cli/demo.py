@@ -126,7 +126,7 @@ async def _conclude(database: Database, tally: Tally) -> None:
     screen.print(render.counters(operation.operation_stats.device_operation_statuses_count))
     screen.rule("dead letters, with an example of each reason")
     for letter in examples:
-        screen.print(f"{dead_letters[letter.reason]:,} {letter.reason}, such as: {letter.detail}", markup=False)
+        screen.print(f"{dead_letters[letter.reason]:,} {letter.reason}, such as:", render.plain(letter.detail))
     if drifted:
         raise DeviceopsError(
             "the recount differs from the counters: run `deviceops recount` on the demo's database"

@@ -135,7 +135,7 @@ def device(
     if json:
         print_json(found)
         return
-    screen.print("device operation", str(found.id), render.state(found.state), found.reason)
+    screen.print("device operation", str(found.id), render.state(found.state), render.plain(found.reason))
     screen.print(render.history(entries))
 
 

@@ -81,23 +81,21 @@ def operations(found: Sequence[tuple[views.Operation, views.Progress]]) -> Table
     table.add_column("progress", ratio=1)
     table.add_column("settled", justify="right", no_wrap=True)
     for operation, progress in found:
-        table.add_row(str(operation.id), operation.operation, state(operation.state), *_settled(progress))
+        table.add_row(str(operation.id), plain(operation.operation), state(operation.state), *_settled(progress))
     return table
 
 
 def operation(found: views.Operation, progress: views.Progress) -> Group:
     """One operation with everything that is known of it."""
     facts = _table("", "", show_header=False)
-    for name in ("id", "operation", "state", "schedule_type", "reason", "created_at", "created_by", "updated_at"):
+    for name in ("schedule_type", "reason", "created_at", "created_by", "updated_at"):
         value = getattr(found, name)
-        shown = time(value) if isinstance(value, datetime) else str(value if value is not None else "")
-        facts.add_row(name, state(shown) if name == "state" else shown)
+        facts.add_row(name, time(value) if isinstance(value, datetime) else plain(str(value or "")))
     facts.add_row("history", " > ".join(entry.operation_state for entry in found.operation_activity))
     if progress.expected is not None:
         facts.add_row("devices announced", f"{progress.expected:,}")
-    facts.add_row("settled", *_settled(progress)[1:])
-    bar, _ = _settled(progress)
-    return Group(facts, bar, counters(found.operation_stats.device_operation_statuses_count))
+    counts = counters(found.operation_stats.device_operation_statuses_count)
+    return Group(operations([(found, progress)]), "", facts, "", counts)
 
 
 def counters(counts: views.DeviceCounts) -> Table:
@@ -116,7 +114,7 @@ def device_operations(page: views.Page) -> Table:
     table.add_column("updated", no_wrap=True)
     table.add_column("reason", overflow="fold")
     for found in page.results:
-        table.add_row(str(found.device_id), state(found.state), time(found.updated_at), Text(found.reason))
+        table.add_row(str(found.device_id), state(found.state), time(found.updated_at), plain(found.reason))
     return table
 
 
@@ -127,7 +125,12 @@ def history(entries: Iterable[views.HistoryEntry]) -> Table:
     for entry in entries:
         style = "" if entry.verdict == "applied" else "dim"
         table.add_row(
-            time(entry.created_at), entry.state, entry.verdict, entry.service_id, entry.reason, style=style
+            time(entry.created_at),
+            entry.state,
+            entry.verdict,
+            plain(entry.service_id),
+            plain(entry.reason),
+            style=style,
         )
     return table
 
@@ -138,7 +141,7 @@ def dead_letters(found: Iterable[views.DeadLetter]) -> Table:
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for letter in found:
         table.add_row(
-            str(letter.id), time(letter.received_at), letter.reason, Text(letter.detail), str(letter.attempts)
+            str(letter.id), time(letter.received_at), letter.reason, plain(letter.detail), str(letter.attempts)
         )
     return table
 
@@ -147,17 +150,19 @@ def dead_letter(letter: views.DeadLetterDetails) -> Table:
     """One dead letter with everything that was kept of it, its body as text."""
     table = _table("", "", show_header=False)
     for name, value in letter:
-        if name == "body":
-            value = value.decode(errors="backslashreplace")
-        elif isinstance(value, datetime):
-            value = time(value)
-        table.add_row(name, Text("" if value is None else str(value)))
+        shown = time(value) if isinstance(value, datetime) else "" if value is None else value
+        table.add_row(name, plain(letter.body_text(value) if name == "body" else str(shown)))
     return table
 
 
 def settings(values: Mapping[str, str], descriptions: Mapping[str, str]) -> Group:
     """Every setting with its value, and below it what it means."""
     return Group(*(Text(f"{name}={value}\n    {descriptions[name]}") for name, value in values.items()))
+
+
+def plain(text: str) -> Text:
+    """Text from outside: no markup, and nothing that a terminal would obey."""
+    return Text("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text))
 
 
 def state(name: str) -> Text:

@@ -16,6 +16,7 @@ import structlog
 from aio_pika.exceptions import AMQPError
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
+from aiormq.exceptions import InvalidFrameError
 from pamqp import commands as spec
 from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
@@ -69,6 +70,8 @@ async def connected(url: SecretStr) -> AsyncIterator[aio_pika.abc.AbstractConnec
 
 def explain(error: BaseException) -> str:
     """A broker error in one line."""
+    if isinstance(error, InvalidFrameError):  # how the client takes a refusal to open the virtual host
+        return "closed the connection; does the virtual host exist, and may the user enter it?"
     text = " ".join(str(error).split())
     return text or ("does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
 

@@ -90,7 +90,8 @@ def _difference(refusal: str) -> str:
     """The broker's refusal in words: it names the first argument that differs."""
     found = re.search(
         r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>\w+) '(?P<name>[^']+)'.*?"
-        r"received (?P<wanted>.+?) but current is (?P<current>.+?)(?:['\"]|$)",
+        r"received (?:the value )?'?(?P<wanted>[^']+?)'?(?: of type '\w+')? "
+        r"but current is (?:the value )?'?(?P<current>[^']+?)'?(?: of type '\w+')?$",
         refusal,
     )
     if found is None:

@@ -29,22 +29,12 @@ class StoredOperation(NamedTuple):
     counters: Counters
 
 
-async def ensure_operations(
-    connection: AsyncConnection, ids: Collection[UUID], missing: Mapping[UUID, datetime]
-) -> tuple[dict[UUID, str | None], set[UUID]]:
-    """The types of the operations `ids` that exist, and which of the `missing` (id: created at) were created."""
-    types = await _operation_types(connection, ids)
-    wanted = [(id_, created_at) for id_, created_at in missing.items() if id_ not in types]
-    created = {row.id for row in await sql.CREATE_OPERATIONS.run(connection, wanted)}
-    types.update(dict.fromkeys(created))
-    others = [id_ for id_, _ in wanted if id_ not in created]  # another worker was first, and has committed
-    types.update(await _operation_types(connection, others))
-    return types, created
+async def create_operations(connection: AsyncConnection, missing: Mapping[UUID, datetime]) -> set[UUID]:
+    """Create those of the operations (id: created at) that do not exist, and return them.
 
-
-async def _operation_types(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str | None]:
-    found = await sql.OPERATION_TYPES.run(connection, [(id_,) for id_ in ids])
-    return {row.id: row.operation_type for row in found}
+    Waits for another worker that is creating one of them. What the batch does not use, it must `withdraw`.
+    """
+    return {row.id for row in await sql.CREATE_OPERATIONS.run(connection, list(missing.items()))}
 
 
 async def claim(
@@ -56,6 +46,12 @@ async def claim(
     pair meanwhile. What the batch does not register after all, it must `withdraw`.
     """
     return {row.id for row in await sql.CLAIM.run(connection, list(rows))}
+
+
+async def operation_types(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str | None]:
+    """The types of the operations that exist; to be read once the claim has waited for other workers."""
+    found = await sql.OPERATION_TYPES.run(connection, [(id_,) for id_ in ids])
+    return {row.id: row.operation_type for row in found}
 
 
 async def current(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:

@@ -7,17 +7,13 @@ from worker.outcomes import Reason, Status
 from worker.store.rows import Statement
 from worker.store.tables import dead_letters
 
-OPERATION_TYPES = Statement(
-    "SELECT o.id, o.operation_type FROM {rows} JOIN operations o ON o.id = rows.id",
-    rows={"id": "uuid"},
-    returns={"id": Uuid, "operation_type": Text},
-)
-
+# The condition spares a wait: inserting what exists would wait for whoever is just counting for it.
 CREATE_OPERATIONS = Statement(
     """
     INSERT INTO operations (id, state, created_at, updated_at, resolved_device_count, dispatched_device_count,
         dispatch_failed_count, failed_device_count, success_device_count, settled_device_count)
-    SELECT rows.id, '', rows.created_at, rows.created_at, 0, 0, 0, 0, 0, 0 FROM {rows} WHERE true
+    SELECT rows.id, '', rows.created_at, rows.created_at, 0, 0, 0, 0, 0, 0 FROM {rows}
+    WHERE NOT EXISTS (SELECT 1 FROM operations WHERE operations.id = rows.id)
     ORDER BY rows.id
     ON CONFLICT (id) DO NOTHING
     RETURNING id
@@ -46,6 +42,12 @@ CLAIM = Statement(
         "updated_at": "timestamptz",
     },
     returns={"id": Uuid},
+)
+
+OPERATION_TYPES = Statement(
+    "SELECT o.id, o.operation_type FROM {rows} JOIN operations o ON o.id = rows.id",
+    rows={"id": "uuid"},
+    returns={"id": Uuid, "operation_type": Text},
 )
 
 CURRENT = Statement(

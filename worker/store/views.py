@@ -1,9 +1,10 @@
 """The documents that people and programs read, key by key in the API reference's shapes."""
 
+from base64 import b64encode
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, computed_field, field_serializer
 
 from statemachine import Counters
 from worker.outcomes import Reason, Status
@@ -107,6 +108,17 @@ class DeadLetterDetails(DeadLetter):
     properties: dict[str, Any]
     headers: dict[str, Any]
     body: bytes
+
+    @field_serializer("body")
+    def body_text(self, body: bytes) -> str:
+        """The body as text; bytes that are not UTF-8 are written as `\\xff`."""
+        return body.decode(errors="backslashreplace")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def body_base64(self) -> str:
+        """The body's bytes, exactly."""
+        return b64encode(self.body).decode()
 
 
 class Progress(NamedTuple):
