@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything that has to pass: lint, format, types, import contracts, tests. Arguments go to pytest, as in
+# `tests/run.sh -k laws`. It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL
+# name services to use, otherwise those of this machine are used, or private ones are started.
+set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/../deploy/environment.sh"
+cd "$root"
+
+step() {
+    printf '\n== %s\n' "$*"
+    "$@"
+}
+
+# Which packages, if any, is for tests/services to say: it knows what the tests can use.
+install_services() {
+    local missing packages
+    missing=$(python -m tests.services)
+    if [ -n "$missing" ]; then
+        mapfile -t packages <<<"$missing"
+        apt_install "${packages[@]}"
+    fi
+}
+
+step activate_environment dev
+step install_services
+step ruff check .
+step ruff format --check .
+step mypy
+step lint-imports
+step exec pytest "$@" # exec, so that a signal to this script reaches the tests

@@ -1,0 +1,63 @@
+"""A private RabbitMQ."""
+
+import signal
+import subprocess
+
+import aio_pika
+
+from tests.services.machine import free_port
+from tests.services.server import PrivateServer
+
+
+class PrivateRabbitMQ(PrivateServer):
+    """A RabbitMQ of one node, with an epmd (the name server that Erlang starts beside it) of its own."""
+
+    package = "rabbitmq-server"
+    program = "rabbitmq-server"
+    folders = "usr/lib/rabbitmq/bin"  # the one in PATH is a wrapper that insists on the user rabbitmq
+    variable = "TEST_AMQP_URL"
+    usual_urls = ("amqp://guest:guest@127.0.0.1:5672/",)
+    stop_signal = signal.SIGTERM
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
+        self._environment |= {
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_RELAXED_COMMAND_CHECK": "1",  # stop() may end it, whatever names it still holds
+            # The files named here need not exist; they keep the machine's own from being read.
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._directory / "advanced.config"),
+            "RABBITMQ_CONFIG_FILE": str(self._directory / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(self._directory / "rabbitmq-env.conf"),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._directory / "enabled_plugins"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_LOG_BASE": str(self._directory),
+            "RABBITMQ_MNESIA_BASE": str(self._directory / "data"),
+            "RABBITMQ_NODENAME": "rabbit@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self._port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    @staticmethod
+    async def connect(url: str) -> None:
+        """Connect: whoever may do that may declare a topology too."""
+        await (await aio_pika.connect(url, timeout=10)).close()
+
+    def kill(self) -> None:
+        """End as in a crash.
+
+        RabbitMQ 3.10 writes a new quorum queue's particulars to the disk within a second or so: a queue that is
+        younger when the server is killed is there again after a restart, but never answers.
+        """
+        super().kill()
+
+    def stop(self) -> None:
+        """End in order, epmd with it."""
+        super().stop()
+        self._popen("epmd", "-kill").wait()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return self._popen(self._program)

@@ -1,0 +1,63 @@
+"""A private PostgreSQL."""
+
+import os
+import signal
+import subprocess
+
+import asyncpg
+
+from tests.services.server import PrivateServer
+
+
+class PrivatePostgreSQL(PrivateServer):
+    """A PostgreSQL that trusts whoever connects from this machine."""
+
+    package = "postgresql"
+    program = "initdb"
+    folders = "usr/lib/postgresql/*/bin"
+    variable = "TEST_POSTGRESQL_URL"
+    usual_urls = ("postgresql://root@127.0.0.1:5432/test", "postgresql://postgres@127.0.0.1:5432/postgres")
+    stop_signal = signal.SIGINT
+
+    def __init__(self) -> None:
+        super().__init__(account="postgres" if os.geteuid() == 0 else None)  # it refuses to run as root
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        self._data = self._directory / "data"
+
+    @staticmethod
+    async def connect(url: str) -> None:
+        """Connect, and ask for the right to create databases."""
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            if not await connection.fetchval(
+                "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
+            ):
+                raise PermissionError("the user may not create databases")
+        finally:
+            await connection.close()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._process is not None and self._process.poll() == -signal.SIGKILL:
+                self.start()  # it finds the shared memory that the killed one left, and frees it at its end
+        finally:
+            super().__exit__()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        if not self._data.exists():
+            self._popen(
+                self._program,
+                f"--pgdata={self._data}",
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--no-locale",
+                "--no-sync",
+            ).wait()
+        return self._popen(
+            self._program.with_name("postgres"),
+            *("-D", self._data, "-h", "127.0.0.1", "-p", str(self._port)),
+            # No socket file: the limit of its path is short. Memory in files of the data directory,
+            # because what is in /dev/shm would outlive a server that is killed.
+            *("-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap"),
+        )

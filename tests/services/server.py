@@ -1,0 +1,156 @@
+"""What a private RabbitMQ and a private PostgreSQL have in common."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar, Self
+
+from tests.services.machine import family, free_port, living
+
+START_SECONDS = 120
+STOP_SECONDS = 60
+
+
+class ServiceError(Exception):
+    """A service that the tests need cannot be had. The message says what to do."""
+
+
+class PrivateServer(ABC):
+    """A throw-away server: `with` starts it, and at the end leaves no process and no file of it.
+
+    Stopped or killed, it can be started again, with the same URL and on the same data.
+    """
+
+    package: ClassVar[str]
+    program: ClassVar[str]
+    folders: ClassVar[str]  # where Debian keeps the program, outside of PATH
+    variable: ClassVar[str]  # the environment's name for the URL of a server that runs already
+    usual_urls: ClassVar[Sequence[str]]  # where to look for one without the variable
+    stop_signal: ClassVar[signal.Signals]
+    url: str
+
+    def __init__(self, account: str | None = None) -> None:
+        self._program = self.find_program()
+        self._port = free_port()
+        self._temporary = TemporaryDirectory(prefix="deviceops-")
+        self._directory = Path(self._temporary.name)
+        self._log = self._directory / "log"
+        # Not the tests' own: a variable that is meant for another server would lead this one astray.
+        self._environment = {"PATH": os.environ["PATH"], "HOME": str(self._directory), "LANG": "C.UTF-8"}
+        self._account = account
+        if account is not None:
+            shutil.chown(self._directory, account)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    @abstractmethod
+    async def connect(url: str) -> None:
+        """Connect as a test would. Raises whatever keeps a test from working there."""
+
+    @abstractmethod
+    def _spawn(self) -> subprocess.Popen[bytes]: ...
+
+    @classmethod
+    def find_url(cls) -> str | None:
+        """The URL of a server that runs already and lets the tests work, if there is one."""
+        named = os.environ.get(cls.variable)
+        return next(filter(cls._answers, [named] if named else cls.usual_urls), None)
+
+    @classmethod
+    def find_program(cls) -> Path:
+        """The installed program that starts a server. Raises ServiceError if there is none."""
+        newest_first = sorted(map(str, Path("/").glob(cls.folders)), reverse=True)
+        found = shutil.which(cls.program, path=os.pathsep.join([*newest_first, os.environ["PATH"]]))
+        if found is None:
+            raise ServiceError(
+                f"The tests need {cls.package}, but no server answers and none is installed:"
+                f" set {cls.variable} to a server's URL, or run apt-get install {cls.package}."
+            )
+        return Path(found)
+
+    def start(self) -> None:
+        """Start, and wait until the server answers. Raises ServiceError with the end of its log."""
+        self._process = self._spawn()
+        deadline = time.monotonic() + START_SECONDS
+        while not (self._listens() and self._answers(self.url)):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                end_of_log = self._log.read_text(errors="replace")[-3000:]
+                raise ServiceError(f"A private {self.package} did not start:\n{end_of_log}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End in order."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(self.stop_signal)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End as in a crash: SIGKILL to every process of the server."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGSTOP)  # so that no child is born while we list them
+        members = family(self._process.pid)
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        while living().keys() & members:
+            time.sleep(0.01)
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            # A CI that gives up sends SIGTERM. Let it clean up as Ctrl-C does.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            self._temporary.cleanup()
+
+    @classmethod
+    def _answers(cls, url: str) -> bool:
+        # In a thread of its own, because the caller's may have an event loop that runs.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, cls.connect(url)).exception() is None
+
+    def _listens(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port)):
+            return True
+        return False
+
+    def _popen(self, *command: str | Path) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self._directory,
+                env=self._environment,
+                user=self._account,
+                group=self._account,
+                extra_groups=[] if self._account else None,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the tests, and they then stop the server
+            )

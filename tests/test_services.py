@@ -1,0 +1,191 @@
+"""The services that the tests stand on: used where they answer, else private, and nothing stays behind."""
+
+import asyncio
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import aio_pika
+import asyncpg
+import pytest
+
+from tests import services
+from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, PrivateServer, ServiceError
+from tests.services.machine import free_port
+
+ROOT = Path(__file__).parent.parent
+KINDS: list[type[PrivateServer]] = [PrivateRabbitMQ, PrivatePostgreSQL]
+
+
+@pytest.fixture(autouse=True)
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where servers put their files. It is empty again after each test, and no process knows its name."""
+    # Not tmp_path, which only its owner may enter: PostgreSQL may run as somebody else.
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        monkeypatch.setenv("TMPDIR", name)
+        yield directory
+        assert list(directory.iterdir()) == []
+        deadline = time.monotonic() + 5
+        while left := _processes_that_name(directory):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+
+
+def _processes_that_name(directory: Path) -> list[Path]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        for fact in ("cmdline", "environ"):
+            with suppress(OSError):
+                if os.fsencode(directory) in (process / fact).read_bytes():
+                    found.append(process)
+    return found
+
+
+def _unused_shared_memory() -> set[str]:
+    segments = (line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:])
+    return {identifier for _, identifier, _, _, _, _, processes, *_ in segments if processes == "0"}
+
+
+@pytest.fixture
+def nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point the tests at closed ports."""
+    for kind in KINDS:
+        monkeypatch.setenv(kind.variable, f"{kind.usual_urls[0].split(':')[0]}://x@127.0.0.1:{free_port()}/x")
+
+
+@pytest.fixture
+def nothing_installed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the installed servers."""
+    monkeypatch.setenv("PATH", str(directory))
+    for kind in KINDS:
+        monkeypatch.setattr(kind, "folders", "nowhere")
+
+
+async def _fetch(url: str, statement: str) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()
+
+
+async def test_a_private_postgresql_that_is_killed_at_work_starts_again_on_its_data() -> None:
+    with PrivatePostgreSQL() as server:
+        await _fetch(server.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        at_work = asyncio.create_task(_fetch(server.url, "SELECT count(*) FROM generate_series(1, 1e12::bigint)"))
+        await asyncio.sleep(0.5)
+        assert await _fetch(server.url, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'") == 2
+        server.kill()
+        with pytest.raises(asyncpg.PostgresConnectionError):
+            await at_work
+        with pytest.raises(ConnectionRefusedError):
+            await asyncpg.connect(server.url)
+        server.start()
+        assert await _fetch(server.url, "SELECT answer FROM kept") == 42
+        server.stop()
+        server.start()
+        assert await _fetch(server.url, "SELECT answer FROM kept") == 42
+
+
+async def test_a_private_rabbitmq_that_is_killed_starts_again_on_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    with PrivateRabbitMQ() as server:
+        monkeypatch.setenv(server.variable, server.url)
+        assert server.find_url() == server.url
+        async with await aio_pika.connect(server.url) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("kept", durable=True, arguments={"x-queue-type": "quorum"})
+            await channel.default_exchange.publish(aio_pika.Message(b"42"), "kept")
+        await asyncio.sleep(2)  # see PrivateRabbitMQ.kill()
+        server.kill()
+        assert server.find_url() is None
+        server.start()
+        async with await aio_pika.connect(server.url) as connection:
+            channel = await connection.channel()
+            kept = await (await channel.get_queue("kept", ensure=False)).get()
+            assert kept.body == b"42"
+
+
+@pytest.mark.usefixtures("nothing_answers")
+async def test_where_nothing_answers_a_private_server_does_until_the_end() -> None:
+    with services.postgresql() as url:
+        assert await _fetch(url, "SELECT 42") == 42
+        assert url != os.environ[PrivatePostgreSQL.variable]
+    with pytest.raises(ConnectionRefusedError):
+        await asyncpg.connect(url)
+
+
+async def test_a_server_that_answers_is_used_if_it_allows_the_tests_to_make_databases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with PrivatePostgreSQL() as server:
+        for user, rights, expected in [("maker", "CREATEDB", True), ("reader", "", False)]:
+            await _fetch(server.url, f"CREATE ROLE {user} LOGIN {rights}")
+            url = server.url.replace("postgres@", f"{user}@")
+            monkeypatch.setenv(server.variable, url)
+            assert server.find_url() == (url if expected else None)
+        monkeypatch.setenv(server.variable, server.url)
+        with services.postgresql() as url:
+            assert url == server.url
+
+
+@pytest.mark.usefixtures("nothing_answers", "nothing_installed")
+@pytest.mark.parametrize(
+    ("service", "package"), [(services.rabbitmq, "rabbitmq-server"), (services.postgresql, "postgresql")]
+)
+def test_where_nothing_is_installed_either_one_sentence_says_what_to_do(
+    service: Callable[[], AbstractContextManager[str]], package: str
+) -> None:
+    with pytest.raises(ServiceError, match=rf"^The tests need .* apt-get install {package}\.$"), service():
+        pass
+
+
+@pytest.mark.usefixtures("nothing_answers", "nothing_installed")
+def test_packages_that_are_missing_are_named_one_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("logging.disable", lambda: None)
+    runpy.run_module("tests.services", run_name="__main__")
+    assert capsys.readouterr().out == "rabbitmq-server\npostgresql\n"
+
+
+def test_a_server_that_cannot_start_says_why() -> None:
+    server = PrivatePostgreSQL()
+    server._data.mkdir()
+    with pytest.raises(ServiceError, match=r"did not start:\n(.|\n)*postgresql\.conf"), server:
+        pass
+
+
+def test_a_server_that_was_killed_leaves_nothing_behind_when_a_test_fails() -> None:
+    def kill_and_fail() -> None:
+        with PrivatePostgreSQL() as server:
+            server.kill()
+            pytest.fail("the test itself")
+
+    unused = _unused_shared_memory()
+    with pytest.raises(pytest.fail.Exception, match="the test itself"):
+        kill_and_fail()
+    assert _unused_shared_memory() <= unused
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_leaves_nothing_behind(number: signal.Signals) -> None:
+    program = (
+        "from time import sleep; from tests.services import PrivatePostgreSQL\n"
+        "with PrivatePostgreSQL() as server: print(server.url, flush=True); sleep(60)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline().startswith(b"postgresql://")
+        run.send_signal(number)
+        assert run.wait(60) != 0
