@@ -17,6 +17,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from worker.contract import one_line
 from worker.messages import Announced, Item, Message, Unreadable, parse
 from worker.outcomes import Tally
 from worker.processor import process_batch
@@ -66,7 +67,7 @@ async def _settle(database: Database, items: Sequence[Item], patience: float | N
         if not is_fault_of_data(error):
             raise
         if len(items) == 1:
-            refused = Unreadable(f"the database refuses it: {explain(error)}", items[0].message)
+            refused = Unreadable(f"the database refuses it: {one_line(explain(error))}", items[0].message)
             return await _waiting_out_failures(database, [refused], patience)
     half = len(items) // 2
     tally = await _settle(database, items[:half], patience)

@@ -35,6 +35,11 @@ def shown(value: object) -> str:
     return _repr.repr(value)
 
 
+def one_line(text: str) -> str:
+    """Text from outside on one line: what is not printable is escaped, so that no terminal obeys it either."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def clean(text: str) -> str:
     """Text that every database keeps: PostgreSQL has no NUL character."""
     return text.replace("\0", _REPLACED_NUL) if "\0" in text else text

@@ -11,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from statemachine import Counters, State, Verdict, contribution, decide, shows_dispatch
-from worker.contract import Announcement
+from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
 from worker.messages import Announced, Incoming, Item, Key, Unreadable, device_operation_id
 from worker.outcomes import Reason, Status, Tally
@@ -114,7 +114,7 @@ class Ledger:
         if report.operation_type and known_type and report.operation_type != known_type:
             return self._count_rejection(
                 Reason.OPERATION_TYPE_MISMATCH,
-                f"the report says {report.operation_type}, the operation is a {known_type}",
+                f"the report says {shown(report.operation_type)}, the operation is {shown(known_type)}",
             )
         verdict = Verdict.APPLIED if held is None else decide(held.state, report.state)
         if held is not None and verdict is Verdict.CONFLICT:

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_DNS, UUID, uuid5
 import pydantic_core
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from worker.contract import Announcement, AnyReports, Name, Report, Reports, clean, shown
+from worker.contract import Announcement, AnyReports, Name, Report, Reports, clean, one_line, shown
 
 REPORT = "device-operation.report"
 REPORTS = "device-operation.reports"
@@ -168,7 +168,9 @@ def _parse_announcement(message: Message) -> Announced | Unreadable:
     except ValidationError as error:
         return Unreadable(_explain(error), message)
     at = announcement.created_at or message.sent_at or message.received_at
-    return Announced(announcement, _identity(None, message), at, message)
+    # An id of its own kind: a report may well carry the same message id as the announcement.
+    report_id = str(uuid5(NAMESPACE, f"announcement {_identity(None, message)}"))
+    return Announced(announcement, report_id, at, message)
 
 
 def _parse_reports(message: Message) -> list[Item]:
@@ -209,4 +211,4 @@ def _explain(error: ValidationError) -> str:
     ]
     if len(findings) > len(told):
         told.append(f"and {len(findings) - len(told)} more")
-    return clean("; ".join(told))
+    return one_line("; ".join(told))

@@ -1,8 +1,8 @@
 """The tour: a simulated roll-out through a topology and a database of its own, from report to exact counters."""
 
 import asyncio
+import os
 import secrets
-import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -139,5 +139,8 @@ async def _conclude(database: Database, tally: Tally) -> None:
 
 
 def _own_command() -> str:
-    """How the user can call deviceops again: by its name if that is on the path, else as just called."""
-    return "deviceops" if shutil.which("deviceops") else sys.argv[0]
+    """How the user can call deviceops again: as it was just called, since its name may not be on the path."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        return f"{sys.executable} -m worker"
+    nearby = os.path.relpath(sys.argv[0])
+    return sys.argv[0] if nearby.startswith("..") else nearby

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.cli.wiring import notices
+from worker.contract import one_line
 from worker.outcomes import Tally
 from worker.store import views
 
@@ -162,7 +163,7 @@ def settings(values: Mapping[str, str], descriptions: Mapping[str, str]) -> Grou
 
 def plain(text: str) -> Text:
     """Text from outside: no markup, and nothing that a terminal would obey."""
-    return Text("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text))
+    return Text("\n".join(map(one_line, text.split("\n"))))
 
 
 def state(name: str) -> Text:

@@ -91,12 +91,18 @@ async def record(
 
 
 async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, Any]]) -> set[UUID]:
-    """Write dead letters; returns the fingerprints of the new ones. The same message makes no second row."""
+    """Write dead letters; returns the fingerprints of the new ones. The same message makes no second row.
+
+    Their ids follow their order, which is that of arrival, so that parked reports are released in it. Only
+    unreadable messages may meet the same ones of another worker: those come first, in an order of their own.
+    """
     if not rows:
         return set()
     dialect_insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = dialect_insert(dead_letters).on_conflict_do_nothing().returning(dead_letters.c.fingerprint)
-    ordered = sorted(rows, key=lambda row: row["fingerprint"])
+    unreadable = [row for row in rows if row["device_operation_id"] is None]
+    readable = [row for row in rows if row["device_operation_id"] is not None]
+    ordered = sorted(unreadable, key=lambda row: row["fingerprint"]) + readable
     return set((await connection.execute(statement, ordered)).scalars())
 
 

@@ -1,0 +1,53 @@
+"""The `deviceops` command as its users have it: a process of its own, with settings from the environment."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 240
+"""Seconds that a command may take."""
+
+
+@dataclass(frozen=True)
+class Deviceops:
+    """The command with its settings and its working directory."""
+
+    directory: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def with_settings(self, **settings: str) -> "Deviceops":
+        """The same with other settings, named without their prefix."""
+        return Deviceops(self.directory, {**self.settings, **settings})
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a command; the test ends it."""
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("DEVICEOPS_")}
+        ours = {f"DEVICEOPS_{name.upper()}": value for name, value in self.settings.items()}
+        return subprocess.Popen(
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=self.directory,
+            env={**outside, **ours, "COLUMNS": "160"},
+            text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options},
+        )
+
+    def __call__(self, *arguments: str, lines: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with `lines` on standard input."""
+        options = {} if lines is None else {"stdin": subprocess.PIPE}
+        with self.start(*arguments, **options) as process:
+            out, err = process.communicate(lines, timeout=TIMEOUT)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def out(self, *arguments: str, lines: str | None = None) -> str:
+        """What a command that must succeed prints."""
+        done = self(*arguments, lines=lines)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def document(self, *arguments: str, lines: str | None = None) -> Any:
+        """The document that a command with --json prints."""
+        return json.loads(self.out(*arguments, "--json", lines=lines))

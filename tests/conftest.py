@@ -1,0 +1,138 @@
+"""The fixtures: services for the whole run, and for each test a database and broker names of its own."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import aio_pika
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import make_url
+
+from tests import services
+from tests.command import Deviceops
+from tests.databases import NewDatabase, PostgresqlServer, SqliteFiles, in_a_thread
+from worker.store.database import Database
+
+settings.register_profile(
+    "deviceops",
+    deadline=None,  # an example waits for a database's disk
+    print_blob=True,
+    # One database for all examples of a test: each example begins by clearing it.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("deviceops")
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL server on which tests make databases of their own."""
+    with services.postgresql() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> Iterator[str]:
+    """A RabbitMQ on which tests declare names of their own."""
+    with services.rabbitmq() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _postgresql_server(postgresql_url: str) -> Iterator[PostgresqlServer]:
+    server = PostgresqlServer(postgresql_url)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def _sqlite_files(tmp_path_factory: pytest.TempPathFactory) -> SqliteFiles:
+    return SqliteFiles(tmp_path_factory.mktemp("template") / "deviceops.db")
+
+
+@pytest.fixture
+def new_postgresql_database(_postgresql_server: PostgresqlServer) -> Iterator[NewDatabase]:
+    """Makes PostgreSQL databases, fresh and migrated, and gives their URLs."""
+    with ExitStack() as stack:
+
+        def create() -> str:
+            url = _postgresql_server.create()
+            stack.callback(_postgresql_server.drop, url)
+            return url
+
+        yield create
+
+
+@pytest.fixture
+def new_empty_postgresql_database(_postgresql_server: PostgresqlServer) -> Iterator[str]:
+    """The URL of a PostgreSQL database without any tables."""
+    url = _postgresql_server.create(empty=True)
+    yield url
+    _postgresql_server.drop(url)
+
+
+@pytest.fixture
+def new_sqlite_database(_sqlite_files: SqliteFiles, tmp_path: Path) -> NewDatabase:
+    """Makes SQLite files, fresh and migrated, and gives their URLs."""
+    return lambda: _sqlite_files.create(tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh, migrated database; the test runs once on each kind."""
+    create: NewDatabase = request.getfixturevalue(f"new_{request.param}_database")
+    return create()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A fresh, migrated database; the test runs once on each kind."""
+    database = Database(make_url(database_url))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def sqlite_database(new_sqlite_database: NewDatabase) -> AsyncIterator[Database]:
+    """A fresh, migrated SQLite database."""
+    database = Database(make_url(new_sqlite_database()))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def postgresql_database(new_postgresql_database: NewDatabase) -> AsyncIterator[Database]:
+    """A fresh, migrated PostgreSQL database."""
+    database = Database(make_url(new_postgresql_database()))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def topology_prefix(amqp_url: str) -> Iterator[str]:
+    """A prefix for names on the broker; what the worker declares with it is deleted after the test."""
+    prefix = f"test-{secrets.token_hex(8)}"
+    yield prefix
+    in_a_thread(_delete_topology(amqp_url, prefix))
+
+
+async def _delete_topology(amqp_url: str, prefix: str) -> None:
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        for queue in (f"{prefix}.reports", f"{prefix}.dead-letters"):
+            await channel.queue_delete(queue)
+        for exchange in (prefix, f"{prefix}.dead-letters"):
+            await channel.exchange_delete(exchange)
+
+
+@pytest.fixture
+def deviceops(database_url: str, tmp_path: Path) -> Deviceops:
+    """The command on a fresh, migrated database, and without a broker; once on each kind."""
+    return Deviceops(tmp_path, {"database_url": database_url, "amqp_url": "amqp://guest:guest@127.0.0.1:1/"})
+
+
+@pytest.fixture
+def deviceops_on_sqlite(new_sqlite_database: NewDatabase, tmp_path: Path) -> Deviceops:
+    """The command on a fresh, migrated SQLite database, for what no database changes."""
+    return Deviceops(tmp_path, {"database_url": new_sqlite_database()})

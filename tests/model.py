@@ -1,0 +1,310 @@
+"""An independent model of SPEC sections 1 to 4, in the plainest way: tables written out by hand, dictionaries,
+one event at a time. It imports nothing of the product; where product and model disagree, one of them is wrong.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from uuid import UUID
+
+STATES = [
+    "CREATED",
+    "INITIATED",
+    "DISPATCHED",
+    "PROCESSING",
+    "TIMEOUT",
+    "SUCCESS",
+    "COMPLETED",
+    "FAILURE",
+    "CANCELLED",
+]
+
+SPELLINGS: dict[str, list[str | int]] = {
+    "CREATED": ["CREATED", 10],
+    "INITIATED": ["INITIATED", 20],
+    "DISPATCHED": ["DISPATCHED", 30],
+    "PROCESSING": ["PROCESSING", 40],
+    "TIMEOUT": ["TIMEOUT", 80],
+    "SUCCESS": ["SUCCESS", 50, "SUCCEEDED", "SUCCEDED"],
+    "COMPLETED": ["COMPLETED", 90],
+    "FAILURE": ["FAILURE", 60, "FAILED"],
+    "CANCELLED": ["CANCELLED", 70],
+}
+
+# Each row is the current state; the columns are the reported states, in the order of STATES.
+_VERDICTS = """
+CREATED     repeated applied  applied  applied  applied  applied  applied  applied  applied
+INITIATED   late     repeated applied  applied  applied  applied  applied  applied  applied
+DISPATCHED  late     late     repeated applied  applied  applied  applied  applied  applied
+PROCESSING  late     late     late     repeated applied  applied  applied  applied  applied
+TIMEOUT     late     late     late     late     repeated applied  applied  applied  applied
+SUCCESS     late     late     late     late     late     repeated applied  conflict conflict
+COMPLETED   late     late     late     late     late     late     repeated conflict conflict
+FAILURE     late     late     late     late     late     conflict conflict repeated conflict
+CANCELLED   late     late     late     late     late     conflict conflict conflict repeated
+"""
+
+VERDICTS = {
+    (line.split()[0], reported): verdict
+    for line in _VERDICTS.strip().splitlines()
+    for reported, verdict in zip(STATES, line.split()[1:], strict=True)
+}
+
+SETTLED = ["TIMEOUT", "SUCCESS", "COMPLETED", "FAILURE", "CANCELLED"]
+FAILED = ["FAILURE", "TIMEOUT"]
+SUCCEEDED = ["SUCCESS", "COMPLETED"]
+DISPATCHED_WHEN_APPLIED = ["DISPATCHED", "PROCESSING", "SUCCESS", "COMPLETED"]
+DISPATCHED_WHEN_LATE = ["DISPATCHED", "PROCESSING"]
+
+Pair = tuple[UUID, UUID]
+"""An operation and a device."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A readable report; `id` is its identity, wherever that came from."""
+
+    operation: UUID
+    device: UUID
+    state: str
+    id: str
+    operation_type: str | None = None
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A readable announcement."""
+
+    operation: UUID
+    operation_type: str
+    devices: tuple[UUID, ...] | None = None
+    device_count: int | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A message, or a part of one, that cannot be read; the same identity is the same message again."""
+
+    identity: str
+
+
+Event = Report | Announcement | Unreadable
+
+
+@dataclass
+class Operation:
+    """What is known of an operation beside its devices."""
+
+    operation_type: str | None = None
+    expected: int | None = None
+
+
+@dataclass
+class DeviceOperation:
+    """A registered device operation. `history` holds (state, verdict) of what was applied or late."""
+
+    state: str
+    dispatched: bool = False
+    history: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class DeadLetter:
+    """An open dead letter; an unreadable message has no report."""
+
+    reason: str
+    report: Report | None
+
+
+def counters_of(device_operations: list[tuple[str, bool]]) -> dict[str, int]:
+    """SPEC section 2, by counting (state, dispatched) one after another."""
+    counters = {
+        "resolved_device_count": 0,
+        "dispatched_device_count": 0,
+        "dispatch_failed_count": 0,
+        "failed_device_count": 0,
+        "success_device_count": 0,
+    }
+    for state, dispatched in device_operations:
+        counters["resolved_device_count"] += 1
+        if dispatched:
+            counters["dispatched_device_count"] += 1
+        if state in FAILED and not dispatched:
+            counters["dispatch_failed_count"] += 1
+        if state in FAILED and dispatched:
+            counters["failed_device_count"] += 1
+        if state in SUCCEEDED:
+            counters["success_device_count"] += 1
+    return counters
+
+
+def operation_state_of(device_operations: list[tuple[str, bool]], expected: int | None) -> str:
+    """SPEC section 3, from (state, dispatched) of the registered devices."""
+    counters = counters_of(device_operations)
+    registered = len(device_operations)
+    settled = 0
+    for state, _ in device_operations:
+        if state in SETTLED:
+            settled += 1
+    # 1.
+    if registered == 0:
+        if expected == 0:
+            return "COMPLETED"
+        return "CREATED"
+    # 2.
+    if settled == registered and (expected is None or registered >= expected):
+        failed = counters["failed_device_count"] > 0 or counters["dispatch_failed_count"] > 0
+        if counters["success_device_count"] == 0 and failed:
+            return "FAILED"
+        return "COMPLETED"
+    # 3.
+    if counters["dispatched_device_count"] > 0 or settled > 0:
+        return "DISPATCHING"
+    # 4.
+    if expected is not None and registered < expected:
+        return "RESOLVING"
+    # 5.
+    return "RESOLVED"
+
+
+class Model:
+    """Takes events one at a time, and knows what the product should then hold."""
+
+    def __init__(self) -> None:
+        self.operations: dict[UUID, Operation] = {}
+        self.device_operations: dict[Pair, DeviceOperation] = {}
+        self.seen: dict[Pair, set[str]] = {}
+        self.unreadable: set[str] = set()
+        self.dead_letters: list[DeadLetter] = []
+        self.received = 0
+        self.duplicate = 0
+        self.announced = 0
+        self.released = 0
+        self.verdicts: Counter[str] = Counter()
+        self.dead_lettered: Counter[str] = Counter()
+
+    def take(self, event: Event) -> None:
+        """One event, as it arrives."""
+        self.received += 1
+        if isinstance(event, Report):
+            self._take_report(event)
+        elif isinstance(event, Announcement):
+            self._take_announcement(event)
+        else:
+            self._take_unreadable(event)
+
+    def tally(self) -> dict[str, object]:
+        """The document that `ingest --json` prints."""
+        return {
+            "received": self.received,
+            "applied": self.verdicts["applied"],
+            "late": self.verdicts["late"],
+            "repeated": self.verdicts["repeated"],
+            "duplicate": self.duplicate,
+            "announced": self.announced,
+            "released": self.released,
+            "dead_lettered": {reason: n for reason, n in self.dead_lettered.items() if n > 0},
+        }
+
+    def devices_of(self, operation: UUID) -> dict[UUID, DeviceOperation]:
+        """The registered device operations of one operation, by device."""
+        return {device: found for (owner, device), found in self.device_operations.items() if owner == operation}
+
+    def counters(self, operation: UUID) -> dict[str, int]:
+        """The counters of one operation, by recount."""
+        found = self.devices_of(operation).values()
+        return counters_of([(device.state, device.dispatched) for device in found])
+
+    def operation_state(self, operation: UUID) -> str:
+        """The state of one operation."""
+        found = self.devices_of(operation).values()
+        return operation_state_of(
+            [(device.state, device.dispatched) for device in found], self.operations[operation].expected
+        )
+
+    def _take_report(self, report: Report) -> None:
+        pair = (report.operation, report.device)
+        ids = self.seen.setdefault(pair, set())
+        if report.id in ids:
+            self.duplicate += 1
+            return
+        ids.add(report.id)
+        reason = self._judge(report)
+        if reason is not None:
+            self.dead_lettered[reason] += 1
+            self.dead_letters.append(DeadLetter(reason, report))
+        elif report.state == "CREATED":
+            self._release(pair)
+
+    def _judge(self, report: Report) -> str | None:
+        """Apply a report whose id is new; gives the reason if it is not accepted."""
+        pair = (report.operation, report.device)
+        if pair not in self.device_operations and report.state != "CREATED":
+            return "unknown_device_operation"
+        known_type = None
+        if report.operation in self.operations:
+            known_type = self.operations[report.operation].operation_type
+        if report.operation_type is not None and known_type is not None and report.operation_type != known_type:
+            return "operation_type_mismatch"
+        if pair in self.device_operations:
+            device = self.device_operations[pair]
+            verdict = VERDICTS[device.state, report.state]
+            if verdict == "conflict":
+                return "conflict"
+            if verdict == "applied":
+                device.state = report.state
+                device.history.append((report.state, "applied"))
+                if report.state in DISPATCHED_WHEN_APPLIED:
+                    device.dispatched = True
+            elif verdict == "late":
+                device.history.append((report.state, "late"))
+                if report.state in DISPATCHED_WHEN_LATE:
+                    device.dispatched = True
+            self.verdicts[verdict] += 1
+        else:
+            if report.operation not in self.operations:
+                self.operations[report.operation] = Operation()
+            self.device_operations[pair] = DeviceOperation("CREATED", history=[("CREATED", "applied")])
+            self.verdicts["applied"] += 1
+        if known_type is None:
+            self.operations[report.operation].operation_type = report.operation_type
+        return None
+
+    def _release(self, pair: Pair) -> None:
+        """Take up the reports that waited for this pair, in the order in which they arrived."""
+        waiting = []
+        for letter in self.dead_letters:
+            if letter.reason == "unknown_device_operation":
+                assert letter.report is not None
+                if (letter.report.operation, letter.report.device) == pair:
+                    waiting.append(letter)
+        for letter in waiting:
+            assert letter.report is not None
+            self.released += 1
+            reason = self._judge(letter.report)
+            if reason is None:
+                self.dead_letters.remove(letter)
+            else:
+                self.dead_lettered[reason] += 1
+                letter.reason = reason
+
+    def _take_announcement(self, announcement: Announcement) -> None:
+        self.announced += 1
+        operation = self.operations.setdefault(announcement.operation, Operation())
+        operation.operation_type = announcement.operation_type
+        if announcement.device_count is not None:
+            operation.expected = announcement.device_count
+        elif operation.expected is None and announcement.devices is not None:
+            operation.expected = len(set(announcement.devices))
+        for device in announcement.devices or ():
+            pair = (announcement.operation, device)
+            if pair not in self.device_operations:
+                self.device_operations[pair] = DeviceOperation("CREATED", history=[("CREATED", "applied")])
+                self._release(pair)
+
+    def _take_unreadable(self, event: Unreadable) -> None:
+        if event.identity in self.unreadable:
+            self.duplicate += 1
+            return
+        self.unreadable.add(event.identity)
+        self.dead_lettered["malformed"] += 1
+        self.dead_letters.append(DeadLetter("malformed", None))

@@ -1,0 +1,239 @@
+"""Through a real RabbitMQ: what is consumed, when it is acknowledged, and what becomes of the rest."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import uuid4
+
+import aio_pika
+import asyncpg
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractExchange
+from pamqp.common import FieldTable
+
+from tests.command import Deviceops
+
+PATIENCE = 30
+"""Seconds that something may take that should take much less."""
+
+
+def report(state: str = "CREATED", device: str | None = None, operation: str | None = None) -> dict[str, Any]:
+    return {
+        "operation_id": operation or str(uuid4()),
+        "device_id": device or str(uuid4()),
+        "state": state,
+        "service_id": "drift-service",
+    }
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    """What the condition gives once it is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.05)
+    return result
+
+
+@pytest.fixture
+def deviceops(deviceops_on_sqlite: Deviceops, amqp_url: str, topology_prefix: str) -> Deviceops:
+    """The command with names of its own on the broker. The laws are tested on both databases; these tests
+    are about the broker, to which the database makes no difference."""
+    return deviceops_on_sqlite.with_settings(amqp_url=amqp_url, topology_prefix=topology_prefix)
+
+
+@pytest.fixture
+async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
+    async with await aio_pika.connect(amqp_url) as connection:
+        yield await connection.channel()
+
+
+async def messages_in(channel: AbstractChannel, queue: str) -> int:
+    found = await channel.declare_queue(queue, passive=True)
+    return found.declaration_result.message_count or 0
+
+
+async def send(exchange: AbstractExchange, *bodies: object, **properties: Any) -> None:
+    for body in bodies:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        await exchange.publish(aio_pika.Message(data, delivery_mode=2, **properties), "any.key")
+
+
+async def declared(deviceops: Deviceops, channel: AbstractChannel) -> AbstractExchange:
+    """The exchange, after a worker declared it."""
+    deviceops.out("run", "--until-idle", "0.1", "--json")
+    return await channel.get_exchange(deviceops.settings["topology_prefix"])
+
+
+async def test_what_is_published_is_processed_once_and_the_queue_ends_empty(
+    deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    lines = deviceops.out(
+        "simulate", "--devices", "100", "--disorder", "0.3", "--early", "0.2", "--duplicates", "0.1"
+    )
+    deviceops.out("publish", "-", lines=lines)
+
+    summary = deviceops.document("run", "--until-idle", "1")
+
+    assert summary["received"] == len(lines.splitlines())
+    assert summary["announced"] == 1
+    assert summary["duplicate"] > 0
+    assert deviceops.document("recount") == {"operations": 1, "drifted": []}
+    assert await messages_in(channel, f"{deviceops.settings['topology_prefix']}.reports") == 0
+    deviceops.out("publish", "-", lines=lines)
+    again = deviceops.document("run", "--until-idle", "1")
+    assert again["duplicate"] == again["received"] - 1
+
+
+async def test_a_lone_report_does_not_wait_for_its_batch_to_fill(
+    deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    patient = deviceops.with_settings(batch_wait="60000")
+    exchange = await declared(patient, channel)
+    with patient.start("run") as worker:
+        await send(exchange, report())
+        eventually(lambda: patient.document("status"))
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_under_load_commits_and_acknowledges_and_leaves_the_rest_in_the_queue(
+    deviceops: Deviceops, channel: AbstractChannel, number: signal.Signals
+) -> None:
+    deviceops = deviceops.with_settings(batch_size="50")
+    lines = deviceops.out("simulate", "--devices", "1500")
+    deviceops.out("publish", "-", lines=lines)
+    with deviceops.start("run", "--json") as worker:
+        eventually(lambda: deviceops.document("status"))
+        worker.send_signal(number)
+        out, err = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 0, err
+    summary = json.loads(out)
+    queue = f"{deviceops.settings['topology_prefix']}.reports"
+    left = await messages_in(channel, queue)
+    assert left > 0, "the worker was done before it was stopped: make the load larger"
+    assert summary["received"] + left == len(lines.splitlines())
+    rest = deviceops.document("run", "--until-idle", "1")
+    assert (rest["received"], rest["duplicate"]) == (left, 0)
+
+
+async def test_a_message_is_acknowledged_after_the_commit_and_a_killed_worker_loses_nothing(
+    new_postgresql_database: Callable[[], str], deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    url = new_postgresql_database()
+    deviceops = deviceops.with_settings(database_url=url)
+    exchange = await declared(deviceops, channel)
+    holder = await asyncpg.connect(url.replace("+asyncpg", ""))
+    blocking = holder.transaction()
+    await blocking.start()
+    await holder.execute("LOCK TABLE operations IN EXCLUSIVE MODE")
+    await send(exchange, report(), report())
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'operations'::regclass"
+    with deviceops.start("run") as worker:
+        deadline = time.monotonic() + PATIENCE
+        while not await holder.fetchval(waiting):  # the worker is in its transaction
+            assert time.monotonic() < deadline
+        worker.kill()
+    await blocking.rollback()
+    await holder.close()
+
+    summary = deviceops.document("run", "--until-idle", "2")
+
+    assert (summary["received"], summary["applied"]) == (2, 2)
+
+
+async def test_messages_are_told_apart_by_their_type_property(
+    deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    exchange = await declared(deviceops, channel)
+    operation, devices = str(uuid4()), [str(uuid4()) for _ in range(3)]
+    bulk = {"reports": [report("SUCCESS", device, operation) for device in devices]}
+    await send(exchange, bulk, type="device-operation.reports", message_id="bulk")
+    announcement = {"id": operation, "operation_type": "CONVERGE", "device_ids": devices}
+    await send(exchange, announcement, type="operation.announced", message_id="announced")
+    await send(exchange, {}, type="something-else")
+
+    summary = deviceops.document("run", "--until-idle", "1")
+
+    assert (summary["announced"], summary["released"], summary["applied"]) == (1, 3, 3)
+    [unknown] = deviceops.document("dead-letters", "list")
+    assert "'something-else' is not a message type" in unknown["detail"]
+    assert deviceops.document("status", operation)["state"] == "COMPLETED"
+
+
+async def test_a_dead_letter_keeps_body_properties_headers_and_origin(
+    deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    exchange = await declared(deviceops, channel)
+    body = b"\xff\x00 not JSON"
+    await send(
+        exchange, body, message_id="m-1", headers={"trace": "t-1", "raw": bytearray(b"\xff")}, correlation_id="c-1"
+    )
+    await send(exchange, body, message_id="m-1")
+
+    summary = deviceops.document("run", "--until-idle", "1")
+
+    assert (summary["dead_lettered"], summary["duplicate"]) == ({"malformed": 1}, 1)
+    [letter] = deviceops.document("dead-letters", "list")
+    shown = deviceops.out("dead-letters", "show", str(letter["id"]))
+    for kept in ("m-1", "t-1", "c-1", exchange.name, "any.key", r"\xff\x00 not JSON"):
+        assert kept in shown
+
+
+async def test_a_queue_with_other_arguments_is_a_clear_error_that_says_what_differs(
+    deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    queue = f"{deviceops.settings['topology_prefix']}.reports"
+    arguments: FieldTable = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 3,
+        "x-dead-letter-exchange": f"{deviceops.settings['topology_prefix']}.dead-letters",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    await channel.declare_queue(queue, durable=True, arguments=arguments)
+
+    for command in (("run",), ("check",), ("publish", "/dev/null")):
+        refused = deviceops(*command)
+        assert refused.returncode == 1
+        difference = "x-delivery-limit is 3, deviceops needs 100"
+        assert f"queue {queue} exists with other arguments: {difference}" in refused.stderr
+
+
+async def test_a_queue_deleted_under_the_worker_is_declared_and_consumed_again(
+    deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    exchange = await declared(deviceops, channel)
+    queue = f"{deviceops.settings['topology_prefix']}.reports"
+    with deviceops.start("run", stderr=subprocess.PIPE) as worker:
+        assert worker.stderr is not None
+        assert "consuming" in worker.stderr.readline()
+        await channel.queue_delete(queue)
+        assert "broker lost" in worker.stderr.readline()
+        assert "consuming" in worker.stderr.readline()
+        await send(exchange, report())
+        eventually(lambda: deviceops.document("status"))
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(PATIENCE) == 0
+
+
+async def test_check_says_how_the_broker_stands_and_creates_nothing(
+    deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    queue = f"{deviceops.settings['topology_prefix']}.reports"
+
+    assert f"queue {queue}: not declared yet" in deviceops.out("check")
+    assert f"queue {queue}: not declared yet" in deviceops.out("check")
+    await declared(deviceops, channel)
+    assert f"queue {queue}: ready, 0 messages wait" in deviceops.out("check")
+
+
+def test_the_demo_runs_through_the_broker(deviceops: Deviceops) -> None:
+    shown = deviceops.out("demo", "--devices", "40")
+
+    assert "Through RabbitMQ" in shown
+    assert "all counters of 1 operation agree" in shown

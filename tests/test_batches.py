@@ -1,0 +1,141 @@
+"""A batch is settled whatever happens: what breaks is isolated, what passes is waited out, the rest is raised."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from statemachine import Verdict
+from tests.databases import NewDatabase, read
+from tests.services import PrivatePostgreSQL
+from worker.batches import MAX_WEIGHT, settle
+from worker.messages import ANNOUNCEMENT, REPORTS, Message
+from worker.outcomes import Reason
+from worker.store.database import Database
+from worker.store.schema import migrate
+
+POISON = "poison-service"
+
+
+def message(body: dict[str, Any], type_: str | None = None) -> Message:
+    return Message(json.dumps(body).encode(), datetime.now(UTC), type=type_)
+
+
+def report(device: UUID, service: str = "drift-service", operation: UUID | None = None) -> Message:
+    return message(
+        {
+            "operation_id": str(operation or uuid4()),
+            "device_id": str(device),
+            "state": "CREATED",
+            "service_id": service,
+        }
+    )
+
+
+async def refuse_poison(database: Database) -> None:
+    """Make the database refuse history of one service: a fault of data that no check of ours foresees."""
+    async with database.write() as connection:
+        if database.is_sqlite:
+            await connection.execute(
+                text(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON activity WHEN new.service_id = 'poison-service' "
+                    "BEGIN SELECT RAISE(ABORT, 'poison is refused'); END"
+                )
+            )
+        else:
+            constraint = "ADD CONSTRAINT refuse CHECK (service_id <> 'poison-service')"
+            await connection.execute(text(f"ALTER TABLE activity {constraint}"))
+
+
+@pytest.mark.parametrize("poisoned", [{0}, {6}, {0, 1, 5}, set(range(7))])
+async def test_data_that_breaks_a_transaction_is_kept_alone_and_its_batch_mates_commit(
+    database: Database, poisoned: set[int]
+) -> None:
+    await refuse_poison(database)
+    devices = [uuid4() for _ in range(7)]
+    messages = [report(device, POISON if n in poisoned else "drift") for n, device in enumerate(devices)]
+
+    tally = await settle(database, messages)
+
+    assert tally.verdicts[Verdict.APPLIED] == 7 - len(poisoned)
+    assert tally.dead_lettered[Reason.MALFORMED] == len(poisoned)
+    stored = await read(database)
+    registered = {device for operation in stored.operations.values() for device in operation.devices}
+    assert registered == {device for n, device in enumerate(devices) if n not in poisoned}
+    assert {device for _, _, device in stored.dead_letters} == {devices[n] for n in poisoned}
+    async with database.read() as connection:
+        details = (await connection.execute(text("SELECT detail FROM dead_letters"))).scalars().all()
+    assert all(detail.startswith("the database refuses it: ") and "refuse" in detail for detail in details)
+
+
+async def test_many_bulk_messages_are_cut_into_transactions_of_bounded_size(database: Database) -> None:
+    operation = uuid4()
+    bodies = [json.loads(report(uuid4(), operation=operation).body) for _ in range(3 * MAX_WEIGHT)]
+    halves = [bodies[: len(bodies) // 2], bodies[len(bodies) // 2 :]]
+    announcement = {
+        "id": str(operation),
+        "operation_type": "CONVERGE",
+        "device_ids": [body["device_id"] for body in bodies],
+    }
+
+    parts = [half[start : start + 10_000] for half in halves for start in range(0, len(half), 10_000)]
+    tally = await settle(database, [message({"reports": part}, REPORTS) for part in parts])
+    tally.add(await settle(database, [message(announcement, ANNOUNCEMENT)]))
+
+    assert tally.verdicts[Verdict.APPLIED] == len(bodies)
+    stored = await read(database)
+    assert stored.operations[operation].counters["resolved_device_count"] == len(bodies)
+
+
+async def test_a_database_that_is_away_is_waited_for_and_fills_no_dead_letters() -> None:
+    with PrivatePostgreSQL() as server:
+        database = Database(make_url(server.url).set(drivername="postgresql+asyncpg"))
+        await migrate(database)
+        await settle(database, [report(uuid4())])
+        server.kill()
+        settling = asyncio.create_task(settle(database, [report(uuid4())]))
+        await asyncio.sleep(0.5)
+        assert not settling.done()
+        await asyncio.to_thread(server.start)
+        tally = await settling
+        stored = await read(database)
+        await database.close()
+    assert tally.verdicts[Verdict.APPLIED] == 1
+    assert len(stored.operations) == 2
+    assert not stored.dead_letters
+
+
+async def test_a_lock_that_is_held_too_long_is_waited_out(postgresql_database: Database) -> None:
+    url = postgresql_database.url
+    holder = await asyncpg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
+    await holder.execute(f"ALTER DATABASE {url.database} SET lock_timeout = '100ms'")
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE device_operations IN EXCLUSIVE MODE")
+        settling = asyncio.create_task(settle(postgresql_database, [report(uuid4())]))
+        await asyncio.sleep(0.5)
+        assert not settling.done()
+    await holder.close()
+    assert (await settling).verdicts[Verdict.APPLIED] == 1
+
+
+async def test_patience_ends_with_the_databases_own_error(new_postgresql_database: NewDatabase) -> None:
+    database = Database(make_url(new_postgresql_database()).set(port=1))
+
+    with pytest.raises(ConnectionRefusedError):
+        await settle(database, [report(uuid4())], patience=0.2)
+    await database.close()
+
+
+async def test_a_defect_of_the_program_is_raised_not_kept(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(text("ALTER TABLE activity RENAME TO something_else"))
+
+    with pytest.raises(DBAPIError):
+        async with asyncio.timeout(10):
+            await settle(database, [report(uuid4())], patience=1)

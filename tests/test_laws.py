@@ -1,0 +1,213 @@
+"""The laws, for any messages that Hypothesis finds: order and repetition do not matter, counters are always a
+recount. Each holds on SQLite and on PostgreSQL.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import model
+from tests.databases import clear, read
+from tests.sending import (
+    ANNOUNCEMENT,
+    DEVICES,
+    OPERATIONS,
+    REPORT,
+    REPORTS,
+    Batches,
+    announcement_body,
+    assert_counters_are_a_recount,
+    assert_everything_is_accounted_for,
+    message,
+    process,
+    report_body,
+)
+from worker.messages import Message
+from worker.store.database import Database
+
+PATH = ["CREATED", "INITIATED", "DISPATCHED", "PROCESSING", "TIMEOUT"]
+BRANCHES = [["SUCCESS", "COMPLETED"], ["FAILURE"], ["CANCELLED"]]
+SHOWING_DISPATCH = {"DISPATCHED", "PROCESSING", "SUCCESS", "COMPLETED"}
+
+
+@dataclass
+class Fleet:
+    """Messages without conflicts: each device follows one branch, each operation has one type and one size.
+
+    Beside them what they end in, whatever their order: a function of the *set* of messages.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    operations: dict[UUID, tuple[str | None, str, dict[str, int], dict[UUID, tuple[str, bool]]]] = field(
+        default_factory=dict
+    )
+    """Type, state, counters, and each device's state and flag."""
+    parked: Counter[tuple[str, UUID | None, UUID | None]] = field(default_factory=Counter)
+
+    def add_report(self, draw: st.DrawFn, body: dict[str, Any]) -> None:
+        """Add a report with an id of its own, wherever that stands."""
+        id_ = f"message {len(self.messages)}"
+        match draw(st.sampled_from(["report_id", "message_id", "body"])):
+            case "report_id":
+                self.messages.append(message({**body, "report_id": id_}))
+            case "message_id":
+                self.messages.append(message(body, message_id=id_))
+            case _:
+                self.messages.append(message({**body, "nonce": id_}))
+
+    def add_operation(self, draw: st.DrawFn, operation: UUID) -> None:
+        """Add an operation's reports and announcements."""
+        devices: dict[UUID, tuple[str, bool]] = {}
+        listed: list[UUID] = []
+        types: set[str] = set()
+        for device in DEVICES[: draw(st.integers(0, 3))]:
+            branch = draw(st.sampled_from(BRANCHES))
+            states = draw(st.lists(st.sampled_from(PATH[1:] + branch), max_size=5))
+            registration = draw(st.sampled_from(["report", "announcement", "both", "none"]))
+            if registration in ("report", "both"):
+                states.append("CREATED")
+            if registration in ("announcement", "both"):
+                listed.append(device)
+            named = draw(st.sampled_from([{}, {"operation_type": "CONVERGE"}]))
+            for state in states:
+                self.add_report(draw, report_body(operation, device, state, **named))
+            if registration == "none":
+                self.parked["unknown_device_operation", operation, device] = len(states)
+            else:
+                highest = max([*states, "CREATED"], key=(PATH + branch).index)
+                devices[device] = highest, not SHOWING_DISPATCH.isdisjoint(states)
+                types.update(named.values() if states else ())
+        lists = [listed] if listed else []
+        lists += draw(st.lists(st.lists(st.sampled_from(listed)) if listed else st.just([]), max_size=1))
+        size = draw(st.none() | st.integers(0, 4))
+        for some in lists:
+            more = {} if size is None else {"device_count": size}
+            self.messages.append(message(announcement_body(operation, some, **more), ANNOUNCEMENT))
+            types.add("CONVERGE")
+        if devices or lists:
+            # Which list came first does not matter: each brings the devices that it makes expected.
+            expected = (0 if size is None else size) if lists else None
+            held = list(devices.values())
+            state = model.operation_state_of(held, expected)
+            self.operations[operation] = next(iter(types), None), state, model.counters_of(held), devices
+
+
+def cut(draw: st.DrawFn, messages: Sequence[Message]) -> Batches:
+    """Messages cut into batches anywhere."""
+    batches: list[list[Message]] = [[]]
+    for one in messages:
+        if draw(st.booleans()):
+            batches.append([])
+        batches[-1].append(one)
+    return batches
+
+
+@st.composite
+def arrangements(draw: st.DrawFn) -> tuple[Batches, Fleet]:
+    """A fleet's messages in any order, any of them again, cut into any batches."""
+    fleet = Fleet()
+    for operation in OPERATIONS[: draw(st.integers(1, 2))]:
+        fleet.add_operation(draw, operation)
+    again = draw(st.lists(st.sampled_from(fleet.messages), max_size=5)) if fleet.messages else []
+    return cut(draw, draw(st.permutations(fleet.messages + again))), fleet
+
+
+@given(arrangement=arrangements())
+@settings(max_examples=150)
+async def test_any_order_any_batches_and_any_repetition_end_in_the_same(
+    database: Database, arrangement: tuple[Batches, Fleet]
+) -> None:
+    batches, fleet = arrangement
+    await clear(database)
+
+    tally = await process(database, batches)
+
+    stored = await read(database)
+    assert {
+        id_: (
+            operation.operation_type,
+            operation.state,
+            operation.counters,
+            {device: (found.state, found.dispatched) for device, found in operation.devices.items()},
+        )
+        for id_, operation in stored.operations.items()
+    } == fleet.operations
+    assert stored.dead_letters == +fleet.parked
+    assert_everything_is_accounted_for(tally)
+
+
+@pytest.mark.parametrize("announced_first", [True, False])
+async def test_a_report_with_the_id_of_the_announcement_is_applied_whichever_comes_first(
+    database: Database, announced_first: bool
+) -> None:
+    announcement = message(announcement_body(OPERATIONS[0], DEVICES[:1]), ANNOUNCEMENT, "one")
+    report = message(report_body(OPERATIONS[0], DEVICES[0], "SUCCESS"), REPORT, "one")
+
+    await process(database, [[announcement], [report]] if announced_first else [[report], [announcement]])
+
+    assert (await read(database)).operations[OPERATIONS[0]].devices[DEVICES[0]].state == "SUCCESS"
+
+
+async def test_parked_reports_are_taken_up_in_the_order_in_which_they_arrived(database: Database) -> None:
+    """Those of one batch too: of two that contradict each other, the first holds."""
+    devices = [UUID(int=n) for n in range(20)]
+    parked = [
+        message(report_body(OPERATIONS[0], device, state))
+        for device in devices
+        for state in ("FAILURE", "SUCCESS")
+    ]
+
+    await process(database, [parked, [message(announcement_body(OPERATIONS[0], devices), ANNOUNCEMENT)]])
+
+    found = (await read(database)).operations[OPERATIONS[0]].devices
+    assert Counter(device.state for device in found.values()) == {"FAILURE": 20}
+
+
+states = st.just("CREATED") | st.sampled_from([some for all_ in model.SPELLINGS.values() for some in all_])
+types = st.sampled_from(["CONVERGE", "REBOOT", None])
+ids = st.sampled_from(["one", "two", "three", "four", "five", "six", None])
+operations = st.sampled_from(OPERATIONS)
+devices = st.sampled_from(DEVICES)
+reports = st.builds(report_body, operations, devices, states, operation_type=types, report_id=ids)
+announcements = st.builds(
+    announcement_body,
+    operations,
+    st.none() | st.lists(devices, max_size=4),
+    operation_type=st.sampled_from(["CONVERGE", "REBOOT"]),
+    device_count=st.none() | st.integers(0, 4),
+)
+garbage: st.SearchStrategy[object] = st.sampled_from([None, [], {}, {"state": "SUCCESS"}, "CREATED", 10])
+bulks = st.lists(reports | garbage, max_size=5).map(lambda bodies: {"reports": bodies})
+anything = st.one_of(
+    st.builds(message, reports, st.sampled_from([None, REPORT]), ids),
+    st.builds(message, announcements, st.just(ANNOUNCEMENT)),
+    st.builds(message, bulks, st.just(REPORTS), ids),
+    st.builds(message, garbage | st.binary(max_size=8), st.sampled_from([None, REPORTS, ANNOUNCEMENT, "?"]), ids),
+)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Batches:
+    """Any messages at all, conflicts and garbage included, cut into any batches."""
+    return cut(draw, draw(st.lists(anything, max_size=25)))
+
+
+@given(batches=streams())
+@settings(max_examples=120)
+async def test_after_any_stream_the_counters_are_a_recount_and_every_message_is_accounted_for(
+    database: Database, batches: Batches
+) -> None:
+    await clear(database)
+
+    tally = await process(database, batches)
+
+    await assert_counters_are_a_recount(database)
+    assert_everything_is_accounted_for(tally)
+    open_letters = sum((await read(database)).dead_letters.values())
+    assert open_letters == sum(tally.dead_lettered.values()) - tally.released
