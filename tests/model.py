@@ -72,12 +72,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Announcement:
-    """A readable announcement."""
+    """A readable announcement; `id` is that of its message, if it has one."""
 
     operation: UUID
     operation_type: str
     devices: tuple[UUID, ...] | None = None
     device_count: int | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ class Model:
         self.operations: dict[UUID, Operation] = {}
         self.device_operations: dict[Pair, DeviceOperation] = {}
         self.seen: dict[Pair, set[str]] = {}
+        self.announcements: set[tuple[UUID, str]] = set()
         self.unreadable: set[str] = set()
         self.dead_letters: list[DeadLetter] = []
         self.received = 0
@@ -289,6 +291,10 @@ class Model:
 
     def _take_announcement(self, announcement: Announcement) -> None:
         self.announced += 1
+        if announcement.id is not None:
+            if (announcement.operation, announcement.id) in self.announcements:
+                return
+            self.announcements.add((announcement.operation, announcement.id))
         operation = self.operations.setdefault(announcement.operation, Operation())
         operation.operation_type = announcement.operation_type
         if announcement.device_count is not None:

@@ -107,8 +107,9 @@ class World:
         if self.chance(0.4):
             device_count = self.random.randint(0, 5)
             body["device_count"] = device_count
-        message = self.message(body, f"announcement {self.random.getrandbits(64)}", "operation.announced")
-        return Sent(message, [Announcement(operation, operation_type, devices, device_count)])
+        message_id = None if self.chance(0.3) else self.some_id()
+        message = self.message(body, message_id, "operation.announced")
+        return Sent(message, [Announcement(operation, operation_type, devices, device_count, message_id)])
 
     def unreadable(self) -> Sent:
         """A message that nobody can read; which stream sent it can be seen in its bytes."""

@@ -1,20 +1,27 @@
 """Through a real RabbitMQ: what is consumed, when it is acknowledged, and what becomes of the rest."""
 
+import asyncio
 import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 import aio_pika
 import asyncpg
 import pytest
+import yarl
 from aio_pika.abc import AbstractChannel, AbstractExchange
 from pamqp.common import FieldTable
 
 from tests.command import Deviceops
+from tests.proxy import proxy_to
+from worker.intake.amqp import Consumer
+from worker.intake.topology import Topology
+from worker.messages import Message
+from worker.settings import Settings
 
 PATIENCE = 30
 """Seconds that something may take that should take much less."""
@@ -237,3 +244,50 @@ def test_the_demo_runs_through_the_broker(deviceops: Deviceops) -> None:
 
     assert "Through RabbitMQ" in shown
     assert "all counters of 1 operation agree" in shown
+
+
+async def test_a_connection_cut_between_commit_and_acknowledgement_is_made_again(
+    amqp_url: str, topology_prefix: str, channel: AbstractChannel
+) -> None:
+    exchange = await Topology(topology_prefix).declare(channel)
+    await send(exchange, report(), report())
+    broker = yarl.URL(amqp_url)
+    batches: list[int] = []
+    stop = asyncio.Event()
+    async with proxy_to(str(broker.host), broker.port or 5672) as proxy:
+
+        async def process(messages: Sequence[Message]) -> None:
+            batches.append(len(messages))
+            if sum(batches) == 2:
+                proxy.cut()
+                await asyncio.sleep(0.1)  # the loss is noticed while this batch is still at work
+            elif sum(batches) == 4:
+                stop.set()
+
+        url = str(broker.with_host("127.0.0.1").with_port(proxy.port))
+        settings = Settings(amqp_url=url, topology_prefix=topology_prefix)
+        async with asyncio.timeout(PATIENCE):
+            await Consumer(settings, process, stop).run()
+    assert sum(batches) == 4, "both came again"
+    assert await messages_in(channel, f"{topology_prefix}.reports") == 0
+
+
+@pytest.mark.parametrize("command", [("run",), ("check",), ("publish", "/dev/null")])
+def test_a_topology_that_may_not_be_declared_is_one_clear_line(
+    deviceops: Deviceops, command: tuple[str, ...]
+) -> None:
+    refused = deviceops.with_settings(topology_prefix="amq.reserved")(*command)
+
+    assert refused.returncode == 1 or (command == ("check",) and "not declared yet" in refused.stdout)
+    assert len(refused.stderr.splitlines()) <= 1
+    assert "Traceback" not in refused.stderr
+
+
+def test_publish_names_the_message_that_amqp_cannot_carry(deviceops: Deviceops) -> None:
+    line = json.dumps({"message_id": "m" * 300, "body": {"a": 1}})
+
+    refused = deviceops("publish", "-", lines=line + "\n")
+
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert "AMQP cannot carry its properties or headers" in refused.stderr

@@ -221,6 +221,13 @@ WRONG = {
     "a database in memory": (2, ["status"], {"database_url": "sqlite://"}),
     "a directory as database": (1, ["status"], {"database_url": "sqlite:////tmp"}),
     "a database in no directory": (1, ["status"], {"database_url": "sqlite:///no/where/x.db"}),
+    "a database's parameter that no driver knows": (2, ["status"], {"database_url": f"sqlite:///x.db?a={SECRET}"}),
+    "a password among the parameters": (
+        2,
+        ["status"],
+        {"database_url": f"postgresql://127.0.0.1/test?password={SECRET}"},
+    ),
+    "a limit beyond all numbers": (2, ["status", "--limit", "9" * 20], {}),
     "a batch size in words": (2, ["status"], {"batch_size": "many"}),
     "a batch wait below zero": (2, ["status"], {"batch_wait": "-1"}),
     "a prefix with spaces": (2, ["status"], {"topology_prefix": "a b"}),
@@ -237,6 +244,7 @@ WRONG = {
     "no command": (2, ["fly"], {}),
     "a missing argument": (2, ["device", NOBODY], {}),
     "--watch with --json": (2, ["status", "--watch", "--json"], {}),
+    "--watch in a pipe": (2, ["status", "--watch"], {}),
 }
 
 

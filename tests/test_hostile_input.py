@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 from sqlalchemy import text
@@ -308,6 +308,9 @@ bad_messages = st.one_of(
 
 
 @given(bad=bad_messages)
+@example(bad=message({**WELL, "occurred_at": 0}))
+@example(bad=message({**WELL, "occurred_at": 1769846400.5}))
+@example(bad=message({**announcement, "created_at": 0}, ANNOUNCEMENT))
 @settings(max_examples=150)
 async def test_each_bad_message_is_one_dead_letter_however_often_it_comes(
     database: Database, bad: Message

@@ -5,18 +5,21 @@ recount. Each holds on SQLite and on PostgreSQL.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from tests import model
 from tests.databases import clear, read
 from tests.sending import (
     ANNOUNCEMENT,
     DEVICES,
+    NOW,
     OPERATIONS,
     REPORT,
     REPORTS,
@@ -30,6 +33,7 @@ from tests.sending import (
 )
 from worker.messages import Message
 from worker.store.database import Database
+from worker.store.tables import UtcDateTime
 
 PATH = ["CREATED", "INITIATED", "DISPATCHED", "PROCESSING", "TIMEOUT"]
 BRANCHES = [["SUCCESS", "COMPLETED"], ["FAILURE"], ["CANCELLED"]]
@@ -167,6 +171,27 @@ async def test_parked_reports_are_taken_up_in_the_order_in_which_they_arrived(da
 
     found = (await read(database)).operations[OPERATIONS[0]].devices
     assert Counter(device.state for device in found.values()) == {"FAILURE": 20}
+
+
+@pytest.mark.parametrize("registered_first", [True, False])
+async def test_history_tells_when_a_state_was_reached_not_when_it_was_taken_up(
+    database: Database, registered_first: bool
+) -> None:
+    """As the report says, else as the sender's clock does, else when the message came."""
+    sent_at, occurred_at = NOW - timedelta(minutes=1), NOW - timedelta(hours=1)
+    told = message(report_body(OPERATIONS[0], DEVICES[0], "INITIATED", occurred_at=occurred_at.isoformat()))
+    sent = message(report_body(OPERATIONS[0], DEVICES[0], "DISPATCHED"))
+    received = message(report_body(OPERATIONS[0], DEVICES[0], "PROCESSING"))
+    told.sent_at = sent.sent_at = sent_at
+    registration = [message(announcement_body(OPERATIONS[0], DEVICES[:1]), ANNOUNCEMENT)]
+    reports = [told, sent, received]
+
+    await process(database, [registration, reports] if registered_first else [reports, registration])
+
+    async with database.read() as connection:
+        query = text("SELECT state, created_at FROM activity").columns(created_at=UtcDateTime())
+        reached = {row.state: row.created_at for row in await connection.execute(query)}
+    assert reached == {10: NOW, 20: occurred_at, 30: sent_at, 40: NOW}
 
 
 states = st.just("CREATED") | st.sampled_from([some for all_ in model.SPELLINGS.values() for some in all_])

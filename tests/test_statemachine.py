@@ -209,10 +209,10 @@ OPERATION_STATES = [
     ("no device expected", counters(0), 0, "COMPLETED"),
     ("devices expected", counters(0), 3, "CREATED"),
     # 2. all settled, and not fewer than expected
-    ("all failed", counters(2, dispatched=2, failed=2, settled=2), 2, "FAILURE"),
-    ("all failed, nothing announced", counters(2, dispatched=2, failed=2, settled=2), None, "FAILURE"),
-    ("none reached a device", counters(2, dispatch_failed=2, settled=2), 2, "FAILURE"),
-    ("one failed, one cancelled", counters(2, dispatched=1, failed=1, settled=2), 2, "FAILURE"),
+    ("all failed", counters(2, dispatched=2, failed=2, settled=2), 2, "FAILED"),
+    ("all failed, nothing announced", counters(2, dispatched=2, failed=2, settled=2), None, "FAILED"),
+    ("none reached a device", counters(2, dispatch_failed=2, settled=2), 2, "FAILED"),
+    ("one failed, one cancelled", counters(2, dispatched=1, failed=1, settled=2), 2, "FAILED"),
     ("one succeeded, one failed", counters(2, dispatched=2, failed=1, success=1, settled=2), 2, "COMPLETED"),
     (
         "one succeeded, one not reached",
@@ -223,7 +223,7 @@ OPERATION_STATES = [
     ("all succeeded", counters(2, dispatched=2, success=2, settled=2), 2, "COMPLETED"),
     ("all cancelled", counters(2, settled=2), 2, "COMPLETED"),
     ("more than expected", counters(3, dispatched=3, success=3, settled=3), 2, "COMPLETED"),
-    ("none expected, one came", counters(1, dispatched=1, failed=1, settled=1), 0, "FAILURE"),
+    ("none expected, one came", counters(1, dispatched=1, failed=1, settled=1), 0, "FAILED"),
     # 3. any dispatched or any settled
     ("all settled, fewer than expected", counters(2, dispatched=2, success=2, settled=2), 3, "DISPATCHING"),
     ("all cancelled, fewer than expected", counters(1, settled=1), 2, "DISPATCHING"),

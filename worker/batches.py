@@ -25,6 +25,8 @@ from worker.store.database import Database, explain, is_fault_of_data, is_passin
 
 MAX_WEIGHT = 10_000
 """Device operations in one transaction, about: a bulk message may bring as many alone."""
+BYTES_PER_WEIGHT = 1_000
+"""Bytes of a body that weigh as much as a device operation."""
 LONGEST_PAUSE = 30
 """Seconds between two tries, at most."""
 
@@ -48,6 +50,7 @@ def _transactions(messages: Iterable[Message]) -> Iterator[list[Item]]:
     items: list[Item] = []
     weight = 0
     for message in messages:
+        weight += len(message.body) // BYTES_PER_WEIGHT
         for item in parse(message):
             items.append(item)
             weight += 1
@@ -83,7 +86,10 @@ async def _waiting_out_failures(database: Database, items: Sequence[Item], patie
         before_sleep=_log_pause(database),
         reraise=True,
     )
-    return await retrying(process_batch, database, items)
+    tally: Tally = await retrying(process_batch, database, items)
+    if retrying.statistics["attempt_number"] > 1:
+        _log.info("resumed: the database answers", database=str(database))
+    return tally
 
 
 def _log_pause(database: Database) -> Callable[[RetryCallState], None]:

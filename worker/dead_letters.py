@@ -7,7 +7,9 @@ from hashlib import sha1
 from typing import Any
 from uuid import UUID
 
-from worker.contract import clean
+from pydantic_core import to_jsonable_python
+
+from worker.contract import clean, shown
 from worker.messages import Incoming, Message, Origin, body_id, named_in
 from worker.outcomes import Reason, Status
 
@@ -28,7 +30,8 @@ class DeadLetter:
         if self.report is not None:
             identity = "{}/{}".format(*self.report.key)
         else:
-            identity = f"{self.message.message_id or ''}/{body_id(self.message.body)}"
+            own_id = body_id(self.message.body)
+            identity = f"{self.message.message_id or own_id}/{own_id}"
         return UUID(bytes=sha1(identity.encode(), usedforsecurity=False).digest()[:16], version=5)
 
     def row(self, now: datetime) -> dict[str, Any]:
@@ -55,10 +58,18 @@ class DeadLetter:
             "sent_at": message.sent_at,
             "exchange": clean(origin.exchange),
             "routing_key": clean(origin.routing_key),
-            "properties": dict(origin.properties),
-            "headers": dict(origin.headers),
+            "properties": _storable(origin.properties),
+            "headers": _storable(origin.headers),
             "body": message.body,
         }
+
+
+def _storable(table: Mapping[str, Any]) -> Any:
+    """What JSON has no form for in its nearest one: times and decimals as text, bytes in base64, NaN as text."""
+    try:
+        return to_jsonable_python(dict(table), bytes_mode="base64", inf_nan_mode="strings", fallback=repr)
+    except ValueError:  # nested beyond all measure
+        return {"unreadable": shown(dict(table))}
 
 
 def stored_message(row: Any) -> Message:

@@ -39,10 +39,12 @@ class DeviceOperation:
 
 @dataclass(slots=True)
 class Ledger:
-    """What a batch knows (the first four fields) and what it decided (the rest)."""
+    """What a batch knows (the first five fields) and what it decided (the rest)."""
 
     operation_types: dict[UUID, str | None]
     """Of every operation that exists."""
+    new_announcements: set[Key]
+    """Those of this batch's announcements with an id that did not come before."""
     held: dict[UUID, DeviceOperation]
     """The registered device operations, by id."""
     seen: set[Key]
@@ -157,6 +159,10 @@ class Ledger:
     def _take_announcement(self, announced: Announced) -> None:
         self.tally.received += 1
         self.tally.announced += 1
+        if announced.key is not None:
+            if announced.key not in self.new_announcements:
+                return  # delivered again: it must not undo what was announced since
+            self.new_announcements.discard(announced.key)
         announcement = announced.announcement
         self.operation_types[announcement.id] = announcement.operation_type
         self.announced[announcement.id].append(announcement)

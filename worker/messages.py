@@ -11,7 +11,7 @@ from typing import Any
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import pydantic_core
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from worker.contract import Announcement, AnyReports, Name, Report, Reports, clean, one_line, shown
 
@@ -26,7 +26,7 @@ NAMESPACE = uuid5(NAMESPACE_DNS, "deviceops")
 """The namespace of the UUIDv5 (RFC 9562, section 5.5) that identifies a message without an id by its body."""
 
 Key = tuple[UUID, str]
-"""A report's identity: the id of its device operation, and its own."""
+"""A message's identity: the id of its device operation, or of the operation it announces, and its own."""
 
 _report = TypeAdapter(Report)
 _announcement = TypeAdapter(Announcement)
@@ -45,8 +45,8 @@ class Origin:
 
     exchange: str = ""
     routing_key: str = ""
-    properties: Mapping[str, JsonValue] = field(default_factory=dict)
-    headers: Mapping[str, JsonValue] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -80,6 +80,8 @@ class Announced:
     """One readable announcement on its way; its id stands in the history of the devices that it registers."""
 
     announcement: Announcement
+    key: Key | None
+    """The operation and the message's id; None for one without, which is news each time."""
     report_id: str
     at: datetime
     message: Message
@@ -169,8 +171,10 @@ def _parse_announcement(message: Message) -> Announced | Unreadable:
         return Unreadable(_explain(error), message)
     at = announcement.created_at or message.sent_at or message.received_at
     # An id of its own kind: a report may well carry the same message id as the announcement.
-    report_id = str(uuid5(NAMESPACE, f"announcement {_identity(None, message)}"))
-    return Announced(announcement, report_id, at, message)
+    identity = _identity(None, message)
+    report_id = str(uuid5(NAMESPACE, f"announcement {identity}"))
+    key = (announcement.id, identity) if message.message_id else None
+    return Announced(announcement, key, report_id, at, message)
 
 
 def _parse_reports(message: Message) -> list[Item]:

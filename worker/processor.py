@@ -17,7 +17,7 @@ from statemachine import Counters, State, operation_state
 from worker.contract import Announcement
 from worker.dead_letters import DeadLetter, stored_message
 from worker.ledger import DeviceOperation, Ledger
-from worker.messages import Announced, Incoming, Item, device_operation_id, parse
+from worker.messages import Announced, Incoming, Item, Key, device_operation_id, parse
 from worker.outcomes import Status, Tally
 from worker.store import batch as store
 from worker.store.batch import StoredOperation
@@ -37,10 +37,12 @@ async def process_batch(database: Database, items: Sequence[Item]) -> Tally:
         claims, registering = _claims(items)
         missing = _operations_to_create(items)
         created = await store.create_operations(connection, missing)
+        new_announcements = await store.take_announcements(connection, _announcement_keys(items))
         inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in claims.items()])
         operation_ids = {operation_id for operation_id, _, _ in claims.values()} | missing.keys()
         ledger = Ledger(
             operation_types=await store.operation_types(connection, operation_ids),
+            new_announcements=new_announcements,
             held=await _held(connection, claims, inserted),
             seen=await store.seen(connection, [item.key for item in items if isinstance(item, Incoming)]),
             waiting=await _waiting(connection, inserted & registering),
@@ -83,6 +85,10 @@ def _operations_to_create(items: Iterable[Item]) -> dict[UUID, datetime]:
         elif isinstance(item, Incoming) and item.report.state is State.CREATED:
             missing.setdefault(item.report.operation_id, item.at)
     return missing
+
+
+def _announcement_keys(items: Iterable[Item]) -> set[Key]:
+    return {item.key for item in items if isinstance(item, Announced) and item.key is not None}
 
 
 async def _held(connection: AsyncConnection, claims: Claims, inserted: set[UUID]) -> dict[UUID, DeviceOperation]:

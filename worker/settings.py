@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import yarl
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,6 +35,10 @@ def _database_url(secret: SecretStr) -> SecretStr:
         raise ValueError(f"{kind!r} is not supported: use sqlite:///FILE or postgresql://user@host/name")
     if kind == "sqlite" and url.database in (None, "", ":memory:"):
         raise ValueError("an SQLite database in memory would lose every report: name a file, sqlite:///FILE")
+    if "sslmode" in url.query:  # libpq's name for what the driver calls ssl
+        url = url.set(query={"ssl": url.query["sslmode"]} | {k: v for k, v in url.query.items() if k != "sslmode"})
+    if unknown := url.query.keys() - ({"ssl"} if kind != "sqlite" else set()):
+        raise ValueError(f"has a parameter that is not supported: {', '.join(sorted(unknown))}")
     return SecretStr(url.set(drivername=_DRIVERS[kind]).render_as_string(hide_password=False))
 
 
@@ -115,7 +120,8 @@ def without_password(url: SecretStr) -> str:
 def unknown_variables() -> list[str]:
     """Variables of our prefix that no setting reads: most likely misspelt."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    given = {*os.environ, *(dotenv_values(ENV_FILE) if ENV_FILE.exists() else ())}
+    return sorted(name for name in given if name.upper().startswith(PREFIX) and name.upper() not in known)
 
 
 def _check_env_file() -> None:

@@ -18,6 +18,9 @@ from typer.exceptions import TyperException
 from worker.cli import dead_letters, feeding, reading, trying, upkeep
 from worker.errors import DeviceopsError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
+
 app = typer.Typer(
     name="deviceops",
     help="Exact, order-independent tracking of device operations reported over AMQP.",
@@ -36,6 +39,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # Typer's own way to say so is to say nothing
+            _fail("interrupted", code)
     except DeviceopsError as error:
         code = _fail(str(error), error.exit_code)
     except TyperException as error:
@@ -43,7 +48,7 @@ def main() -> None:
         # Called without arguments, Typer prints the help and raises with nothing more to say.
         code = _fail(f"{message} (try --help)", error.exit_code) if message else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted", 130)
+        code = _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not worth an error
         code = 0

@@ -22,7 +22,7 @@ def list_(
     ] = Status.OPEN,
     reason: Annotated[Reason | None, typer.Option(help="Why they were rejected.")] = None,
     operation: Annotated[UUID | None, typer.Option(help="The operation that they name.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The oldest so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=10**12, help="The oldest so many.")] = None,
     json: Json = False,
 ) -> None:
     """List dead letters, the oldest first; the open ones unless told otherwise."""

@@ -1,6 +1,7 @@
 """Commands that show where the fleet stands: status, devices, device."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from worker.settings import Settings
 from worker.store import queries, views
 from worker.store.database import Database
 
+MANY = 10**12
 SHOWN = 50
 """Operations in a table that was not told how many."""
 REFRESH = 1
@@ -31,17 +33,18 @@ OperationId = Annotated[UUID, typer.Argument(help="The operation's id.")]
 def status(
     operation_id: Annotated[UUID | None, typer.Argument(help="One operation; all of them if left out.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="The latest so many operations.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MANY, help="The latest so many operations.")] = None,
     json: Json = False,
 ) -> None:
     """Show operations and their progress."""
-    if watch and json:
-        raise SettingsError("--watch is for people: leave --json out, or ask again and again")
+    if watch and (json or not screen.is_terminal):
+        raise SettingsError("--watch is for people: it needs a terminal, and no --json")
     settings = Settings.load()
     if json:
         print_json(run_async(_status_document(settings, operation_id, limit)))
     elif watch:
-        run_async(_watch(settings, operation_id, limit))
+        with suppress(KeyboardInterrupt):
+            run_async(_watch(settings, operation_id, limit))
     else:
         screen.print(run_async(_status_once(settings, operation_id, limit)))
 
@@ -103,7 +106,7 @@ def devices(
         State | None, typer.Option(parser=_state, metavar="STATE", help="Only those in this state: name or code.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="Device operations on a page.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Device operations before the page.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, max=MANY, help="Device operations before the page.")] = 0,
     json: Json = False,
 ) -> None:
     """Show a page of an operation's device operations."""

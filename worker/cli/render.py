@@ -7,7 +7,6 @@ from rich.console import Group, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -37,25 +36,13 @@ def byte_progress() -> Progress:
     """A bar for work whose size in bytes may be known; nothing where standard error is no terminal."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=notices,
         transient=True,
-        disable=not notices.is_terminal,
-    )
-
-
-def count_progress() -> Progress:
-    """A bar for work that is counted."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=notices,
         disable=not notices.is_terminal,
     )
 
@@ -77,9 +64,9 @@ def operations(found: Sequence[tuple[views.Operation, views.Progress]]) -> Table
     """Operations with a progress bar each: how many of their devices are settled."""
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     table.add_column("operation", min_width=36, no_wrap=True)
-    table.add_column("type")
+    table.add_column("type", max_width=24, no_wrap=True)
     table.add_column("state", no_wrap=True)
-    table.add_column("progress", ratio=1)
+    table.add_column("progress", ratio=1, min_width=4)
     table.add_column("settled", justify="right", no_wrap=True)
     for operation, progress in found:
         table.add_row(str(operation.id), plain(operation.operation), state(operation.state), *_settled(progress))
@@ -113,7 +100,7 @@ def device_operations(page: views.Page) -> Table:
     table.add_column("device", min_width=36, no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("updated", no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    table.add_column("reason", no_wrap=True)
     for found in page.results:
         table.add_row(str(found.device_id), state(found.state), time(found.updated_at), plain(found.reason))
     return table
@@ -139,7 +126,7 @@ def history(entries: Iterable[views.HistoryEntry]) -> Table:
 def dead_letters(found: Iterable[views.DeadLetter]) -> Table:
     """Dead letters in a list."""
     table = _table("id", "received", "reason", "detail", "attempts")
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    table.columns[0].no_wrap = table.columns[1].no_wrap = table.columns[2].no_wrap = True
     for letter in found:
         table.add_row(
             str(letter.id), time(letter.received_at), letter.reason, plain(letter.detail), str(letter.attempts)

@@ -19,9 +19,9 @@ from worker.store.database import Database
 Result = TypeVar("Result")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
-screen = Console()
+screen = Console(markup=False, highlight=False)
 """Standard output, for people."""
-notices = Console(stderr=True)
+notices = Console(stderr=True, markup=False)
 """Standard error, for progress and hints."""
 
 

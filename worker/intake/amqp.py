@@ -13,17 +13,17 @@ from typing import Any
 
 import aio_pika
 import structlog
-from aio_pika.exceptions import AMQPError
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import InvalidFrameError
 from pamqp import commands as spec
 from pydantic import SecretStr
-from pydantic_core import to_jsonable_python
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
 
 from worker.contract import clean
 from worker.errors import DeviceopsError
+from worker.intake import decoding  # noqa: F401  # makes the decoding of deliveries total
 from worker.intake.buffer import Buffer
 from worker.intake.topology import Topology
 from worker.messages import Message, Origin
@@ -38,7 +38,7 @@ DRAIN = 25
 CHECK = 1
 """Seconds between two looks whether the channel still consumes."""
 
-BROKER_ERRORS = (AMQPError, ConnectionError, TimeoutError, OSError)
+BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError, OSError)
 
 _log = structlog.get_logger()
 
@@ -84,6 +84,9 @@ class Consumer:
         self._topology = Topology(settings.topology_prefix)
         self._settle = settle
         self._stop = stop
+        self._was_connected = False
+        self._worked = False
+        """Whether the present session has settled anything."""
 
     async def run(self, until_idle: float | None = None) -> None:
         """Consume until `stop` is set, or until nothing came for `until_idle` seconds.
@@ -91,21 +94,25 @@ class Consumer:
         Raises DeviceopsError if the first connection fails or the topology differs from ours.
         """
         reconnecting = AsyncRetrying(
-            retry=retry_if_exception_type(BrokerUnavailable),
+            retry=retry_if_exception(self._is_worth_another_try),
             wait=wait_random_exponential(multiplier=0.5, max=30),
             stop=stop_when_event_set(self._stop),  # type: ignore[arg-type]  # it only asks is_set()
             sleep=self._pause,
             retry_error_callback=lambda _: None,
         )
-        session: Callable[[float | None], Awaitable[None]] = self._session
-        while not self._stop.is_set():
-            try:
-                await session(until_idle)
-            except BrokerLost as lost:
-                _log.warning("broker lost, connecting again", error=str(lost))
-                session = partial(reconnecting, self._session)
-            else:
-                return
+        async for attempt in reconnecting:
+            with attempt:
+                self._worked = False
+                try:
+                    await self._session(until_idle)
+                except BrokerLost as lost:
+                    _log.warning("broker lost, connecting again", error=str(lost))
+                    if self._worked:  # a new trouble: its pauses begin short again
+                        attempt.retry_state.attempt_number = 1
+                    raise
+
+    def _is_worth_another_try(self, error: BaseException) -> bool:
+        return isinstance(error, BrokerLost) or (isinstance(error, BrokerUnavailable) and self._was_connected)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -124,6 +131,7 @@ class Consumer:
                 await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))
                 tag = (await channel.basic_consume(self._topology.reports, buffer.put)).consumer_tag
             assert tag is not None
+            self._was_connected = True
             _log.info("consuming", queue=self._topology.reports, broker=without_password(self._settings.amqp_url))
             channel.closing.add_done_callback(lambda _: buffer.stir())
             stopping = asyncio.create_task(self._stop.wait())
@@ -177,6 +185,7 @@ class Consumer:
         with _losing_the_broker():
             # Deliveries of one consumer are batched in their order, so the last tag stands for all before it.
             await channel.basic_ack(deliveries[-1].delivery_tag or 0, multiple=True)
+        self._worked = True
 
 
 @contextmanager
@@ -202,12 +211,9 @@ def as_message(delivery: DeliveredMessage, received_at: datetime) -> Message:
 
 
 def _origin(delivery: DeliveredMessage) -> Origin:
-    properties = {name: value for name, value in delivery.header.properties if value is not None}
-    headers = properties.pop("headers", {})
+    given: dict[str, Any] = {name: value for name, value in delivery.header.properties if value not in (None, "")}
+    names = {"message_type": "type"}  # its name in AMQP
+    properties = {names.get(name, name): value for name, value in given.items() if name != "headers"}
     deliver = delivery.delivery
     assert isinstance(deliver, spec.Basic.Deliver)
-    return Origin(deliver.exchange or "", deliver.routing_key or "", _json(properties), _json(headers))
-
-
-def _json(table: object) -> Any:
-    return to_jsonable_python(table, bytes_mode="base64", inf_nan_mode="strings", fallback=repr)
+    return Origin(deliver.exchange or "", deliver.routing_key or "", properties, given.get("headers", {}))

@@ -32,6 +32,8 @@ class _Envelope(BaseModel):
 @contextmanager
 def opened(source: str) -> Iterator[FileIO]:
     """The file, or standard input for `-`, unbuffered. Raises DeviceopsError if it cannot be read."""
+    if source == "-" and sys.stdin is None:
+        raise DeviceopsError("standard input is closed")
     try:
         stream = FileIO(sys.stdin.fileno(), closefd=False) if source == "-" else FileIO(source)
     except OSError as error:
@@ -62,11 +64,13 @@ async def _until_readable(stream: FileIO) -> None:
         return
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
+    was_blocking = os.get_blocking(stream.fileno())
     loop.add_reader(stream.fileno(), readable.set)
     try:
         await readable.wait()
     finally:
         loop.remove_reader(stream.fileno())
+        os.set_blocking(stream.fileno(), was_blocking)  # the loop changes it, also for the shell behind it
 
 
 def as_message(line: bytes) -> Message:

@@ -8,6 +8,7 @@ from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractExchange
 from aio_pika.exceptions import DeliveryError
 
+from worker.contract import shown
 from worker.errors import DeviceopsError
 from worker.intake.amqp import BROKER_ERRORS, explain
 from worker.messages import REPORT, Message, body_id
@@ -29,15 +30,20 @@ async def publish(exchange: AbstractExchange, messages: Sequence[Message]) -> No
         results = await asyncio.gather(
             *(_publish(exchange, message) for message in window), return_exceptions=True
         )
-        failures = [result for result in results if isinstance(result, BaseException)]
-        if failures:
-            first = failures[0]
-            if not isinstance(first, BROKER_ERRORS):
-                raise first
-            why = "the broker refuses it" if isinstance(first, DeliveryError) else "the broker does not confirm it"
-            raise DeviceopsError(
-                f"{len(failures)} of {len(window)} messages not published: {why}: {explain(first)}"
-            )
+        for message, result in zip(window, results, strict=True):
+            if isinstance(result, BaseException):
+                raise _explained(message, result) from result
+
+
+def _explained(message: Message, error: BaseException) -> BaseException:
+    named = f"not published: {shown(message.body.decode(errors='replace'))}"
+    if isinstance(error, TypeError | ValueError):
+        return DeviceopsError(f"{named}: AMQP cannot carry its properties or headers: {error}")
+    if isinstance(error, DeliveryError):
+        return DeviceopsError(f"{named}: the broker refuses it: {explain(error)}")
+    if isinstance(error, BROKER_ERRORS):
+        return DeviceopsError(f"{named}: the broker does not confirm it: {explain(error)}")
+    return error
 
 
 async def _publish(exchange: AbstractExchange, message: Message) -> None:
@@ -50,8 +56,8 @@ async def _publish(exchange: AbstractExchange, message: Message) -> None:
             # aio-pika would invent an id, and the same line published again would be news.
             message_id=message.message_id or body_id(message.body),
             type=type_,
-            headers=dict(message.origin().headers),  # type: ignore[arg-type]  # any JSON value is a field value
+            headers=dict(message.origin().headers),
         ),
-        routing_key=type_[:255],
+        routing_key=type_,
         timeout=CONFIRM_TIMEOUT,
     )

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
-from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 
 from worker.errors import DeviceopsError
 
@@ -38,12 +43,15 @@ class Topology:
     async def declare(self, channel: AbstractChannel) -> AbstractExchange:
         """Declare everything, and return the exchange to publish to.
 
-        What exists with other arguments is a DeviceopsError that says what differs; the channel is closed then.
+        What exists with other arguments, or may not be declared, is a DeviceopsError that says what and why;
+        the channel is closed then.
         """
         try:
             return await self._declare(channel)
         except ChannelPreconditionFailed as error:
             raise DeviceopsError(_difference(str(error))) from error
+        except (ChannelAccessRefused, ChannelLockedResource) as error:
+            raise DeviceopsError(f"the broker refuses to declare {self.prefix}: {error}") from error
 
     async def _declare(self, channel: AbstractChannel) -> AbstractExchange:
         dead_exchange = await channel.declare_exchange(self.dead_letters, ExchangeType.TOPIC, durable=True)
@@ -68,10 +76,12 @@ class Topology:
         return exchange
 
     async def verify(self, connection: AbstractConnection) -> str:
-        """Say how the topology stands, creating nothing. Raises DeviceopsError if it differs."""
+        """Say how the topology stands; a missing queue is not created. Raises DeviceopsError if it differs."""
         channel = await connection.channel()
         try:
             queue = await channel.declare_queue(self.reports, passive=True)
+        except (ChannelAccessRefused, ChannelLockedResource) as error:
+            raise DeviceopsError(f"the broker refuses to look at {self.reports}: {error}") from error
         except ChannelNotFoundEntity:
             return f"queue {self.reports}: not declared yet; `deviceops run` declares it"
         await self.declare(channel)

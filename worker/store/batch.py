@@ -37,6 +37,11 @@ async def create_operations(connection: AsyncConnection, missing: Mapping[UUID, 
     return {row.id for row in await sql.CREATE_OPERATIONS.run(connection, list(missing.items()))}
 
 
+async def take_announcements(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
+    """Remember announcements (operation, message id), and return those that did not come before."""
+    return {(row[0], row[1]) for row in await sql.TAKE_ANNOUNCEMENTS.run(connection, list(keys))}
+
+
 async def claim(
     connection: AsyncConnection, rows: Collection[tuple[UUID, UUID, UUID, datetime, datetime]]
 ) -> set[UUID]:

@@ -1,6 +1,5 @@
 """The connection to SQLite or PostgreSQL, and what its errors mean."""
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,14 @@ CONNECT_TIMEOUT = 10
 SQLITE_LOCK_TIMEOUT = 30
 """Seconds to wait for another process's transaction on the same SQLite file."""
 _READ_ONLY = "deviceops_read_only"
+_SQLITE_PASSES = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
 
 
 class Database:
@@ -97,8 +104,10 @@ def is_passing(error: BaseException) -> bool:
         return True
     if not isinstance(error, DBAPIError):
         return isinstance(error, asyncpg.PostgresError) and _passes(error)
-    if error.connection_invalidated or isinstance(error.orig, sqlite3.OperationalError):
+    if error.connection_invalidated:
         return True
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return error.orig.sqlite_errorcode & 0xFF in _SQLITE_PASSES  # the rest is an extended code
     cause = error.orig.__cause__ if error.orig is not None else None
     if isinstance(cause, asyncpg.PostgresError):
         return _passes(cause)
@@ -141,9 +150,3 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
-
-
-async def dispose_quietly(engine: AsyncEngine) -> None:
-    """Give every connection up, also those that a lost server left half open."""
-    async with asyncio.timeout(CONNECT_TIMEOUT):
-        await engine.dispose()

@@ -22,6 +22,18 @@ CREATE_OPERATIONS = Statement(
     returns={"id": Uuid},
 )
 
+TAKE_ANNOUNCEMENTS = Statement(
+    """
+    INSERT INTO announcements (operation_id, message_id)
+    SELECT rows.operation_id, rows.message_id FROM {rows} WHERE true
+    ORDER BY rows.operation_id, rows.message_id
+    ON CONFLICT DO NOTHING
+    RETURNING operation_id, message_id
+    """,
+    rows={"operation_id": "uuid", "message_id": "text"},
+    returns={"operation_id": Uuid, "message_id": Text},
+)
+
 # Locks the rows that exist and inserts those that do not, in one pass in the order of their ids: an update
 # whose condition is false changes nothing, but PostgreSQL locks the row for it. Only inserted rows return.
 CLAIM = Statement(

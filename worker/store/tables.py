@@ -83,6 +83,15 @@ operation_activity = Table(
     Index("operation_activity_of_operation", "operation_id", "id"),
 )
 
+# The announcements that were taken: one that is delivered again must not undo a newer one.
+announcements = Table(
+    "announcements",
+    metadata,
+    Column("operation_id", Uuid, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 device_operations = Table(
     "device_operations",
     metadata,

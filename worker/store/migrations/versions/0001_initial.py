@@ -24,6 +24,13 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "announcements",
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("operation_id", "message_id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "dead_letters",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("fingerprint", sa.Uuid(), nullable=False, comment="the same message makes no second row"),
