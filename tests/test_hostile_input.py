@@ -132,11 +132,11 @@ async def test_no_odd_value_in_any_field_breaks_a_batch(database: Database) -> N
 
 @pytest.mark.parametrize("name", ["headers", "message_id", "type"])
 async def test_no_odd_value_in_an_envelope_breaks_a_batch(database: Database, name: str) -> None:
-    template = json.dumps({"body": "unreadable", name: {"x": "value"} if name == "headers" else "value"})
-    named = [
-        (f"{name}: {value:.100}", jsonl.as_message(template.replace('"value"', value).encode()))
-        for value in odd_values.JSON
-    ]
+    named: list[tuple[str, Message]] = []
+    for value in odd_values.JSON:
+        body = f"unreadable {len(named)}"  # one of its own, so that each becomes a dead letter
+        line = json.dumps({"body": body, name: {"x": "value"} if name == "headers" else "value"})
+        named.append((f"{name}: {value:.100}", jsonl.as_message(line.replace('"value"', value).encode())))
     try:
         await process(database, [around([one for _, one in named])])
     except Exception as error:
@@ -144,6 +144,7 @@ async def test_no_odd_value_in_an_envelope_breaks_a_batch(database: Database, na
 
     await assert_the_good_ones_are_applied(database)
     await assert_details_are_lines(database)
+    assert len(await dead_letters(database)) == len(named)
 
 
 async def test_an_odd_origin_does_not_matter_to_an_unreadable_message(database: Database) -> None:

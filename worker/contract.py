@@ -65,8 +65,8 @@ def _storable(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rfc3339(value: object) -> object:
-    # Pydantic alone would also take digits, as seconds since 1970.
-    if isinstance(value, str) and value[10:11] not in ("T", "t", " "):
+    # Pydantic alone would also take numbers and digits, as seconds since 1970.
+    if not isinstance(value, str) or value[10:11] not in ("T", "t", " "):
         raise ValueError(f"{shown(value)} is not an RFC 3339 time such as 2026-01-31T08:00:00Z")
     return value
 

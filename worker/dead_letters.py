@@ -1,5 +1,6 @@
 """A rejected message as it is kept: enough to understand it, and to process it again as if it just came."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,7 +68,8 @@ class DeadLetter:
 def _storable(table: Mapping[str, Any]) -> Any:
     """What JSON has no form for in its nearest one: times and decimals as text, bytes in base64, NaN as text."""
     try:
-        return to_jsonable_python(dict(table), bytes_mode="base64", inf_nan_mode="strings", fallback=repr)
+        document = to_jsonable_python(dict(table), bytes_mode="base64", fallback=repr)
+        return json.loads(json.dumps(document), parse_constant=str)  # pydantic lets NaN pass, PostgreSQL does not
     except ValueError:  # nested beyond all measure
         return {"unreadable": shown(dict(table))}
 

@@ -8,6 +8,7 @@ are locked last and for the shortest time.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -27,23 +28,42 @@ Claims = dict[UUID, tuple[UUID, UUID, datetime]]
 """Device operations that a batch is about: id to operation, device and time of registration, if it registers."""
 
 
+class _Unregistered(Exception):
+    """A device operation that was to be held is not registered."""
+
+
 async def process_batch(database: Database, items: Sequence[Item]) -> Tally:
     """Process items in their order, in one transaction, and say what became of them.
 
     Raises what the database raises; then nothing has happened.
     """
+    claims, registering = _claims(items)
+    if not registering:
+        # Most batches are about registered device operations only: holding those costs half of claiming them.
+        with suppress(_Unregistered):
+            return await _process(database, items, claims, registering, claiming=False)
+    return await _process(database, items, claims, registering, claiming=True)
+
+
+async def _process(
+    database: Database, items: Sequence[Item], claims: Claims, registering: set[UUID], *, claiming: bool
+) -> Tally:
     now = datetime.now(UTC)
     async with database.write() as connection:
-        claims, registering = _claims(items)
         missing = _operations_to_create(items)
         created = await store.create_operations(connection, missing)
         new_announcements = await store.take_announcements(connection, _announcement_keys(items))
-        inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in claims.items()])
+        inserted: set[UUID] = set()
+        if claiming:
+            inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in claims.items()])
+        held = await _held(connection, claims, inserted)
+        if not claiming and len(held) < len(claims):
+            raise _Unregistered
         operation_ids = {operation_id for operation_id, _, _ in claims.values()} | missing.keys()
         ledger = Ledger(
             operation_types=await store.operation_types(connection, operation_ids),
             new_announcements=new_announcements,
-            held=await _held(connection, claims, inserted),
+            held=held,
             seen=await store.seen(connection, [item.key for item in items if isinstance(item, Incoming)]),
             waiting=await _waiting(connection, inserted & registering),
         )
@@ -93,7 +113,7 @@ def _announcement_keys(items: Iterable[Item]) -> set[Key]:
 
 async def _held(connection: AsyncConnection, claims: Claims, inserted: set[UUID]) -> dict[UUID, DeviceOperation]:
     """The claimed device operations that were registered before."""
-    rows = await store.current(connection, claims.keys() - inserted)
+    rows = await store.hold(connection, claims.keys() - inserted)
     return {
         id_: DeviceOperation(claims[id_][0], state, dispatched, stored=(state, dispatched), is_new=False)
         for id_, state, dispatched in rows
@@ -123,7 +143,8 @@ async def _write(
     )
     await store.move(
         connection,
-        [(id_, held.state, held.dispatched, held.reason, now) for id_, held in ledger.moved()],
+        [(id_, held.state, held.dispatched, held.reason) for id_, held in ledger.moved()],
+        now,
     )
     await store.record(connection, ledger.activity)
     await _write_dead_letters(connection, ledger, now)

@@ -59,9 +59,9 @@ async def operation_types(connection: AsyncConnection, ids: Collection[UUID]) ->
     return {row.id: row.operation_type for row in found}
 
 
-async def current(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
-    """The state and the `dispatched` flag of device operations that the transaction holds."""
-    rows = await sql.CURRENT.run(connection, [(id_,) for id_ in ids])
+async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
+    """Lock the registered ones among device operations until the commit; gives their states and flags."""
+    rows = await sql.HOLD.run(connection, [(id_,) for id_ in ids])
     return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
 
 
@@ -83,9 +83,11 @@ async def withdraw(
     await sql.WITHDRAW_OPERATIONS.run(connection, [(id_,) for id_ in created_operations])
 
 
-async def move(connection: AsyncConnection, rows: list[tuple[UUID, State, bool, str | None, datetime]]) -> None:
-    """Write device operations' new states (id, state, dispatched, reason or None to keep it, updated at)."""
-    await sql.MOVE.run(connection, rows)
+async def move(
+    connection: AsyncConnection, rows: list[tuple[UUID, State, bool, str | None]], updated_at: datetime
+) -> None:
+    """Write device operations' new states (id, state, dispatched, reason or None to keep it)."""
+    await sql.MOVE.run(connection, rows, updated_at=updated_at)
 
 
 async def record(

@@ -30,12 +30,20 @@ class Statement:
         self._returns = returns or {}
         self._for_dialect = cache(self._compile)
 
-    async def run(self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
-        """Execute once for all `rows`, and give what returns; without rows there is nothing to do."""
+    async def run(
+        self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]], **parameters: datetime
+    ) -> Sequence[Any]:
+        """Execute once for all `rows`, and give what returns; without rows there is nothing to do.
+
+        `parameters` are values that are the same for every row.
+        """
         if not rows:
             return ()
         dialect = connection.dialect.name
-        bound = self._arrays(rows) if dialect == "postgresql" else {"rows_json": _json(rows)}
+        if dialect == "postgresql":
+            bound = {**self._arrays(rows), **parameters}
+        else:
+            bound = {"rows_json": _json(rows), **{name: _encode(value) for name, value in parameters.items()}}
         result = await connection.execute(self._for_dialect(dialect), bound)
         return result.all() if self._returns else ()
 

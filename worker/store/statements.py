@@ -62,8 +62,11 @@ OPERATION_TYPES = Statement(
     returns={"id": Uuid, "operation_type": Text},
 )
 
-CURRENT = Statement(
-    "SELECT d.id, d.state, d.dispatched FROM {rows} JOIN device_operations d ON d.id = rows.id",
+HOLD = Statement(
+    """
+    SELECT o.id, o.state, o.dispatched FROM {rows} JOIN device_operations o ON o.id = rows.id
+    ORDER BY o.id {for_update}
+    """,
     rows={"id": "uuid"},
     returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
 )
@@ -101,16 +104,10 @@ MOVE = Statement(
     """
     UPDATE device_operations
     SET state = rows.state, dispatched = rows.dispatched,
-        reason = COALESCE(rows.reason, device_operations.reason), updated_at = rows.updated_at
+        reason = COALESCE(rows.reason, device_operations.reason), updated_at = :updated_at
     FROM {rows} WHERE device_operations.id = rows.id
     """,
-    rows={
-        "id": "uuid",
-        "state": "smallint",
-        "dispatched": "boolean",
-        "reason": "text",
-        "updated_at": "timestamptz",
-    },
+    rows={"id": "uuid", "state": "smallint", "dispatched": "boolean", "reason": "text"},
 )
 
 RECORD = Statement(
