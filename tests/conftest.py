@@ -25,6 +25,17 @@ settings.register_profile(
 settings.load_profile("deviceops")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full`: the sizes that CI runs; the everyday run is to stay under ten minutes."""
+    parser.addoption("--full", action="store_true", help="the sizes that CI runs: more streams, more reports")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether this run has the sizes of CI."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
     """A PostgreSQL server on which tests make databases of their own."""

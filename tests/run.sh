@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that has to pass: lint, format, types, import contracts, tests. Arguments go to pytest, as in
-# `tests/run.sh -k laws`. It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL
+# `tests/run.sh -k laws`; `--full` runs the sizes of CI. It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL
 # name services to use, otherwise those of this machine are used, or private ones are started.
 set -euo pipefail
 
