@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import aio_pika
@@ -14,12 +14,14 @@ from sqlalchemy import make_url
 
 from tests.command import Deviceops
 from tests.databases import read
-from worker.messages import ANNOUNCEMENT, Message, parse
+from worker.messages import ANNOUNCEMENT, Message, device_operation_id, parse
 from worker.outcomes import Tally
 from worker.processor import process_batch
+from worker.store import batch as store
 from worker.store.database import Database
 
 ROUNDS = 40
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -126,6 +128,33 @@ async def test_both_move_the_same_devices_in_opposite_orders_without_deadlock(wo
     for operation in (await read(workers[0])).operations.values():
         assert operation.counters["success_device_count"] == len(devices)
     await assert_exact(workers[0])
+
+
+async def test_locks_on_the_same_device_operations_are_taken_in_one_order_whatever_the_batches_order(
+    workers: list[Database],
+) -> None:
+    operation, devices = uuid4(), [uuid4() for _ in range(3_000)]
+    now = datetime.now(UTC)
+    registered = {device_operation_id(operation, device): device for device in devices[:2_000]}
+    await process(workers[0], [report(operation, device, "CREATED") for device in registered.values()])
+    claims = [(device_operation_id(operation, device), operation, device, now, now) for device in devices]
+
+    async def hold(database: Database) -> None:
+        async with database.write() as connection:
+            assert len(list(await store.hold(connection, shuffled(list(registered))))) == 2_000
+
+    async def claim(database: Database) -> None:
+        async with database.write() as connection:
+            inserted = await store.claim(connection, shuffled(claims))
+            await store.withdraw(connection, inserted, set())
+
+    for _ in range(ROUNDS // 4):
+        await asyncio.gather(*map(hold, workers))
+        await asyncio.gather(*map(claim, workers))
+
+
+def shuffled(some: list[T]) -> list[T]:
+    return random.sample(some, len(some))
 
 
 @pytest.mark.timeout(900)
