@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 
 from tests.command import Deviceops
 from tests.databases import read
+from tests.model import STATES
 from worker.messages import ANNOUNCEMENT, Message, device_operation_id, parse
 from worker.outcomes import Tally
 from worker.processor import process_batch
@@ -207,23 +208,14 @@ async def test_a_large_fleet_through_the_broker_beside_a_second_worker(
         assert queue.declaration_result.message_count == 0
 
 
-ORDER = (
-    "CREATED",
-    "INITIATED",
-    "DISPATCHED",
-    "PROCESSING",
-    "TIMEOUT",
-    "SUCCESS",
-    "COMPLETED",
-    "FAILURE",
-    "CANCELLED",
-)
-"""From lowest to highest, where no device is reported on two branches."""
 DISPATCHED = {"DISPATCHED", "PROCESSING", "SUCCESS", "COMPLETED"}
 
 
 def what_is_left_of(lines: set[str]) -> tuple[dict[tuple[str, str], tuple[str, bool]], int]:
-    """Each pair's highest state and whether any report shows a dispatch; how many lines are unreadable."""
+    """Each pair's highest state and whether any report shows a dispatch; how many lines are unreadable.
+
+    The model's list goes from lowest to highest, since no simulated device here is reported on two branches.
+    """
     reported: dict[tuple[str, str], set[str]] = {}
     malformed = 0
     for line in lines:
@@ -237,11 +229,11 @@ def what_is_left_of(lines: set[str]) -> tuple[dict[tuple[str, str], tuple[str, b
             for device in body["device_ids"]:
                 reported.setdefault((body["id"], device), set()).add("CREATED")
         elif (
-            document.get("state") in ORDER and "device_id" in document and isinstance(document["service_id"], str)
+            document.get("state") in STATES and "device_id" in document and isinstance(document["service_id"], str)
         ):
             reported.setdefault((document["operation_id"], document["device_id"]), set()).add(document["state"])
         else:
             malformed += 1
     return {
-        pair: (max(states, key=ORDER.index), bool(states & DISPATCHED)) for pair, states in reported.items()
+        pair: (max(states, key=STATES.index), bool(states & DISPATCHED)) for pair, states in reported.items()
     }, malformed
