@@ -119,16 +119,15 @@ def body_id(body: bytes) -> str:
 
 def parse(message: Message) -> list[Item]:
     """Read one message: its report or announcement, each of its reports, or what is wrong with it."""
-    match message.type or REPORT:
-        case "device-operation.report":
-            return [_parse_report(message)]
-        case "device-operation.reports":
-            return _parse_reports(message)
-        case "operation.announced":
-            return [_parse_announcement(message)]
-        case other:
-            known = ", ".join((REPORT, REPORTS, ANNOUNCEMENT))
-            return [Unreadable(f"type: {shown(other)} is not a message type (expected {known})", message)]
+    type_ = message.type or REPORT
+    if type_ == REPORT:
+        return [_parse_report(message)]
+    if type_ == REPORTS:
+        return _parse_reports(message)
+    if type_ == ANNOUNCEMENT:
+        return [_parse_announcement(message)]
+    known = ", ".join((REPORT, REPORTS, ANNOUNCEMENT))
+    return [Unreadable(f"type: {shown(type_)} is not a message type (expected {known})", message)]
 
 
 def named_in(body: bytes) -> Mapping[str, UUID | str]:

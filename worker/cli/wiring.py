@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
+import pydantic_core
 import structlog
 import typer
 import uvloop
-from pydantic import BaseModel, TypeAdapter
 from rich.console import Console
 
 from worker.settings import Settings
@@ -40,8 +40,7 @@ async def ready_database(settings: Settings) -> AsyncIterator[Database]:
 
 def print_json(document: object) -> None:
     """Print one JSON document; times end in Z, and text is not escaped."""
-    adapter: TypeAdapter[object] = TypeAdapter(type(document) if isinstance(document, BaseModel) else Any)
-    sys.stdout.write(adapter.dump_json(document, indent=2).decode() + "\n")
+    sys.stdout.write(pydantic_core.to_json(document, indent=2).decode() + "\n")
 
 
 def configure_logging(level: str) -> None:

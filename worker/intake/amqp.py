@@ -38,7 +38,7 @@ DRAIN = 25
 CHECK = 1
 """Seconds between two looks whether the channel still consumes."""
 
-BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError, OSError)
+BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)
 
 _log = structlog.get_logger()
 

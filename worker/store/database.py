@@ -98,9 +98,7 @@ def is_fault_of_data(error: BaseException) -> bool:
 
 def is_passing(error: BaseException) -> bool:
     """Whether a failure is neither the data's nor the program's: the database is away, full, locked, …"""
-    if isinstance(error, ConnectionError | TimeoutError | PoolTimeout):
-        return True
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
         return isinstance(error, asyncpg.PostgresError) and _passes(error)
