@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,15 @@ class Deviceops:
 
     directory: Path
     settings: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=lambda: {"COLUMNS": "160"})
 
     def with_settings(self, **settings: str) -> "Deviceops":
         """The same with other settings, named without their prefix."""
-        return Deviceops(self.directory, {**self.settings, **settings})
+        return replace(self, settings={**self.settings, **settings})
+
+    def with_environment(self, **variables: str) -> "Deviceops":
+        """The same with more of the environment that is not ours."""
+        return replace(self, environment={**self.environment, **variables})
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command; the test ends it."""
@@ -30,7 +35,7 @@ class Deviceops:
         return subprocess.Popen(
             [sys.executable, "-m", "worker", *arguments],
             cwd=self.directory,
-            env={**outside, **ours, "COLUMNS": "160"},
+            env={**outside, **ours, **self.environment},
             text=True,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options},
         )

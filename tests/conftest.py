@@ -1,5 +1,7 @@
 """The fixtures: services for the whole run, and for each test a database and broker names of its own."""
 
+import fcntl
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import aio_pika
 import pytest
+from aio_pika.abc import AbstractChannel
 from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
@@ -28,6 +31,29 @@ settings.load_profile("deviceops")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--full`: the sizes that CI runs; the everyday run is to stay under ten minutes."""
     parser.addoption("--full", action="store_true", help="the sizes that CI runs: more streams, more reports")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the services that are missing once, for all processes of a run that has several."""
+    config.addinivalue_line("markers", "alone: measures time or memory, so nothing else may run beside it")
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        os.environ[services.PrivateRabbitMQ.variable] = stack.enter_context(services.rabbitmq())
+        os.environ[services.PrivatePostgreSQL.variable] = stack.enter_context(services.postgresql())
+
+
+@pytest.fixture(autouse=True)
+def _alone_or_beside_others(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Have tests that are marked so run alone, also where several processes run tests."""
+    folder = tmp_path_factory.getbasetemp().parent
+    with (folder / "gate").open("w") as gate, (folder / "room").open("w") as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)  # who waits to be alone lets nobody in
+        fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -147,3 +173,16 @@ def deviceops(database_url: str, tmp_path: Path) -> Deviceops:
 def deviceops_on_sqlite(new_sqlite_database: NewDatabase, tmp_path: Path) -> Deviceops:
     """The command on a fresh, migrated SQLite database, for what no database changes."""
     return Deviceops(tmp_path, {"database_url": new_sqlite_database()})
+
+
+@pytest.fixture
+def deviceops_on_broker(deviceops_on_sqlite: Deviceops, amqp_url: str, topology_prefix: str) -> Deviceops:
+    """The command on a fresh, migrated SQLite database, with names of its own on the broker."""
+    return deviceops_on_sqlite.with_settings(amqp_url=amqp_url, topology_prefix=topology_prefix)
+
+
+@pytest.fixture
+async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
+    """A channel of the test's own."""
+    async with await aio_pika.connect(amqp_url) as connection:
+        yield await connection.channel()

@@ -194,6 +194,19 @@ class Model:
         else:
             self._take_unreadable(event)
 
+    def replay(self) -> None:
+        """Every open dead letter once more, the oldest first."""
+        for letter in list(self.dead_letters):
+            if letter.report is None or not any(letter is still for still in self.dead_letters):
+                continue
+            reason = self._judge(letter.report)
+            if reason is not None:
+                letter.reason = reason
+                continue
+            self.dead_letters = [still for still in self.dead_letters if still is not letter]
+            if letter.report.state == "CREATED":
+                self._release((letter.report.operation, letter.report.device))
+
     def tally(self) -> dict[str, object]:
         """The document that `ingest --json` prints."""
         return {

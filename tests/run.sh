@@ -28,4 +28,5 @@ step ruff check .
 step ruff format --check .
 step mypy
 step lint-imports
-step exec pytest "$@" # exec, so that a signal to this script reaches the tests
+# In several processes, as most tests wait for a command to start; exec, so that a signal to this script reaches them.
+step exec pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal "$@"

@@ -5,17 +5,16 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
-import aio_pika
 import asyncpg
 import pytest
 import yarl
-from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.abc import AbstractChannel
 from pamqp.common import FieldTable
 
+from tests.brokering import PATIENCE, declared, eventually, messages_in, report, send
 from tests.command import Deviceops
 from tests.proxy import proxy_to
 from worker.intake.amqp import Consumer
@@ -23,56 +22,11 @@ from worker.intake.topology import Topology
 from worker.messages import Message
 from worker.settings import Settings
 
-PATIENCE = 30
-"""Seconds that something may take that should take much less."""
-
-
-def report(state: str = "CREATED", device: str | None = None, operation: str | None = None) -> dict[str, Any]:
-    return {
-        "operation_id": operation or str(uuid4()),
-        "device_id": device or str(uuid4()),
-        "state": state,
-        "service_id": "drift-service",
-    }
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    """What the condition gives once it is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
-    return result
-
 
 @pytest.fixture
-def deviceops(deviceops_on_sqlite: Deviceops, amqp_url: str, topology_prefix: str) -> Deviceops:
-    """The command with names of its own on the broker. The laws are tested on both databases; these tests
-    are about the broker, to which the database makes no difference."""
-    return deviceops_on_sqlite.with_settings(amqp_url=amqp_url, topology_prefix=topology_prefix)
-
-
-@pytest.fixture
-async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
-    async with await aio_pika.connect(amqp_url) as connection:
-        yield await connection.channel()
-
-
-async def messages_in(channel: AbstractChannel, queue: str) -> int:
-    found = await channel.declare_queue(queue, passive=True)
-    return found.declaration_result.message_count or 0
-
-
-async def send(exchange: AbstractExchange, *bodies: object, **properties: Any) -> None:
-    for body in bodies:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        await exchange.publish(aio_pika.Message(data, delivery_mode=2, **properties), "any.key")
-
-
-async def declared(deviceops: Deviceops, channel: AbstractChannel) -> AbstractExchange:
-    """The exchange, after a worker declared it."""
-    deviceops.out("run", "--until-idle", "0.1", "--json")
-    return await channel.get_exchange(deviceops.settings["topology_prefix"])
+def deviceops(deviceops_on_broker: Deviceops) -> Deviceops:
+    """The laws are tested on both databases; these tests are about the broker, to which it makes no difference."""
+    return deviceops_on_broker
 
 
 async def test_what_is_published_is_processed_once_and_the_queue_ends_empty(

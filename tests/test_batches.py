@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from statemachine import Verdict
@@ -16,7 +16,7 @@ from tests.databases import NewDatabase, read
 from tests.services import PrivatePostgreSQL
 from worker.batches import MAX_WEIGHT, settle
 from worker.messages import ANNOUNCEMENT, REPORTS, Message
-from worker.outcomes import Reason
+from worker.outcomes import Reason, Tally
 from worker.store.database import Database
 from worker.store.schema import migrate
 
@@ -122,6 +122,54 @@ async def test_a_lock_that_is_held_too_long_is_waited_out(postgresql_database: D
         assert not settling.done()
     await holder.close()
     assert (await settling).verdicts[Verdict.APPLIED] == 1
+
+
+@pytest.mark.parametrize(
+    "sqlstate",
+    [
+        "40P01",  # deadlock
+        "40001",  # serialization failure
+        "53100",  # disk full
+        "53300",  # too many connections
+        "55P03",  # lock not available
+        "57014",  # cancelled by a timeout
+    ],
+)
+async def test_what_postgresql_fails_at_for_a_while_is_tried_again_and_is_no_dead_letter(
+    postgresql_database: Database, sqlstate: str
+) -> None:
+    async with postgresql_database.write() as connection:
+        await connection.execute(text("CREATE SEQUENCE tries"))  # which no rollback turns back
+        await connection.execute(
+            text(
+                "CREATE FUNCTION fail_twice() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                f"IF nextval('tries') < 3 THEN RAISE EXCEPTION 'not now' USING ERRCODE = '{sqlstate}'; END IF; "
+                "RETURN new; END $$"
+            )
+        )
+        await connection.execute(
+            text("CREATE TRIGGER fail BEFORE INSERT ON activity FOR EACH STATEMENT EXECUTE FUNCTION fail_twice()")
+        )
+
+    tally = await settle(postgresql_database, [report(uuid4()), report(uuid4())])
+
+    assert tally.document() == {**Tally().document(), "received": 2, "applied": 2}
+
+
+async def test_a_full_disk_under_sqlite_is_waited_out_and_is_no_dead_letter(sqlite_database: Database) -> None:
+    pages = {"limit": 40}
+
+    @event.listens_for(sqlite_database.engine.sync_engine, "checkout")
+    def limit(connection: Any, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages['limit']}")
+
+    messages = [report(uuid4()) for _ in range(500)]
+    settling = asyncio.create_task(settle(sqlite_database, messages))
+    await asyncio.sleep(0.5)
+    assert not settling.done()
+    pages["limit"] = 100_000
+
+    assert (await settling).verdicts == {Verdict.APPLIED: len(messages)}
 
 
 async def test_patience_ends_with_the_databases_own_error(new_postgresql_database: NewDatabase) -> None:

@@ -92,6 +92,7 @@ async def rounds(settings: Settings) -> list[float]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.alone
 def test_processing_stands_within_a_factor_of_two_of_receiving_alone(
     new_postgresql_database: Callable[[], str], amqp_url: str, topology_prefix: str
 ) -> None:

@@ -147,7 +147,7 @@ async def test_locks_on_the_same_device_operations_are_taken_in_one_order_whatev
     async def claim(database: Database) -> None:
         async with database.write() as connection:
             inserted = await store.claim(connection, shuffled(claims))
-            await store.withdraw(connection, inserted, set())
+            await store.withdraw(connection, inserted, set(), set())
 
     for _ in range(ROUNDS // 4):
         await asyncio.gather(*map(hold, workers))

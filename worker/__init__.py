@@ -3,12 +3,13 @@
 1. `intake` receives: RabbitMQ deliveries or JSON lines become `messages.Message`
 2. `batches` settles a batch whatever happens: waits out what passes, isolates what breaks
 3. `messages.parse` reads bytes by the `contract`: reports, announcements, or what is wrong with them
-4. `processor` runs one transaction: it reads what the batch touches, decides, writes
+4. `processor` runs one transaction: it reads what the batch is about (its `scope`), decides, writes
 5. `ledger` decides in memory, by the rules of `statemachine`
 6. `dead_letters` is how a rejected message is kept
 7. `store` holds the tables, the statements, and the queries that people read by
 8. the intake acknowledges, after the commit; `outcomes` say what became of everything
 
-Beside the way: `settings` (the only reader of the environment), `errors` (failures that people can act
-on), `simulate` (traffic), `cli` (the `deviceops` command, where all is wired together).
+Beside the way: `mending` is what people do with dead letters (`foresight` tells them what would come of it),
+`trust` says who may report, `settings` (the only reader of the environment), `errors` (failures that people can
+act on), `simulate` (traffic), `cli` (the `deviceops` command, where all is wired together).
 """

@@ -5,9 +5,12 @@
 - What is a defect of the program is raised.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
 
 import structlog
+from sqlalchemy import Row
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -18,10 +21,13 @@ from tenacity import (
 )
 
 from worker.contract import one_line
-from worker.messages import Announced, Item, Message, Unreadable, parse
+from worker.dead_letters import stored_message
+from worker.messages import Announced, Item, Message, Rejected, parse
 from worker.outcomes import Tally
 from worker.processor import process_batch
+from worker.store import letters
 from worker.store.database import Database, explain, is_fault_of_data, is_passing
+from worker.trust import Trust
 
 MAX_WEIGHT = 10_000
 """Device operations in one transaction, about: a bulk message may bring as many alone."""
@@ -32,20 +38,54 @@ LONGEST_PAUSE = 30
 
 _log = structlog.get_logger()
 
+Result = TypeVar("Result")
+Processing = Callable[[Sequence[Item]], Awaitable[Tally]]
 
-async def settle(database: Database, messages: Iterable[Message], patience: float | None = None) -> Tally:
+
+async def settle(
+    database: Database,
+    messages: Sequence[Message],
+    *,
+    trust: Trust | None = None,
+    actor: str | None = None,
+    patience: float | None = None,
+) -> Tally:
     """Process messages in their order; when this returns, every one of them is committed.
 
-    `patience` is how many seconds a passing failure is waited out, None for as long as it takes. Raises the
-    database's error when patience ends, or when the failure is neither passing nor the data's.
+    `trust` and `actor` are as for `process_batch`. `patience` is how many seconds a passing failure is waited
+    out, None for as long as it takes. Raises the database's error when patience ends, or when the failure is
+    neither passing nor the data's.
     """
+    if any(message.replay_of for message in messages):
+        messages = await waiting_out_failures(database, patience, _recognised, database, messages)
+
+    async def process(items: Sequence[Item]) -> Tally:
+        return await waiting_out_failures(database, patience, process_batch, database, items, trust, actor)
+
     tally = Tally()
-    for items in _transactions(messages):
-        tally.add(await _settle(database, items, patience))
+    for items in transactions(messages):
+        tally.add(await _isolating(process, items))
     return tally
 
 
-def _transactions(messages: Iterable[Message]) -> Iterator[list[Item]]:
+async def _recognised(database: Database, messages: Sequence[Message]) -> list[Message]:
+    """The messages; one that rightly says it is a dead letter, sent to the broker again, as it is stored."""
+    async with database.read() as connection:
+        rows = await letters.by_fingerprint(connection, {m.replay_of for m in messages if m.replay_of})
+    return [_as_stored(message, rows) for message in messages]
+
+
+def _as_stored(message: Message, rows: Mapping[UUID, Row[Any]]) -> Message:
+    row = rows.get(message.replay_of) if message.replay_of else None
+    if row is None or row.body != message.body:
+        return message
+    stored = stored_message(row)
+    stored.is_republished = True
+    stored.given_up, stored.redeliveries = message.given_up, message.redeliveries
+    return stored
+
+
+def transactions(messages: Iterable[Message]) -> Iterator[list[Item]]:
     """The messages' items, cut so that no transaction grows without bound."""
     items: list[Item] = []
     weight = 0
@@ -63,22 +103,34 @@ def _transactions(messages: Iterable[Message]) -> Iterator[list[Item]]:
         yield items
 
 
-async def _settle(database: Database, items: Sequence[Item], patience: float | None) -> Tally:
+async def _isolating(process: Processing, items: Sequence[Item]) -> Tally:
     try:
-        return await _waiting_out_failures(database, items, patience)
+        return await process(items)
     except Exception as error:
         if not is_fault_of_data(error):
             raise
-        if len(items) == 1:
-            refused = Unreadable(f"the database refuses it: {one_line(explain(error))}", items[0].message)
-            return await _waiting_out_failures(database, [refused], patience)
+    if len(items) == 1:
+        return await _process_alone(process, items[0])
     half = len(items) // 2
-    tally = await _settle(database, items[:half], patience)
-    tally.add(await _settle(database, items[half:], patience))
+    tally = await _isolating(process, items[:half])
+    tally.add(await _isolating(process, items[half:]))
     return tally
 
 
-async def _waiting_out_failures(database: Database, items: Sequence[Item], patience: float | None) -> Tally:
+async def _process_alone(process: Processing, item: Item) -> Tally:
+    try:  # once more: what two workers wrote at once may break a transaction too, and is nobody's fault
+        return await process([item])
+    except Exception as error:
+        if not is_fault_of_data(error):
+            raise
+        refused = Rejected(f"the database refuses it: {one_line(explain(error))}", item.message)
+    return await process([refused])
+
+
+async def waiting_out_failures(
+    database: Database, patience: float | None, work: Callable[..., Awaitable[Result]], *arguments: object
+) -> Result:
+    """What `work` gives, once the database lets it; `patience` is as for `settle`."""
     retrying = AsyncRetrying(
         retry=retry_if_exception(is_passing),
         wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
@@ -86,10 +138,10 @@ async def _waiting_out_failures(database: Database, items: Sequence[Item], patie
         before_sleep=_log_pause(database),
         reraise=True,
     )
-    tally: Tally = await retrying(process_batch, database, items)
+    result: Result = await retrying(work, *arguments)
     if retrying.statistics["attempt_number"] > 1:
         _log.info("resumed: the database answers", database=str(database))
-    return tally
+    return result
 
 
 def _log_pause(database: Database) -> Callable[[RetryCallState], None]:

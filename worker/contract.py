@@ -45,7 +45,8 @@ def clean(text: str) -> str:
     return text.replace("\0", _REPLACED_NUL) if "\0" in text else text
 
 
-def _state(value: object) -> State:
+def as_state(value: object) -> State:
+    """A state by any accepted spelling. Raises ValueError on what is none."""
     state = SPELLINGS.get(value) if isinstance(value, str | int) else None
     if state is None:
         raise ValueError(f"{shown(value)} is not a device-operation state such as SUCCESS or 50")
@@ -84,7 +85,7 @@ class Report(BaseModel):
 
     operation_id: UUID
     device_id: UUID
-    state: Annotated[State, BeforeValidator(_state)]
+    state: Annotated[State, BeforeValidator(as_state)]
     service_id: Name
     operation_type: Name | None = None
     reason: ReasonText | None = None

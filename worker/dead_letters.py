@@ -9,15 +9,23 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
+from sqlalchemy import Row
 
 from worker.contract import clean, shown
 from worker.messages import Incoming, Message, Origin, body_id, named_in
 from worker.outcomes import Reason, Status
 
+DEADLY = 2
+"""Workers that a given-up message may have killed before the next one keeps it unread."""
+
 
 @dataclass(slots=True)
 class DeadLetter:
-    """A message that was rejected, or parked, and why. `report` is None if the message is unreadable."""
+    """A message that was rejected, or parked, and why.
+
+    `report` is None if no report of it can be told apart: the message is unreadable, or is not trusted, so that
+    it must not take the place of the report whose id it uses.
+    """
 
     reason: Reason
     detail: str
@@ -29,18 +37,16 @@ class DeadLetter:
     def fingerprint(self) -> UUID:
         """What makes it the same dead letter: the report's identity, or else the message's id and body."""
         if self.report is not None:
-            identity = "{}/{}".format(*self.report.key)
+            identity = "report {}/{}".format(*self.report.key)
         else:
             own_id = body_id(self.message.body)
-            identity = f"{self.message.message_id or own_id}/{own_id}"
+            identity = f"message {self.message.message_id or own_id}/{own_id}"
         return UUID(bytes=sha1(identity.encode(), usedforsecurity=False).digest()[:16], version=5)
 
     def row(self, now: datetime) -> dict[str, Any]:
         """The row to insert; `now` is when it was resolved, if it was."""
         message = self.message
         origin = message.origin()
-        device_operation_id, report_id = self.report.key if self.report else (None, None)
-        about: Mapping[str, UUID | str] = named_in(message.body)
         return {
             "fingerprint": self.fingerprint,
             "reason": self.reason,
@@ -49,11 +55,7 @@ class DeadLetter:
             "attempts": 1,
             "received_at": message.received_at,
             "resolved_at": None if self.status is Status.OPEN else now,
-            "operation_id": about.get("operation_id"),
-            "device_id": about.get("device_id"),
-            "service_id": about.get("service_id"),
-            "device_operation_id": device_operation_id,
-            "report_id": report_id,
+            **self.about(),
             "message_id": message.message_id,
             "type": message.type,
             "sent_at": message.sent_at,
@@ -62,6 +64,21 @@ class DeadLetter:
             "properties": _storable(origin.properties),
             "headers": _storable(origin.headers),
             "body": message.body,
+        }
+
+    def about(self) -> dict[str, UUID | str | None]:
+        """What the row says of the report: what it names, as far as that can be read, and its identity."""
+        message = self.message
+        # What the broker gave up may kill who reads it.
+        deadly = message.given_up is not None and message.redeliveries >= DEADLY
+        named: Mapping[str, UUID | str] = {} if deadly else named_in(message.body)
+        device_operation_id, report_id = self.report.key if self.report else (None, None)
+        return {
+            "operation_id": named.get("operation_id"),
+            "device_id": named.get("device_id"),
+            "service_id": named.get("service_id"),
+            "device_operation_id": device_operation_id,
+            "report_id": report_id,
         }
 
 
@@ -74,12 +91,13 @@ def _storable(table: Mapping[str, Any]) -> Any:
         return {"unreadable": shown(dict(table))}
 
 
-def stored_message(row: Any) -> Message:
+def stored_message(row: Row[Any]) -> Message:
     """The message of a stored dead letter, to be parsed and processed again."""
     return Message(
         body=row.body,
         received_at=row.received_at,
-        message_id=row.message_id,
+        # An announcement without an id is news each time; this one is the same however often it is replayed.
+        message_id=row.message_id or body_id(row.body),
         type=row.type,
         sent_at=row.sent_at,
         origin=lambda: Origin(row.exchange, row.routing_key, row.properties, row.headers),

@@ -13,8 +13,20 @@ from uuid import UUID
 from statemachine import Counters, State, Verdict, contribution, decide, shows_dispatch
 from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
-from worker.messages import Announced, Incoming, Item, Key, Unreadable, device_operation_id
-from worker.outcomes import Reason, Status, Tally
+from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id
+from worker.outcomes import Action, Reason, Status, Tally
+from worker.trust import Trust
+
+DUPLICATE = "duplicate"
+ANNOUNCED = "announced"
+TAKEN_APART = "taken apart"
+"""Outcomes of a stored dead letter that is done with, beside the verdicts."""
+
+UNTRUSTED = (Reason.UNKNOWN_SERVICE, Reason.NOT_ALLOWED)
+"""Reasons for which a report is kept without its identity."""
+
+Outcome = str | DeadLetter
+"""What became of a stored dead letter: a verdict or a word above if it is done with, else what it now is."""
 
 
 @dataclass(slots=True)
@@ -39,37 +51,53 @@ class DeviceOperation:
 
 @dataclass(slots=True)
 class Ledger:
-    """What a batch knows (the first five fields) and what it decided (the rest)."""
+    """What a batch knows (the fields before `tally`) and what it decided (the rest)."""
 
-    operation_types: dict[UUID, str | None]
+    operation_types: dict[UUID, str | None] = field(default_factory=dict)
     """Of every operation that exists."""
-    new_announcements: set[Key]
-    """Those of this batch's announcements with an id that did not come before."""
-    held: dict[UUID, DeviceOperation]
+    new_announcements: set[Key] = field(default_factory=set)
+    """Those of this batch's announcements with an id that did not come before; taking one removes it."""
+    held: dict[UUID, DeviceOperation] = field(default_factory=dict)
     """The registered device operations, by id."""
-    seen: set[Key]
-    """The reports of this batch that came before."""
-    waiting: defaultdict[UUID, list[DeadLetter]]
+    seen: set[Key] = field(default_factory=set)
+    """The reports of this batch that were accepted, before or in it."""
+    kept: dict[Key, int] = field(default_factory=dict)
+    """The reports of this batch that are kept as a dead letter, and its id; 0 if it is new."""
+    waiting: defaultdict[UUID, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
     """The parked reports, by device operation."""
+    stored: dict[int, Status] = field(default_factory=dict)
+    """Where the stored dead letters stand that this batch processes again."""
+    trust: Trust | None = None
 
     tally: Tally = field(default_factory=Tally)
     activity: list[tuple[UUID, str, State, str, datetime, str, str]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    """New ones, and stored ones that a registration released."""
-    unreadable: set[UUID] = field(default_factory=set)
-    """Fingerprints of the unreadable messages."""
+    """New ones."""
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    """What became of stored ones in the end, by id."""
+    history: list[tuple[int, Action, Outcome]] = field(default_factory=list)
+    """What was done with stored ones, one after another."""
+    fingerprints: set[UUID] = field(default_factory=set)
+    """Those of the new dead letters that are no report's."""
     announced: defaultdict[UUID, list[Announcement]] = field(default_factory=lambda: defaultdict(list))
     named: set[UUID] = field(default_factory=set)
     """Operations whose type became known in this batch."""
 
     def take(self, item: Item) -> None:
         """Decide one item."""
+        message = item.message
+        self.tally.received += 1
+        if not self._stands(message):
+            self.tally.duplicate += 1  # somebody was faster: settled it, or discarded it
+            return
         if isinstance(item, Incoming):
             self._take_report(item)
         elif isinstance(item, Announced):
             self._take_announcement(item)
         else:
-            self._take_unreadable(item)
+            self._keep(item.reason, item.detail, message)
+        if message.part_of is not None and message.is_last_part:
+            self._note(message.part_of, Action.REPLAYED, TAKEN_APART)
 
     def deltas(self) -> Mapping[UUID, Counters]:
         """What the batch adds to operations' counters; an operation without a change is left out."""
@@ -88,109 +116,176 @@ class Ledger:
         """The device operations whose rows are to be written."""
         return ((id_, held) for id_, held in self.held.items() if held.is_changed)
 
-    def _take_report(self, incoming: Incoming) -> None:
-        self.tally.received += 1
-        if incoming.key in self.seen:
-            self.tally.duplicate += 1
-            return
-        self.seen.add(incoming.key)
-        rejection = self._judge(incoming)
-        if rejection is None:
-            return
-        letter = DeadLetter(*rejection, incoming.message, incoming)
-        self.dead_letters.append(letter)
-        if letter.reason is Reason.UNKNOWN_DEVICE_OPERATION:
-            self.waiting[incoming.key[0]].append(letter)
+    def count_as_duplicates(self, kept: Collection[UUID]) -> None:
+        """Correct the tally for new dead letters that the database did not keep, having them already.
 
-    def _judge(self, incoming: Incoming) -> tuple[Reason, str] | None:
+        Only those that are no report's come here: a report that came before is in `seen` or `kept`.
+        """
+        for letter in self.dead_letters:
+            if letter.fingerprint not in kept:
+                self.tally.dead_lettered[letter.reason] -= 1
+                self.tally.duplicate += 1
+
+    def _stands(self, message: Message) -> bool:
+        """Whether a message is still to be processed; one that is no stored dead letter always is.
+
+        What was sent to the broker cannot be called back: it counts wherever its dead letter stands by now, and
+        as a message like any other if that is gone.
+        """
+        id_ = message.dead_letter_id or message.part_of
+        if message.is_republished and id_ not in self.stored:
+            message.dead_letter_id = message.part_of = None
+            return True
+        return id_ is None or message.is_republished or self.stored.get(id_) is Status.OPEN
+
+    def _take_report(self, incoming: Incoming) -> None:
+        message, key = incoming.message, incoming.key
+        if key in self.seen or self.kept.get(key, message.dead_letter_id) != message.dead_letter_id:
+            self.tally.duplicate += 1
+            self._resolve(message, DUPLICATE)
+            return
+        judgement = self._judge(incoming)
+        if isinstance(judgement, Verdict):
+            self._resolve(message, judgement)
+        elif judgement[0] in UNTRUSTED:
+            self.kept.pop(key, None)
+            self._keep(*judgement, message)
+        else:
+            self._reject(incoming, *judgement)
+
+    def _judge(self, incoming: Incoming) -> Verdict | tuple[Reason, str]:
         """Apply a report that was not seen before, or say why it is rejected."""
         report = incoming.report
-        id_, report_id = incoming.key
+        id_ = incoming.key[0]
         held = self.held.get(id_)
-        if held is None and report.state is not State.CREATED:
-            return self._count_rejection(
+        is_known = held is not None or report.state is State.CREATED
+        known_type = self.operation_types.get(report.operation_id)
+        if self.trust is not None:
+            type_ = known_type or report.operation_type
+            if objection := self.trust.objection(report, incoming.message, type_, is_known=is_known):
+                return objection
+        if not is_known:
+            return (
                 Reason.UNKNOWN_DEVICE_OPERATION,
                 f"{report.state.name} of a device operation that is not registered; it waits for the registration",
             )
-        known_type = self.operation_types.get(report.operation_id)
         if report.operation_type and known_type and report.operation_type != known_type:
-            return self._count_rejection(
+            return (
                 Reason.OPERATION_TYPE_MISMATCH,
                 f"the report says {shown(report.operation_type)}, the operation is {shown(known_type)}",
             )
         verdict = Verdict.APPLIED if held is None else decide(held.state, report.state)
         if held is not None and verdict is Verdict.CONFLICT:
-            return self._count_rejection(
-                Reason.CONFLICT, f"{report.state.name} after {held.state.name} contradicts it"
-            )
+            return Reason.CONFLICT, f"{report.state.name} after {held.state.name} contradicts it"
         if report.operation_type and not known_type:
             self.operation_types[report.operation_id] = report.operation_type
             self.named.add(report.operation_id)
         self.tally.verdicts[verdict] += 1
-        self.activity.append(
-            (id_, report_id, report.state, verdict, incoming.at, report.service_id, report.reason or "")
-        )
+        self._record(incoming.key, report.state, verdict, incoming.at, report.service_id, report.reason or "")
         if held is None:
             self._register(id_, report.operation_id, report.reason)
         else:
             if verdict is Verdict.APPLIED:
                 held.state, held.reason = report.state, report.reason or ""
             held.dispatched = held.dispatched or shows_dispatch(verdict, report.state)
-        return None
+        return verdict
 
-    def _count_rejection(self, reason: Reason, detail: str) -> tuple[Reason, str]:
-        self.tally.dead_lettered[reason] += 1
-        return reason, detail
+    def _record(
+        self, key: Key, state: State, verdict: Verdict, at: datetime, service_id: str, reason: str
+    ) -> None:
+        """Enter an accepted report into the history."""
+        self.seen.add(key)
+        self.activity.append((*key, state, verdict, at, service_id, reason))
 
     def _register(self, id_: UUID, operation_id: UUID, reason: str | None) -> None:
-        """Register a device operation, and take up the reports that waited for it."""
+        """Register a device operation, and take up the reports that waited for it, the oldest first."""
         self.held[id_] = DeviceOperation(operation_id, reason=reason or None)
-        for letter in self.waiting.pop(id_, ()):
-            assert letter.report is not None
+        for letter in sorted(self.waiting.pop(id_, ()), key=_age):
             self.tally.released += 1
-            rejection = self._judge(letter.report)
-            if rejection is None:
-                letter.status = Status.RESOLVED
-            else:
-                letter.reason, letter.detail = rejection
+            outcome = self._release(letter)
             if letter.message.dead_letter_id is not None:
-                self.dead_letters.append(letter)
+                self._note(letter.message.dead_letter_id, Action.RELEASED, outcome)
+            elif isinstance(outcome, DeadLetter):
+                letter.reason, letter.detail, letter.report = outcome.reason, outcome.detail, outcome.report
+            else:
+                letter.status = Status.RESOLVED
+
+    def _release(self, letter: DeadLetter) -> Outcome:
+        incoming = letter.report
+        assert incoming is not None
+        if incoming.key in self.seen:
+            self.tally.duplicate += 1
+            return DUPLICATE
+        judgement = self._judge(incoming)
+        if isinstance(judgement, Verdict):
+            return judgement
+        reason, detail = judgement
+        self.tally.dead_lettered[reason] += 1
+        if reason in UNTRUSTED:  # as if it had not been parked: its id is free for who may use it
+            self.kept.pop(incoming.key, None)
+            return DeadLetter(reason, detail, letter.message, None)
+        return DeadLetter(reason, detail, letter.message, incoming)
+
+    def _reject(self, incoming: Incoming, reason: Reason, detail: str) -> None:
+        """Keep a report that is readable, with its identity."""
+        message, key = incoming.message, incoming.key
+        self.tally.dead_lettered[reason] += 1
+        letter = DeadLetter(reason, detail, message, incoming)
+        self.kept[key] = message.dead_letter_id or 0
+        if message.dead_letter_id is None:
+            self.dead_letters.append(letter)
+        else:
+            self._note(message.dead_letter_id, Action.REPLAYED, letter)
+        if reason is Reason.UNKNOWN_DEVICE_OPERATION:
+            self.waiting[key[0]].append(letter)
 
     def _take_announcement(self, announced: Announced) -> None:
-        self.tally.received += 1
+        message, announcement = announced.message, announced.announcement
+        if self.trust is not None and (objection := self.trust.objection_to_announcement(announced)):
+            self._keep(*objection, message)
+            return
         self.tally.announced += 1
         if announced.key is not None:
             if announced.key not in self.new_announcements:
+                self._resolve(message, DUPLICATE)
                 return  # delivered again: it must not undo what was announced since
             self.new_announcements.discard(announced.key)
-        announcement = announced.announcement
         self.operation_types[announcement.id] = announcement.operation_type
         self.announced[announcement.id].append(announcement)
         for device_id in dict.fromkeys(announcement.device_ids or ()):
             id_ = device_operation_id(announcement.id, device_id)
             if id_ not in self.held:
                 service = str(announcement.created_by or "")
-                self.activity.append(
-                    (id_, announced.report_id, State.CREATED, Verdict.APPLIED, announced.at, service, "")
-                )
+                key = id_, announced.report_id
+                self._record(key, State.CREATED, Verdict.APPLIED, announced.at, service, "")
                 self._register(id_, announcement.id, None)
+        self._resolve(message, ANNOUNCED)
 
-    def _take_unreadable(self, unreadable: Unreadable) -> None:
-        self.tally.received += 1
-        letter = DeadLetter(Reason.MALFORMED, unreadable.detail, unreadable.message, None)
-        if letter.fingerprint in self.unreadable:
+    def _keep(self, reason: Reason, detail: str, message: Message) -> None:
+        """Keep a message that is no report's, or that must not take a report's place."""
+        letter = DeadLetter(reason, detail, message, None)
+        if message.dead_letter_id is not None:
+            self._note(message.dead_letter_id, Action.REPLAYED, letter)
+        elif letter.fingerprint in self.fingerprints:
             self.tally.duplicate += 1
             return
-        self.unreadable.add(letter.fingerprint)
-        self.tally.dead_lettered[Reason.MALFORMED] += 1
-        self.dead_letters.append(letter)
+        else:
+            self.fingerprints.add(letter.fingerprint)
+            self.dead_letters.append(letter)
+        self.tally.dead_lettered[reason] += 1
 
-    def count_as_duplicates(self, kept: Collection[UUID]) -> None:
-        """Correct the tally for new dead letters that the database did not keep, having them already.
+    def _resolve(self, message: Message, outcome: str) -> None:
+        """Note that a message is done with, if it is a stored dead letter."""
+        id_ = message.dead_letter_id
+        if id_ is None or (outcome == DUPLICATE and id_ in self.outcomes):
+            return  # sent to the broker twice, it is the duplicate of itself
+        self._note(id_, Action.REPLAYED, outcome)
 
-        Only unreadable messages come here: a readable report that came before is in `seen`.
-        """
-        for letter in self.dead_letters:
-            if letter.message.dead_letter_id is None and letter.fingerprint not in kept:
-                self.tally.dead_lettered[letter.reason] -= 1
-                self.tally.duplicate += 1
+    def _note(self, id_: int, action: Action, outcome: Outcome) -> None:
+        self.outcomes[id_] = outcome
+        self.history.append((id_, action, outcome))
+
+
+def _age(letter: DeadLetter) -> float:
+    """Ids follow arrival; what has none yet is younger than all that have."""
+    return letter.message.dead_letter_id or float("inf")

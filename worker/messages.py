@@ -1,6 +1,6 @@
 """Messages and their identity: from bytes to typed items, or to what is wrong with them.
 
-`parse` never raises on what a sender wrote: an unreadable message becomes an `Unreadable` item.
+`parse` never raises on what a sender wrote: an unreadable message becomes a `Rejected` item.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +15,16 @@ from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811  # a class
 from pydantic import TypeAdapter, ValidationError
 
 from worker.contract import Announcement, AnyReports, Name, Report, Reports, clean, one_line, shown
+from worker.outcomes import Reason
 
 REPORT = "device-operation.report"
 REPORTS = "device-operation.reports"
 ANNOUNCEMENT = "operation.announced"
+
+REPLAY_OF = "x-deviceops-dead-letter"
+"""The header of a dead letter that is sent to the broker again: its fingerprint."""
+REPLAYS = "x-deviceops-replays"
+"""The header beside it: how many times it was processed before."""
 
 MAX_ID = 255
 """Characters of a report's id, as of an AMQP message id; a longer one is replaced by its UUIDv5."""
@@ -49,6 +55,16 @@ class Origin:
     properties: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_broker(self) -> bool:
+        """Whether it came through a broker: through an exchange, or by a queue's name."""
+        return bool(self.exchange or self.routing_key)
+
+    @property
+    def user_id(self) -> str | None:
+        """The broker's user who sent it: RabbitMQ refuses a message that names another."""
+        return self.properties.get("user_id")
+
 
 @dataclass(slots=True)
 class Message:
@@ -63,6 +79,18 @@ class Message:
     """Called only for a message that becomes a dead letter: most never do."""
     dead_letter_id: int | None = None
     """The stored dead letter that this message is, when it is processed again."""
+    part_of: int | None = None
+    """The stored bulk message, processed again, that this report comes from."""
+    is_last_part: bool = False
+    """Whether that message is done with once this report is."""
+    replay_of: UUID | None = None
+    """The fingerprint of the dead letter that this message says it is, sent to the broker again."""
+    is_republished: bool = False
+    """Whether it says so rightly."""
+    given_up: str | None = None
+    """Why the broker gave it up, in words, if it did."""
+    redeliveries: int = 0
+    """How often it was delivered before; whoever got it then may have died of it."""
 
 
 @dataclass(slots=True)
@@ -89,14 +117,15 @@ class Announced:
 
 
 @dataclass(slots=True)
-class Unreadable:
-    """A message, or one report of a bulk message, that the contract does not allow, with what is wrong."""
+class Rejected:
+    """A message, or one report of a bulk message, that there is nothing to decide about, with what is wrong."""
 
     detail: str
     message: Message
+    reason: Reason = Reason.MALFORMED
 
 
-Item = Incoming | Announced | Unreadable
+Item = Incoming | Announced | Rejected
 
 
 def device_operation_id(operation_id: UUID, device_id: UUID) -> UUID:
@@ -119,6 +148,8 @@ def body_id(body: bytes) -> str:
 
 def parse(message: Message) -> list[Item]:
     """Read one message: its report or announcement, each of its reports, or what is wrong with it."""
+    if message.given_up is not None:
+        return [Rejected(message.given_up, message, Reason.UNDELIVERABLE)]
     type_ = message.type or REPORT
     if type_ == REPORT:
         return [_parse_report(message)]
@@ -127,7 +158,7 @@ def parse(message: Message) -> list[Item]:
     if type_ == ANNOUNCEMENT:
         return [_parse_announcement(message)]
     known = ", ".join((REPORT, REPORTS, ANNOUNCEMENT))
-    return [Unreadable(f"type: {shown(type_)} is not a message type (expected {known})", message)]
+    return [Rejected(f"type: {shown(type_)} is not a message type (expected {known})", message)]
 
 
 def named_in(body: bytes) -> Mapping[str, UUID | str]:
@@ -147,11 +178,11 @@ def named_in(body: bytes) -> Mapping[str, UUID | str]:
     return named
 
 
-def _parse_report(message: Message) -> Incoming | Unreadable:
+def _parse_report(message: Message) -> Incoming | Rejected:
     try:
         report = _report.validate_json(message.body)
     except ValidationError as error:
-        return Unreadable(_explain(error), message)
+        return Rejected(explain(error), message)
     return _incoming(report, message)
 
 
@@ -164,21 +195,25 @@ def _incoming(report: Report, message: Message) -> Incoming:
     )
 
 
+def identity(text: str) -> str:
+    """The identity that an id from outside gives a report."""
+    return clean(text) if len(text) <= MAX_ID else str(uuid5(NAMESPACE, text))
+
+
 def _identity(own_id: str | None, message: Message) -> str:
-    identity = own_id or message.message_id or body_id(message.body)
-    return clean(identity) if len(identity) <= MAX_ID else str(uuid5(NAMESPACE, identity))
+    return identity(own_id or message.message_id or body_id(message.body))
 
 
-def _parse_announcement(message: Message) -> Announced | Unreadable:
+def _parse_announcement(message: Message) -> Announced | Rejected:
     try:
         announcement = _announcement.validate_json(message.body)
     except ValidationError as error:
-        return Unreadable(_explain(error), message)
+        return Rejected(explain(error), message)
     at = announcement.created_at or message.sent_at or message.received_at
     # An id of its own kind: a report may well carry the same message id as the announcement.
-    identity = _identity(None, message)
-    report_id = str(uuid5(NAMESPACE, f"announcement {identity}"))
-    key = (announcement.id, identity) if message.message_id else None
+    own = _identity(None, message)
+    report_id = str(uuid5(NAMESPACE, f"announcement {own}"))
+    key = (announcement.id, own) if message.message_id else None
     return Announced(announcement, key, report_id, at, message)
 
 
@@ -186,7 +221,9 @@ def _parse_reports(message: Message) -> list[Item]:
     try:
         bodies = _any_reports.validate_json(message.body).reports
     except ValidationError as error:
-        return [Unreadable(_explain(error), message)]
+        return [Rejected(explain(error), message)]
+    if not bodies and message.dead_letter_id is not None:
+        return [Rejected("reports: has none", message)]  # something has to say what became of it
     parts = _parts(message, bodies)
     try:
         reports = _reports.validate_json(message.body).reports
@@ -206,13 +243,16 @@ def _parts(message: Message, bodies: list[Any]) -> list[Message]:
             type=REPORT,
             sent_at=message.sent_at,
             origin=message.origin,
+            part_of=message.dead_letter_id,
+            is_last_part=index == len(bodies) - 1,
+            is_republished=message.is_republished,
         )
         for index, body in enumerate(bodies)
     ]
 
 
-def _explain(error: ValidationError) -> str:
-    """The findings in one line, each with its field; at most three, as the rest rarely tells more."""
+def explain(error: ValidationError) -> str:
+    """What is wrong with a document, in one line: at most three findings, as the rest rarely tells more."""
     findings = error.errors(include_url=False, include_context=False)
     told = [
         f"{'.'.join(map(str, finding['loc'])) or 'body'}: {finding['msg'].removeprefix('Value error, ')}"

@@ -1,4 +1,4 @@
-"""What became of the messages: the reasons for dead letters, and the tally that people see."""
+"""What became of the messages: the reasons for dead letters, where those stand, and the tally that people see."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +16,12 @@ class Reason(StrEnum):
     UNKNOWN_DEVICE_OPERATION = "unknown_device_operation"
     """Parked: taken up by itself when the registration arrives."""
     OPERATION_TYPE_MISMATCH = "operation_type_mismatch"
+    UNKNOWN_SERVICE = "unknown_service"
+    """The sender is none of the services that may report, or the broker does not vouch for it."""
+    NOT_ALLOWED = "not_allowed"
+    """The service may report, but not this state, or not for this type of operation."""
+    UNDELIVERABLE = "undeliverable"
+    """The broker gave it up before a worker could settle it."""
 
 
 class Status(StrEnum):
@@ -23,6 +29,27 @@ class Status(StrEnum):
 
     OPEN = "open"
     RESOLVED = "resolved"
+    """Accepted after all, or replaced by a corrected copy, or sent to the broker again."""
+    DISCARDED = "discarded"
+
+
+class Action(StrEnum):
+    """What was done with a dead letter."""
+
+    RECEIVED = "received"
+    RELEASED = "released"
+    """Taken up by the registration that it waited for."""
+    REPLAYED = "replayed"
+    REPUBLISHED = "republished"
+    """Sent to the broker again."""
+    CORRECTED = "corrected"
+    DISCARDED = "discarded"
+    RESTORED = "restored"
+    IMPORTED = "imported"
+
+
+AT_ONCE = "by the batch that it came in"
+"""What is told of a dead letter that was released so soon that nothing was written of it."""
 
 
 @dataclass(slots=True)
@@ -60,5 +87,9 @@ class Tally:
             "duplicate": self.duplicate,
             "announced": self.announced,
             "released": self.released,
-            "dead_lettered": {reason.value: n for reason, n in sorted(self.dead_lettered.items()) if n},
+            "dead_lettered": self.dead_letter_counts(),
         }
+
+    def dead_letter_counts(self) -> Mapping[str, int]:
+        """How many became, or still are, dead letters, by reason."""
+        return {reason.value: n for reason, n in sorted(self.dead_lettered.items()) if n}

@@ -7,132 +7,106 @@ are locked last and for the shortest time.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from statemachine import Counters, State, operation_state
+from statemachine import Counters, operation_state
 from worker.contract import Announcement
-from worker.dead_letters import DeadLetter, stored_message
-from worker.ledger import DeviceOperation, Ledger
-from worker.messages import Announced, Incoming, Item, Key, device_operation_id, parse
+from worker.dead_letters import DeadLetter
+from worker.ledger import Ledger, Outcome
+from worker.messages import Item
 from worker.outcomes import Status, Tally
+from worker.scope import Scope, waiting_for
 from worker.store import batch as store
 from worker.store.batch import StoredOperation
 from worker.store.database import Database
-
-Claims = dict[UUID, tuple[UUID, UUID, datetime]]
-"""Device operations that a batch is about: id to operation, device and time of registration, if it registers."""
+from worker.trust import Trust
 
 
 class _Unregistered(Exception):
     """A device operation that was to be held is not registered."""
 
 
-async def process_batch(database: Database, items: Sequence[Item]) -> Tally:
+async def process_batch(
+    database: Database, items: Sequence[Item], trust: Trust | None = None, actor: str | None = None
+) -> Tally:
     """Process items in their order, in one transaction, and say what became of them.
 
-    Raises what the database raises; then nothing has happened.
+    `trust` says who may report, None for anybody; `actor` who has dead letters processed again, None for the
+    worker itself. Raises what the database raises; then nothing has happened.
     """
-    claims, registering = _claims(items)
-    if not registering:
+    scope = Scope.of(items)
+    if not scope.registering:
         # Most batches are about registered device operations only: holding those costs half of claiming them.
         with suppress(_Unregistered):
-            return await _process(database, items, claims, registering, claiming=False)
-    return await _process(database, items, claims, registering, claiming=True)
+            return await _process(database, items, scope, trust, actor, claiming=False)
+    return await _process(database, items, scope, trust, actor, claiming=True)
 
 
 async def _process(
-    database: Database, items: Sequence[Item], claims: Claims, registering: set[UUID], *, claiming: bool
+    database: Database,
+    items: Sequence[Item],
+    scope: Scope,
+    trust: Trust | None,
+    actor: str | None,
+    *,
+    claiming: bool,
 ) -> Tally:
     now = datetime.now(UTC)
     async with database.write() as connection:
-        missing = _operations_to_create(items)
-        created = await store.create_operations(connection, missing)
-        new_announcements = await store.take_announcements(connection, _announcement_keys(items))
+        created = await store.create_operations(connection, scope.creating)
+        new_announcements = await store.take_announcements(connection, scope.announcements)
         inserted: set[UUID] = set()
         if claiming:
-            inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in claims.items()])
-        held = await _held(connection, claims, inserted)
-        if not claiming and len(held) < len(claims):
+            inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in scope.claims.items()])
+        held = scope.held(await store.hold(connection, scope.claims.keys() - inserted))
+        if not claiming and len(held) < len(scope.claims):
             raise _Unregistered
-        operation_ids = {operation_id for operation_id, _, _ in claims.values()} | missing.keys()
+        waiting = await waiting_for(connection, inserted & scope.registering)
+        parked = {letter.message.dead_letter_id or 0 for letters in waiting.values() for letter in letters}
+        locked = await store.lock_dead_letters(connection, parked | scope.stored)
+        stored = {id_: status for id_, (status, *_) in locked.items()}
+        seen, kept = await store.seen(connection, scope.reports)
         ledger = Ledger(
-            operation_types=await store.operation_types(connection, operation_ids),
+            operation_types=await store.operation_types(connection, scope.operations),
             new_announcements=new_announcements,
             held=held,
-            seen=await store.seen(connection, [item.key for item in items if isinstance(item, Incoming)]),
-            waiting=await _waiting(connection, inserted & registering),
+            seen=seen,
+            kept=kept,
+            waiting=_still_waiting(waiting, stored, scope.stored),
+            stored=stored,
+            trust=trust,
         )
         for item in items:
             ledger.take(item)
-        await _write(connection, ledger, inserted, created, now)
+        await _write(connection, ledger, inserted, created, now, actor)
     return ledger.tally
 
 
-def _claims(items: Iterable[Item]) -> tuple[Claims, set[UUID]]:
-    """The device operations that the items are about, and which of them the items may register."""
-    claims: Claims = {}
-    registering: set[UUID] = set()
-    for item in items:
-        if isinstance(item, Incoming):
-            id_, report = item.key[0], item.report
-            if report.state is State.CREATED:
-                if id_ not in registering:
-                    registering.add(id_)
-                    claims[id_] = (report.operation_id, report.device_id, item.at)
-            elif id_ not in claims:
-                claims[id_] = (report.operation_id, report.device_id, item.at)
-        elif isinstance(item, Announced):
-            operation_id = item.announcement.id
-            for device_id in item.announcement.device_ids or ():
-                id_ = device_operation_id(operation_id, device_id)
-                if id_ not in registering:
-                    registering.add(id_)
-                    claims[id_] = (operation_id, device_id, item.at)
-    return claims, registering
-
-
-def _operations_to_create(items: Iterable[Item]) -> dict[UUID, datetime]:
-    """The operations that the items create if they are unknown, and when."""
-    missing: dict[UUID, datetime] = {}
-    for item in items:
-        if isinstance(item, Announced):
-            missing.setdefault(item.announcement.id, item.at)
-        elif isinstance(item, Incoming) and item.report.state is State.CREATED:
-            missing.setdefault(item.report.operation_id, item.at)
-    return missing
-
-
-def _announcement_keys(items: Iterable[Item]) -> set[Key]:
-    return {item.key for item in items if isinstance(item, Announced) and item.key is not None}
-
-
-async def _held(connection: AsyncConnection, claims: Claims, inserted: set[UUID]) -> dict[UUID, DeviceOperation]:
-    """The claimed device operations that were registered before."""
-    rows = await store.hold(connection, claims.keys() - inserted)
-    return {
-        id_: DeviceOperation(claims[id_][0], state, dispatched, stored=(state, dispatched), is_new=False)
-        for id_, state, dispatched in rows
-    }
-
-
-async def _waiting(connection: AsyncConnection, ids: set[UUID]) -> defaultdict[UUID, list[DeadLetter]]:
-    """The stored reports that wait for registrations of this batch."""
-    waiting: defaultdict[UUID, list[DeadLetter]] = defaultdict(list)
-    for row in await store.parked(connection, ids):
-        message = stored_message(row)
-        [item] = parse(message)
-        assert isinstance(item, Incoming), "only a readable report is ever parked"
-        waiting[item.key[0]].append(DeadLetter(row.reason, row.detail, message, item))
-    return waiting
+def _still_waiting(
+    waiting: Mapping[UUID, list[DeadLetter]], stored: Mapping[int, Status], replaying: Collection[int]
+) -> defaultdict[UUID, list[DeadLetter]]:
+    """Those that are open now that they are locked, without those that come as items of their own."""
+    still: defaultdict[UUID, list[DeadLetter]] = defaultdict(list)
+    for id_, letters in waiting.items():
+        for letter in letters:
+            number = letter.message.dead_letter_id or 0
+            if stored.get(number) is Status.OPEN and number not in replaying:
+                still[id_].append(letter)
+    return still
 
 
 async def _write(
-    connection: AsyncConnection, ledger: Ledger, inserted: set[UUID], created: set[UUID], now: datetime
+    connection: AsyncConnection,
+    ledger: Ledger,
+    inserted: set[UUID],
+    created: set[UUID],
+    now: datetime,
+    actor: str | None,
 ) -> None:
     """Write what the ledger holds, in the order of locks that `worker.store.batch` explains."""
     deltas = ledger.deltas()
@@ -140,6 +114,7 @@ async def _write(
         connection,
         device_operations=inserted - ledger.held.keys(),
         created_operations=created - deltas.keys() - ledger.announced.keys(),
+        announcements=ledger.new_announcements,
     )
     await store.move(
         connection,
@@ -147,28 +122,35 @@ async def _write(
         now,
     )
     await store.record(connection, ledger.activity)
-    await _write_dead_letters(connection, ledger, now)
+    await _write_dead_letters(connection, ledger, now, actor)
     await _write_operations(connection, ledger, deltas, now)
 
 
-async def _write_dead_letters(connection: AsyncConnection, ledger: Ledger, now: datetime) -> None:
-    new = [letter for letter in ledger.dead_letters if letter.message.dead_letter_id is None]
-    kept = await store.keep_dead_letters(connection, [letter.row(now) for letter in new])
-    ledger.count_as_duplicates(kept)
+async def _write_dead_letters(
+    connection: AsyncConnection, ledger: Ledger, now: datetime, actor: str | None
+) -> None:
+    """Stored ones first: one that gives up its identity makes room for a new one."""
+    await store.note_history(
+        connection, [(id_, now, actor, action, *_told(outcome)) for id_, action, outcome in ledger.history]
+    )
     await store.settle_dead_letters(
         connection,
-        [
-            (
-                letter.message.dead_letter_id,
-                letter.reason,
-                letter.detail,
-                letter.status,
-                None if letter.status is Status.OPEN else now,
-            )
-            for letter in ledger.dead_letters
-            if letter.message.dead_letter_id is not None
-        ],
+        [(id_, *_settled(outcome, now)) for id_, outcome in ledger.outcomes.items()],
     )
+    kept = await store.keep_dead_letters(connection, [letter.row(now) for letter in ledger.dead_letters])
+    ledger.count_as_duplicates(kept)
+
+
+def _told(outcome: Outcome) -> tuple[str, str]:
+    return (outcome, "") if isinstance(outcome, str) else (outcome.reason, outcome.detail)
+
+
+def _settled(outcome: Outcome, now: datetime) -> tuple[object, ...]:
+    """What becomes of a row: status, resolved at, reason, detail, identity, and what it says of the report."""
+    if isinstance(outcome, str):
+        return Status.RESOLVED, now, *[None] * 9
+    identity = outcome.fingerprint, uuid4()
+    return Status.OPEN, None, outcome.reason, outcome.detail, *identity, *outcome.about().values()
 
 
 async def _write_operations(

@@ -8,12 +8,14 @@ from typing import Annotated, Self
 import yarl
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, Json, SecretStr, ValidationError
+from pydantic_core import to_json
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from worker.errors import SettingsError
+from worker.trust import Service, Trust
 
 PREFIX = "DEVICEOPS_"
 ENV_FILE = Path(".env")
@@ -52,6 +54,10 @@ def _amqp_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+_EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
+Days = Annotated[Annotated[float, Field(ge=0, le=100_000)] | None, _EMPTY_IS_NONE]
+
+
 class Settings(BaseSettings):
     """What an operator can set. Times are in the unit that the description names."""
 
@@ -81,6 +87,32 @@ class Settings(BaseSettings):
         le=60_000,
         description="milliseconds that a batch stays open while messages trickle in, at most",
     )
+    services: Annotated[Json[dict[str, Service]] | None, NoDecode, _EMPTY_IS_NONE] = Field(
+        None,
+        description="who may report, as JSON: for each service_id what it may say, such as "
+        '{"drift-service": {"operation_types": ["CONVERGE"], "states": ["SUCCESS", "FAILURE"]}, "console": {}}; '
+        "what is left out is not restricted; empty for anybody",
+    )
+    verify_user_id: bool = Field(
+        False, description="true: a report's service_id must be its AMQP user_id, which RabbitMQ vouches for"
+    )
+    stale_after: float = Field(
+        3_600,
+        gt=0,
+        le=10**9,
+        description="seconds that a report may wait for a registration before it counts as stale",
+    )
+    keep_dead_letters: Days = Field(
+        None,
+        description="days that `deviceops prune` keeps resolved and discarded dead letters; empty for ever",
+    )
+    keep_bodies: Days = Field(
+        None, description="days that `deviceops prune` keeps the bodies of those; empty for ever"
+    )
+    keep_activity: Days = Field(
+        None,
+        description="days that `deviceops prune` keeps the history of settled device operations; empty for ever",
+    )
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
     )
@@ -93,10 +125,17 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             wrong = "; ".join(
-                f"{PREFIX}{str(finding['loc'][0]).upper()}: {finding['msg'].removeprefix('Value error, ')}"
+                f"{_variable(finding['loc'])}: {finding['msg'].removeprefix('Value error, ')}"
                 for finding in error.errors(include_url=False, include_input=False)
             )
             raise SettingsError(wrong) from None
+
+    @property
+    def trust(self) -> Trust | None:
+        """Who may report, None for anybody."""
+        if self.services is None and not self.verify_user_id:
+            return None
+        return Trust(self.services, self.verify_user_id)
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -105,10 +144,23 @@ class Settings(BaseSettings):
 
     def shown(self) -> Mapping[str, str]:
         """Each setting by the name of its variable, passwords hidden."""
-        values = {name: str(getattr(self, name)) for name in type(self).model_fields}
+        values = {name: _text(getattr(self, name)) for name in type(self).model_fields}
         values["database_url"] = self.sqlalchemy_url.render_as_string(hide_password=True)
         values["amqp_url"] = without_password(self.amqp_url)
         return {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return to_json(value, exclude_none=True).decode()
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    """The variable that a setting comes from, and where in it."""
+    return " ".join([f"{PREFIX}{str(location[0]).upper()}", *map(str, location[1:])])
 
 
 def without_password(url: SecretStr) -> str:

@@ -59,5 +59,11 @@ class PrivateRabbitMQ(PrivateServer):
         super().stop()
         self._popen("epmd", "-kill").wait()
 
+    def control(self, *arguments: str, typed: str = "") -> None:
+        """Run rabbitmqctl, with what is typed when it asks. Raises CalledProcessError with what it said."""
+        program = self._program.with_name("rabbitmqctl")
+        command = [str(program), "--node", self._environment["RABBITMQ_NODENAME"], *arguments]
+        subprocess.run(command, env=self._environment, input=typed.encode(), check=True, capture_output=True)
+
     def _spawn(self) -> subprocess.Popen[bytes]:
         return self._popen(self._program)

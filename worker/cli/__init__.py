@@ -4,8 +4,8 @@
 - `render`: tables and progress bars
 - `feeding`: run, ingest, publish
 - `reading`: status, devices, device
-- `dead_letters`: dead-letters list and show
-- `upkeep`: migrate, check, recount, diagram
+- `dead_letters`: everything about what was rejected
+- `upkeep`: migrate, check, recount, prune, diagram
 - `trying`: simulate, demo
 """
 

@@ -21,11 +21,12 @@ from worker.intake.amqp import BrokerUnavailable, Consumer, connected
 from worker.intake.publisher import publish
 from worker.intake.topology import Topology
 from worker.messages import Message
-from worker.outcomes import Tally
+from worker.outcomes import Reason, Tally
 from worker.settings import Settings, without_password
 from worker.simulate import Disorder, simulate
-from worker.store import queries
+from worker.store import letters, queries
 from worker.store.database import Database
+from worker.store.letters import GroupBy, Selection
 from worker.store.recount import find_drift
 
 DATABASE = "deviceops-demo.db"
@@ -115,9 +116,10 @@ async def _conclude(database: Database, tally: Tally) -> None:
     """What came of it: counters, dead letters, the recount, and what to try next."""
     async with database.read() as connection:
         [(operation, _)] = await queries.list_operations(connection)
-        dead_letters = await queries.count_open_dead_letters(connection)
+        groups = await letters.count_by(connection, Selection(), GroupBy.REASON)
         examples = [
-            (await queries.list_dead_letters(connection, reason=reason, limit=1))[0] for reason in dead_letters
+            (group, (await letters.find(connection, Selection(reason=Reason(str(group.value))), limit=1))[0])
+            for group in groups
         ]
     count, drifted = await find_drift(database)
     screen.rule("what came in, and what became of it")
@@ -125,8 +127,8 @@ async def _conclude(database: Database, tally: Tally) -> None:
     screen.rule("the operation's counters")
     screen.print(render.counters(operation.operation_stats.device_operation_statuses_count))
     screen.rule("dead letters, with an example of each reason")
-    for letter in examples:
-        screen.print(f"{dead_letters[letter.reason]:,} {letter.reason}, such as:", render.plain(letter.detail))
+    for group, letter in examples:
+        screen.print(f"{group.count:,} {group.value}, such as:", render.plain(letter.detail))
     if drifted:
         raise DeviceopsError(
             "the recount differs from the counters: run `deviceops recount` on the demo's database"

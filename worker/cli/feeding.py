@@ -15,6 +15,7 @@ from worker.intake import jsonl
 from worker.intake.amqp import Consumer, connected
 from worker.intake.publisher import publish as publish_messages
 from worker.intake.topology import Topology
+from worker.mending.parked import watch
 from worker.messages import Message
 from worker.outcomes import Tally
 from worker.settings import Settings
@@ -49,9 +50,14 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
     async with ready_database(settings) as database:
 
         async def process(messages: Sequence[Message]) -> None:
-            tally.add(await settle(database, messages))
+            tally.add(await settle(database, messages, trust=settings.trust))
 
-        await Consumer(settings, process, stop).run(until_idle)
+        watching = asyncio.create_task(watch(database, settings.stale_after, stop))
+        try:
+            await Consumer(settings, process, stop).run(until_idle)
+        finally:
+            stop.set()
+            await watching
     return tally
 
 
@@ -68,7 +74,7 @@ async def _ingest(settings: Settings, source: str) -> Tally:
     async with ready_database(settings) as database:
 
         async def process(messages: Sequence[Message]) -> None:
-            tally.add(await settle(database, messages, PATIENCE))
+            tally.add(await settle(database, messages, trust=settings.trust, patience=PATIENCE))
 
         await _feed(source, settings.batch_size, process)
     return tally
@@ -106,7 +112,7 @@ async def _feed(source: str, size: int, process: Callable[[Sequence[Message]], A
         async for lines in jsonl.chunks(stream):
             for start in range(0, len(lines), size):
                 batch = lines[start : start + size]
-                await process([jsonl.as_message(line) for line in batch])
+                await process([jsonl.as_message(line) for line in batch if line.strip()])
                 progress.advance(task, sum(map(len, batch)) + len(batch))
 
 

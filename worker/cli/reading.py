@@ -1,13 +1,16 @@
 """Commands that show where the fleet stands: status, devices, device."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from statemachine import SPELLINGS, State
 from worker.cli import render
@@ -15,12 +18,14 @@ from worker.cli.wiring import Json, print_json, ready_database, run_async, scree
 from worker.errors import DeviceopsError, SettingsError
 from worker.messages import device_operation_id
 from worker.settings import Settings
-from worker.store import queries, views
+from worker.store import letters, queries, views
 from worker.store.database import Database
 
 MANY = 10**12
 SHOWN = 50
 """Operations in a table that was not told how many."""
+LONGEST_WAITS = 10
+"""Operations whose parked reports are told below it."""
 REFRESH = 1
 """Seconds between two looks of `--watch`."""
 
@@ -59,36 +64,54 @@ async def _status_document(settings: Settings, operation_id: UUID | None, limit:
 
 async def _status_once(settings: Settings, operation_id: UUID | None, limit: int | None) -> RenderableType:
     async with ready_database(settings) as database:
-        return await _status(database, operation_id, limit)
+        return await _status(database, operation_id, limit, settings.stale_after)
 
 
 async def _watch(settings: Settings, operation_id: UUID | None, limit: int | None) -> None:
     async with ready_database(settings) as database:
         with Live(console=screen, auto_refresh=False) as live:
             while True:
-                live.update(await _status(database, operation_id, limit), refresh=True)
+                shown = await _status(database, operation_id, limit, settings.stale_after)
+                live.update(shown, refresh=True)
                 await asyncio.sleep(REFRESH)
 
 
-async def _status(database: Database, operation_id: UUID | None, limit: int | None) -> RenderableType:
+async def _status(
+    database: Database, operation_id: UUID | None, limit: int | None, stale_after: float
+) -> RenderableType:
+    stale_before = datetime.now(UTC) - timedelta(seconds=stale_after)
     async with database.read() as connection:
         if operation_id is not None:
-            return render.operation(*_known(await queries.get_operation(connection, operation_id), operation_id))
+            found_one = await queries.get_operation(connection, operation_id)
+            parked = await letters.parked(connection, stale_before, operation_id)
+            operation = render.operation(*_known(found_one, operation_id, parked))
+            return Group(operation, "", render.parked(parked)) if parked else operation
         found = await queries.list_operations(connection, limit or SHOWN)
         count = await queries.count_operations(connection)
-    if not found:
-        return "no operations yet"
-    table = render.operations(found)
+        parked = await letters.parked(connection, stale_before)
+    return Group(*_overview(found, count, parked))
+
+
+def _overview(
+    found: Sequence[tuple[views.Operation, views.Progress]], count: int, parked: Sequence[views.Parked]
+) -> Iterable[RenderableType]:
+    yield render.operations(found) if found else "no operations yet"
     if len(found) < count:
-        table.caption = f"the latest {len(found):,} of {count:,}; --limit shows more"
-    return table
+        yield Text(f"the latest {len(found):,} of {count:,}; --limit shows more", style="dim")
+    if parked:
+        yield ""
+        yield f"parked reports, which wait for their registration: {sum(group.count for group in parked):,}"
+        yield render.parked(sorted(parked, key=lambda group: group.oldest)[:LONGEST_WAITS])
+        if len(parked) > LONGEST_WAITS:
+            yield Text(f"those that wait longest of {len(parked):,} operations", style="dim")
 
 
 def _known(
-    found: tuple[views.Operation, views.Progress] | None, operation_id: UUID
+    found: tuple[views.Operation, views.Progress] | None, operation_id: UUID, parked: Sequence[views.Parked] = ()
 ) -> tuple[views.Operation, views.Progress]:
     if found is None:
-        raise DeviceopsError(f"operation {operation_id} is unknown")
+        waiting = f"; reports that wait for its registration: {parked[0].count:,}" if parked else ""
+        raise DeviceopsError(f"operation {operation_id} is unknown{waiting}")
     return found
 
 

@@ -1,12 +1,15 @@
 """How people see it: tables and progress bars. On a terminal in colour, in a pipe as plain text."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
+import humanize
 from rich.console import Group, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -32,6 +35,16 @@ _STATE_STYLES = {
 }
 
 
+@contextmanager
+def counting(doing: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """A bar for things that are counted; gives what is to be told of each step's number."""
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+    bar = Progress(*columns, TimeElapsedColumn(), console=notices, transient=True, disable=not notices.is_terminal)
+    with bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda number: bar.advance(task, number)
+
+
 def byte_progress() -> Progress:
     """A bar for work whose size in bytes may be known; nothing where standard error is no terminal."""
     return Progress(
@@ -49,33 +62,36 @@ def byte_progress() -> Progress:
 
 def tally(result: Tally) -> Table:
     """What came in and what became of it."""
-    table = _table("", "", show_header=False)
-    document = dict(result.document())
-    dead_lettered = document.pop("dead_lettered")
-    for name, number in document.items():
-        table.add_row(name, f"{number:,}")
+    counts = dict(result.document())
+    dead_lettered = counts.pop("dead_lettered")
     assert isinstance(dead_lettered, Mapping)
-    for reason, number in dead_lettered.items():
-        table.add_row(f"dead-lettered: {reason}", f"{number:,}")
-    return table
+    return numbers(counts | {f"dead-lettered: {reason}": number for reason, number in dead_lettered.items()})
+
+
+def numbers(counts: Mapping[str, object]) -> Table:
+    """Numbers with their names."""
+    listing = table("", "", show_header=False)
+    for name, number in counts.items():
+        listing.add_row(name, f"{number:,}")
+    return listing
 
 
 def operations(found: Sequence[tuple[views.Operation, views.Progress]]) -> Table:
     """Operations with a progress bar each: how many of their devices are settled."""
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    table.add_column("operation", min_width=36, no_wrap=True)
-    table.add_column("type", max_width=24, no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("progress", ratio=1, min_width=4)
-    table.add_column("settled", justify="right", no_wrap=True)
+    listing = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    listing.add_column("operation", min_width=36, no_wrap=True)
+    listing.add_column("type", max_width=24, no_wrap=True)
+    listing.add_column("state", no_wrap=True)
+    listing.add_column("progress", ratio=1, min_width=4)
+    listing.add_column("settled", justify="right", no_wrap=True)
     for operation, progress in found:
-        table.add_row(str(operation.id), plain(operation.operation), state(operation.state), *_settled(progress))
-    return table
+        listing.add_row(str(operation.id), plain(operation.operation), state(operation.state), *_settled(progress))
+    return listing
 
 
 def operation(found: views.Operation, progress: views.Progress) -> Group:
     """One operation with everything that is known of it."""
-    facts = _table("", "", show_header=False)
+    facts = table("", "", show_header=False)
     for name in ("schedule_type", "reason", "created_at", "created_by", "updated_at"):
         value = getattr(found, name)
         facts.add_row(name, time(value) if isinstance(value, datetime) else plain(str(value or "")))
@@ -88,31 +104,28 @@ def operation(found: views.Operation, progress: views.Progress) -> Group:
 
 def counters(counts: views.DeviceCounts) -> Table:
     """An operation's device counters."""
-    table = _table("", "", show_header=False)
-    for name, number in counts:
-        table.add_row(name, f"{number:,}")
-    return table
+    return numbers(counts.model_dump())
 
 
 def device_operations(page: views.Page) -> Table:
     """A page of device operations."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("device", min_width=36, no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("updated", no_wrap=True)
-    table.add_column("reason", no_wrap=True)
+    listing = Table(box=None, pad_edge=False, header_style="bold")
+    listing.add_column("device", min_width=36, no_wrap=True)
+    listing.add_column("state", no_wrap=True)
+    listing.add_column("updated", no_wrap=True)
+    listing.add_column("reason", no_wrap=True)
     for found in page.results:
-        table.add_row(str(found.device_id), state(found.state), time(found.updated_at), plain(found.reason))
-    return table
+        listing.add_row(str(found.device_id), state(found.state), time(found.updated_at), plain(found.reason))
+    return listing
 
 
 def history(entries: Iterable[views.HistoryEntry]) -> Table:
     """Every accepted report of a device operation; those that moved nothing are dimmed."""
-    table = _table("when", "reported", "verdict", "service", "reason")
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    listing = table("when", "reported", "verdict", "service", "reason")
+    listing.columns[0].no_wrap = listing.columns[1].no_wrap = True
     for entry in entries:
         style = "" if entry.verdict == "applied" else "dim"
-        table.add_row(
+        listing.add_row(
             time(entry.created_at),
             entry.state,
             entry.verdict,
@@ -120,27 +133,16 @@ def history(entries: Iterable[views.HistoryEntry]) -> Table:
             plain(entry.reason),
             style=style,
         )
-    return table
+    return listing
 
 
-def dead_letters(found: Iterable[views.DeadLetter]) -> Table:
-    """Dead letters in a list."""
-    table = _table("id", "received", "reason", "detail", "attempts")
-    table.columns[0].no_wrap = table.columns[1].no_wrap = table.columns[2].no_wrap = True
-    for letter in found:
-        table.add_row(
-            str(letter.id), time(letter.received_at), letter.reason, plain(letter.detail), str(letter.attempts)
-        )
-    return table
-
-
-def dead_letter(letter: views.DeadLetterDetails) -> Table:
-    """One dead letter with everything that was kept of it, its body as text."""
-    table = _table("", "", show_header=False)
-    for name, value in letter:
-        shown = time(value) if isinstance(value, datetime) else "" if value is None else value
-        table.add_row(name, plain(letter.body_text(value) if name == "body" else str(shown)))
-    return table
+def parked(found: Iterable[views.Parked]) -> Table:
+    """How many reports wait for a registration, of which operation, and since when."""
+    listing = table("operation", "parked", "stale", "the oldest waits")
+    for group in found:
+        stale = Text(f"{group.stale:,}", style="yellow" if group.stale else "")
+        listing.add_row(str(group.operation_id), f"{group.count:,}", stale, since(group.oldest))
+    return listing
 
 
 def settings(values: Mapping[str, str], descriptions: Mapping[str, str]) -> Group:
@@ -163,14 +165,20 @@ def time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def since(moment: datetime) -> str:
+    """How long ago a time was, about."""
+    return humanize.naturaldelta(datetime.now(UTC) - moment)
+
+
 def _settled(progress: views.Progress) -> tuple[RenderableType, Text]:
     settled = progress.counters.settled_device_count
     total = max(progress.counters.resolved_device_count, progress.expected or 0)
     return ProgressBar(total=total or 1, completed=settled), Text(f"{settled:,}/{total:,}", no_wrap=True)
 
 
-def _table(*columns: str, show_header: bool = True) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=show_header, header_style="bold")
+def table(*columns: str, show_header: bool = True) -> Table:
+    """An empty table in our style; what does not fit is folded."""
+    empty = Table(box=None, pad_edge=False, show_header=show_header, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+        empty.add_column(column, overflow="fold")
+    return empty

@@ -1,5 +1,6 @@
-"""Commands that keep an installation sound: migrate, check, recount, diagram."""
+"""Commands that keep an installation sound: migrate, check, recount, prune, diagram."""
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -7,10 +8,11 @@ import typer
 from statemachine import Counters
 from statemachine.diagram import mermaid
 from worker.cli import render
-from worker.cli.wiring import Json, notices, print_json, ready_database, run_async, screen
+from worker.cli.wiring import Json, configure_logging, notices, print_json, ready_database, run_async, screen
 from worker.errors import DeviceopsError
 from worker.intake.amqp import connected
 from worker.intake.topology import Topology
+from worker.mending.retention import Retention
 from worker.settings import PREFIX, Settings, unknown_variables
 from worker.store import database, schema
 from worker.store.recount import Drift, find_drift, fix_drift
@@ -99,6 +101,36 @@ def _document(drift: Drift) -> dict[str, object]:
         "stored": drift.stored._asdict(),
         "actual": drift.actual._asdict(),
     }
+
+
+@app.command()
+def prune(json: Json = False) -> None:
+    """Remove what the settings DEVICEOPS_KEEP_… no longer keep, in small transactions beside running workers."""
+    settings = Settings.load()
+    retention = Retention(
+        closed=_days(settings.keep_dead_letters),
+        bodies=_days(settings.keep_bodies),
+        activity=_days(settings.keep_activity),
+    )
+    configure_logging(settings.log_level)
+    pruned = run_async(prune_past(settings, retention))
+    if json:
+        print_json(pruned)
+    elif retention == Retention():
+        screen.print("everything is kept for ever: set DEVICEOPS_KEEP_… (see `deviceops check`)")
+    else:
+        screen.print(render.numbers(pruned))
+
+
+async def prune_past(settings: Settings, retention: Retention) -> dict[str, int]:
+    """Prune with a progress bar; `dead-letters prune` does it too."""
+    async with ready_database(settings) as opened:
+        with render.counting("pruning", None) as progress:
+            return await retention.prune(opened, progress)
+
+
+def _days(number: float | None) -> timedelta | None:
+    return None if number is None else timedelta(days=number)
 
 
 @app.command()

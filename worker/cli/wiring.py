@@ -1,6 +1,8 @@
 """What every command needs: settings, logging, a database that is ready, an event loop."""
 
 import logging
+import os
+import pwd
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -12,6 +14,7 @@ import typer
 import uvloop
 from rich.console import Console
 
+from worker.contract import clean
 from worker.settings import Settings
 from worker.store import database, schema
 from worker.store.database import Database
@@ -36,6 +39,16 @@ async def ready_database(settings: Settings) -> AsyncIterator[Database]:
     async with database.opened(settings.sqlalchemy_url) as opened:
         await schema.require_current_schema(opened)
         yield opened
+
+
+def actor() -> str:
+    """Who runs the command: the operating system's user, and who called sudo to be it."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user need not have a name
+        user = str(os.getuid())
+    caller = os.environ.get("SUDO_USER")
+    return clean(f"{caller} as {user}" if caller else user)
 
 
 def print_json(document: object) -> None:

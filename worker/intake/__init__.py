@@ -2,6 +2,7 @@
 
 - `topology`: the exchanges and queues, declared and verified
 - `amqp`: consuming from RabbitMQ, with acknowledgement after the commit
+- `deliveries`: what was delivered as messages, `deaths`: why the broker gave one up, in words
 - `decoding`: no property or header breaks the connection
 - `buffer`: how deliveries become batches
 - `jsonl`: JSON lines from a file or standard input

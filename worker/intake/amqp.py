@@ -1,14 +1,15 @@
 """Consuming from RabbitMQ: one batch, one transaction, and the acknowledgement after the commit.
 
-A session is one connection, one channel and one buffer. Whatever ends it takes all three along, so a
-delivery tag can never meet another channel; what was not acknowledged comes again and is a duplicate.
+A session is one connection with two subscriptions, to the reports and to what the broker itself gave up on, each
+with a channel and a buffer of its own. Whatever ends a session takes all of them along, so a delivery tag can
+never meet another channel; what was not acknowledged comes again and is a duplicate.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import aio_pika
@@ -17,16 +18,14 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import InvalidFrameError
-from pamqp import commands as spec
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
 
-from worker.contract import clean
 from worker.errors import DeviceopsError
-from worker.intake import decoding  # noqa: F401  # makes the decoding of deliveries total
 from worker.intake.buffer import Buffer
+from worker.intake.deliveries import as_given_up, as_message
 from worker.intake.topology import Topology
-from worker.messages import Message, Origin
+from worker.messages import Message
 from worker.settings import Settings, without_password
 
 MAX_PREFETCH = 2_000
@@ -76,6 +75,24 @@ def explain(error: BaseException) -> str:
     return text or ("does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
+Reading = Callable[[DeliveredMessage, datetime], Message]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscription:
+    """One queue that is consumed, and how its deliveries are read."""
+
+    queue: str
+    channel: Channel
+    tag: str
+    buffer: Buffer
+    read: Reading
+
+    def stir(self, _: object) -> None:
+        """Have whoever waits for a batch look whether it still should."""
+        self.buffer.stir()
+
+
 class Consumer:
     """Consumes batches until it is stopped, or idle, and connects again when the broker was away."""
 
@@ -87,6 +104,8 @@ class Consumer:
         self._was_connected = False
         self._worked = False
         """Whether the present session has settled anything."""
+        self._last_delivery = 0.0
+        """When the present session last settled anything, by the loop's clock."""
 
     async def run(self, until_idle: float | None = None) -> None:
         """Consume until `stop` is set, or until nothing came for `until_idle` seconds.
@@ -121,57 +140,92 @@ class Consumer:
 
     async def _session(self, until_idle: float | None) -> None:
         async with connected(self._settings.amqp_url) as connection:
-            buffer = Buffer()
             with _losing_the_broker():
-                own_channel = await connection.channel(publisher_confirms=False)
-                await self._topology.declare(own_channel)
-                # aio-pika wraps each delivery once more; the channel below it halves the cost of a message.
-                channel = await own_channel.get_underlay_channel()
-                assert isinstance(channel, Channel)
-                await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))
-                tag = (await channel.basic_consume(self._topology.reports, buffer.put)).consumer_tag
-            assert tag is not None
+                topology = self._topology
+                await topology.declare(await connection.channel(publisher_confirms=False))
+                subscriptions = [
+                    await self._subscribe(connection, topology.reports, as_message),
+                    await self._subscribe(connection, topology.dead_letters, as_given_up),
+                ]
             self._was_connected = True
-            _log.info("consuming", queue=self._topology.reports, broker=without_password(self._settings.amqp_url))
-            channel.closing.add_done_callback(lambda _: buffer.stir())
+            self._last_delivery = asyncio.get_running_loop().time()
+            _log.info("consuming", queue=topology.reports, broker=without_password(self._settings.amqp_url))
             stopping = asyncio.create_task(self._stop.wait())
-            stopping.add_done_callback(lambda _: buffer.stir())
+            for subscription in subscriptions:
+                stopping.add_done_callback(subscription.stir)
             try:
-                await self._consume(channel, tag, buffer, stopping, until_idle)
+                await self._consume_all(subscriptions, stopping, until_idle)
             finally:
                 stopping.cancel()
             with _losing_the_broker():
-                await channel.basic_cancel(tag)
+                for subscription in subscriptions:
+                    await subscription.channel.basic_cancel(subscription.tag)
+
+    async def _consume_all(
+        self, subscriptions: Sequence[_Subscription], stopping: asyncio.Task[Any], until_idle: float | None
+    ) -> None:
+        """Consume until all have ended; an error of one ends the others, after the batch that each is in."""
+        over = asyncio.Event()
+
+        async def consume(subscription: _Subscription) -> None:
+            try:
+                await self._consume(subscription, stopping, until_idle, over)
+            except BaseException:
+                over.set()
+                for other in subscriptions:
+                    other.buffer.stir()
+                raise
+
+        outcomes = await asyncio.gather(*map(consume, subscriptions), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _subscribe(
+        self, connection: aio_pika.abc.AbstractConnection, queue: str, read: Reading
+    ) -> _Subscription:
+        buffer = Buffer()
+        own_channel = await connection.channel(publisher_confirms=False)
+        # aio-pika wraps each delivery once more; the channel below it halves the cost of a message.
+        channel = await own_channel.get_underlay_channel()
+        assert isinstance(channel, Channel)
+        await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))
+        tag = (await channel.basic_consume(queue, buffer.put)).consumer_tag
+        assert tag is not None
+        subscription = _Subscription(queue, channel, tag, buffer, read)
+        channel.closing.add_done_callback(subscription.stir)
+        return subscription
 
     async def _consume(
         self,
-        channel: Channel,
-        tag: str,
-        buffer: Buffer,
+        subscription: _Subscription,
         stopping: asyncio.Task[Any],
         until_idle: float | None,
+        over: asyncio.Event,
     ) -> None:
         loop = asyncio.get_running_loop()
+        size, wait = self._settings.batch_size, self._settings.batch_wait / 1_000
         patience = CHECK if until_idle is None else min(CHECK, until_idle)
-        last_delivery = loop.time()
-        while not self._stop.is_set():
-            deliveries = await buffer.batch(self._settings.batch_size, self._settings.batch_wait / 1_000, patience)
+        while not (self._stop.is_set() or over.is_set()):
+            deliveries = await subscription.buffer.batch(size, wait, patience)
             if deliveries:
-                await self._process(channel, deliveries, stopping)
-                last_delivery = loop.time()
-            elif channel.is_closed:
+                await self._process(subscription, deliveries, stopping)
+                self._last_delivery = loop.time()
+            elif subscription.channel.is_closed:
                 raise BrokerLost("the channel was closed")
-            elif tag not in channel.consumers:
-                raise BrokerLost("the broker cancelled the consumer; was the queue deleted?")
-            elif until_idle is not None and loop.time() - last_delivery >= until_idle:
+            elif subscription.tag not in subscription.channel.consumers:
+                raise BrokerLost(f"the consumer of {subscription.queue} was cancelled; was the queue deleted?")
+            elif until_idle is not None and loop.time() - self._last_delivery >= until_idle:
                 return
 
     async def _process(
-        self, channel: Channel, deliveries: Sequence[DeliveredMessage], stopping: asyncio.Task[Any]
+        self, subscription: _Subscription, deliveries: Sequence[DeliveredMessage], stopping: asyncio.Task[Any]
     ) -> None:
         """Settle a batch and acknowledge it, in this order."""
         now = datetime.now(UTC)
-        settling = asyncio.ensure_future(self._settle([as_message(delivery, now) for delivery in deliveries]))
+        settling = asyncio.ensure_future(
+            self._settle([subscription.read(delivery, now) for delivery in deliveries])
+        )
         try:
             await asyncio.wait({settling, stopping}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({settling}, timeout=DRAIN)
@@ -184,7 +238,7 @@ class Consumer:
         settling.result()
         with _losing_the_broker():
             # Deliveries of one consumer are batched in their order, so the last tag stands for all before it.
-            await channel.basic_ack(deliveries[-1].delivery_tag or 0, multiple=True)
+            await subscription.channel.basic_ack(deliveries[-1].delivery_tag or 0, multiple=True)
         self._worked = True
 
 
@@ -194,26 +248,3 @@ def _losing_the_broker() -> Iterator[None]:
         yield
     except BROKER_ERRORS as error:
         raise BrokerLost(explain(error)) from error
-
-
-def as_message(delivery: DeliveredMessage, received_at: datetime) -> Message:
-    """What the processor needs of a delivery; the rest is read only if it becomes a dead letter."""
-    properties = delivery.header.properties
-    message_id, type_ = properties.message_id, properties.message_type
-    return Message(
-        body=delivery.body,
-        received_at=received_at,
-        message_id=clean(message_id) if message_id else None,
-        type=clean(type_) if type_ else None,
-        sent_at=properties.timestamp,
-        origin=partial(_origin, delivery),
-    )
-
-
-def _origin(delivery: DeliveredMessage) -> Origin:
-    given: dict[str, Any] = {name: value for name, value in delivery.header.properties if value not in (None, "")}
-    names = {"message_type": "type"}  # its name in AMQP
-    properties = {names.get(name, name): value for name, value in given.items() if name != "headers"}
-    deliver = delivery.delivery
-    assert isinstance(deliver, spec.Basic.Deliver)
-    return Origin(deliver.exchange or "", deliver.routing_key or "", properties, given.get("headers", {}))

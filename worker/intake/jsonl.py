@@ -43,7 +43,7 @@ def opened(source: str) -> Iterator[FileIO]:
 
 
 async def chunks(stream: FileIO) -> AsyncIterator[list[bytes]]:
-    """The stream's lines, as many at a time as are there to be read; empty lines are left out."""
+    """The stream's lines, as many at a time as are there to be read."""
     rest = b""
     while True:
         await _until_readable(stream)
@@ -51,9 +51,8 @@ async def chunks(stream: FileIO) -> AsyncIterator[list[bytes]]:
         if not data:
             break
         *lines, rest = (rest + data).split(b"\n")
-        if lines := [line for line in lines if line.strip()]:
-            yield lines
-    if rest.strip():
+        yield lines
+    if rest:
         yield [rest]
 
 

@@ -18,6 +18,12 @@ CONFIRM_TIMEOUT = 30
 WINDOW = 500
 """Messages on their way to the broker at a time."""
 
+_KEPT_PROPERTIES = ("content_type", "content_encoding", "priority", "correlation_id", "reply_to", "app_id")
+"""What a message that came through a broker keeps beside its id, its type and its time.
+
+Not its user_id, as the broker refuses another's, nor its expiration, as what had a time to live has had it.
+"""
+
 
 async def publish(exchange: AbstractExchange, messages: Sequence[Message]) -> None:
     """Publish messages in their order, persistent and mandatory, and wait until all are confirmed.
@@ -48,16 +54,19 @@ def _explained(message: Message, error: BaseException) -> BaseException:
 
 async def _publish(exchange: AbstractExchange, message: Message) -> None:
     type_ = message.type or REPORT
+    origin = message.origin()
+    given = {name: origin.properties[name] for name in _KEPT_PROPERTIES if name in origin.properties}
     await exchange.publish(
         aio_pika.Message(
             body=message.body,
-            content_type="application/json",
             delivery_mode=DeliveryMode.PERSISTENT,
             # aio-pika would invent an id, and the same line published again would be news.
             message_id=message.message_id or body_id(message.body),
             type=type_,
-            headers=dict(message.origin().headers),
+            timestamp=message.sent_at,
+            headers=dict(origin.headers),
+            **{"content_type": "application/json", **given},
         ),
-        routing_key=type_,
+        routing_key=origin.routing_key or type_,
         timeout=CONFIRM_TIMEOUT,
     )

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from statemachine import Counters, State
 from worker.contract import Announcement
 from worker.messages import Key
+from worker.outcomes import Action, Status
 from worker.store import statements as sql
 from worker.store.tables import dead_letters
 
@@ -65,9 +66,32 @@ async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[t
     return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
 
 
-async def seen(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
-    """Which of the reports were accepted, or kept as dead letters, before."""
-    return {(row[0], row[1]) for row in await sql.SEEN.run(connection, list(keys))}
+async def announced_before(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
+    """Which of the announcements (operation, message id) came before."""
+    return {(row[0], row[1]) for row in await sql.ANNOUNCED.run(connection, list(keys))}
+
+
+async def look(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
+    """What `hold` gives, without the lock."""
+    rows = await sql.LOOK.run(connection, [(id_,) for id_ in ids])
+    return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
+
+
+async def seen(connection: AsyncConnection, keys: Collection[Key]) -> tuple[set[Key], dict[Key, int]]:
+    """Which of the reports were accepted before, and which were kept as dead letters, with those's ids."""
+    accepted: set[Key] = set()
+    kept: dict[Key, int] = {}
+    for device_operation, report_id, dead_letter_id in await sql.SEEN.run(connection, list(keys)):
+        if dead_letter_id is None:
+            accepted.add((device_operation, report_id))
+        else:
+            kept[device_operation, report_id] = dead_letter_id
+    return accepted, kept
+
+
+async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
+    """Which of the fingerprints are those of dead letters."""
+    return {row.fingerprint for row in await sql.KEPT.run(connection, [(each,) for each in fingerprints])}
 
 
 async def parked(connection: AsyncConnection, ids: Collection[UUID]) -> Sequence[Any]:
@@ -75,12 +99,27 @@ async def parked(connection: AsyncConnection, ids: Collection[UUID]) -> Sequence
     return await sql.PARKED.run(connection, [(id_,) for id_ in ids])
 
 
+async def lock_dead_letters(
+    connection: AsyncConnection, ids: Collection[int]
+) -> dict[int, tuple[Status, int, datetime | None]]:
+    """Lock dead letters until the commit; gives what can have changed since they were read.
+
+    That is where those that exist stand, their number of attempts, and when retention emptied them.
+    """
+    rows = await sql.LOCK_DEAD_LETTERS.run(connection, [(id_,) for id_ in ids])
+    return {id_: (Status(status), attempts, body_removed_at) for id_, status, attempts, body_removed_at in rows}
+
+
 async def withdraw(
-    connection: AsyncConnection, device_operations: Collection[UUID], created_operations: Collection[UUID]
+    connection: AsyncConnection,
+    device_operations: Collection[UUID],
+    created_operations: Collection[UUID],
+    announcements: Collection[Key],
 ) -> None:
-    """Remove what was claimed and created in this transaction but not registered."""
+    """Remove what was claimed, created and remembered in this transaction but not registered and taken."""
     await sql.WITHDRAW_DEVICE_OPERATIONS.run(connection, [(id_,) for id_ in device_operations])
     await sql.WITHDRAW_OPERATIONS.run(connection, [(id_,) for id_ in created_operations])
+    await sql.WITHDRAW_ANNOUNCEMENTS.run(connection, list(announcements))
 
 
 async def move(
@@ -114,10 +153,27 @@ async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, An
 
 
 async def settle_dead_letters(
-    connection: AsyncConnection, rows: list[tuple[int, str, str, str, datetime | None]]
+    connection: AsyncConnection,
+    rows: list[tuple[object, ...]],
 ) -> None:
-    """Write what became of stored dead letters (id, reason, detail, status, resolved at)."""
+    """Write what became of stored dead letters.
+
+    The rows: id, status, resolved at, then reason, detail, fingerprint, a spare one, operation, device, service,
+    device operation, report id; None leaves things as they are, but for an open one's device operation, by which
+    it takes its report's place.
+    """
     await sql.SETTLE.run(connection, rows)
+
+
+async def note_history(
+    connection: AsyncConnection, rows: list[tuple[int, datetime, str | None, Action, str, str]]
+) -> None:
+    """Write what was done with dead letters (id, at, actor, action, outcome, detail); before it is done.
+
+    The first entry of all, how the dead letter was received, is read from its row as it then still is.
+    """
+    await sql.BEGIN_HISTORY.run(connection, [(id_,) for id_ in dict.fromkeys(row[0] for row in rows)])
+    await sql.NOTE_HISTORY.run(connection, rows)
 
 
 async def lock_operations(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, StoredOperation]:

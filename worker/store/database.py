@@ -55,7 +55,11 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads, and sees one state of the database from first to last."""
         async with self.engine.connect() as connection:
-            options = {_READ_ONLY: True} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+            options = (
+                {_READ_ONLY: True}
+                if self.is_sqlite
+                else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            )
             yield await connection.execution_options(**options)
 
     async def close(self) -> None:
@@ -131,6 +135,10 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     path = Path(url.database or "")
     if path.is_dir():
         raise DeviceopsError(f"database {path}: is a directory, not an SQLite file")
+    try:  # here, because the driver's thread may complain on its own about a file that it cannot open
+        sqlite3.connect(path).close()
+    except sqlite3.Error as error:
+        raise DeviceopsError(f"database {path}: {error}") from error
     engine = create_async_engine(url, connect_args={"timeout": SQLITE_LOCK_TIMEOUT})
 
     @event.listens_for(engine.sync_engine, "connect")

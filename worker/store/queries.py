@@ -11,9 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import ABOVE, Counters, State, Verdict
 from worker.messages import device_operation_id
-from worker.outcomes import Reason, Status
 from worker.store import views
-from worker.store.tables import activity, dead_letters, device_operations, operation_activity, operations
+from worker.store.tables import activity, device_operations, operation_activity, operations
 
 
 async def list_operations(
@@ -119,6 +118,13 @@ async def get_device_operation(
     return found[0] if found else None
 
 
+async def get_state(connection: AsyncConnection, device_operation: UUID) -> State | None:
+    """The state of a device operation, None if it is not registered."""
+    query = select(device_operations.c.state).where(device_operations.c.id == device_operation)
+    code = (await connection.execute(query)).scalar_one_or_none()
+    return None if code is None else State(code)
+
+
 async def _device_operations(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[views.DeviceOperation]:
     history = await _history(connection, [row.id for row in rows])
     return [
@@ -158,38 +164,3 @@ async def _history(
             )
         )
     return found
-
-
-async def list_dead_letters(
-    connection: AsyncConnection,
-    status: Status | None = Status.OPEN,
-    reason: Reason | None = None,
-    operation_id: UUID | None = None,
-    limit: int | None = None,
-) -> list[views.DeadLetter]:
-    """Dead letters, oldest first; None as a filter means all."""
-    columns = [dead_letters.c[name] for name in views.DeadLetter.model_fields]
-    query = select(*columns).order_by(dead_letters.c.id).limit(limit)
-    if status is not None:
-        query = query.where(dead_letters.c.status == status)
-    if reason is not None:
-        query = query.where(dead_letters.c.reason == reason)
-    if operation_id is not None:
-        query = query.where(dead_letters.c.operation_id == operation_id)
-    return [views.DeadLetter.model_validate(dict(row._mapping)) for row in await connection.execute(query)]
-
-
-async def count_open_dead_letters(connection: AsyncConnection) -> dict[Reason, int]:
-    """How many dead letters are open, by reason."""
-    rows = await connection.execute(
-        select(dead_letters.c.reason, func.count())
-        .where(dead_letters.c.status == Status.OPEN)
-        .group_by(dead_letters.c.reason)
-    )
-    return {Reason(reason): count for reason, count in rows}
-
-
-async def get_dead_letter(connection: AsyncConnection, id_: int) -> views.DeadLetterDetails | None:
-    """One dead letter with everything that was kept of it, None if there is none."""
-    row = (await connection.execute(select(dead_letters).where(dead_letters.c.id == id_))).one_or_none()
-    return views.DeadLetterDetails.model_validate(dict(row._mapping)) if row else None

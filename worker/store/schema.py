@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from worker.errors import DeviceopsError
 from worker.store.database import Database
+
+HEAD = "0002"
+"""The version that this code expects. Versions are numbered, so that a newer one is told from an older one."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6465766963656F70  # "deviceop": two migrations of one PostgreSQL wait for each other
@@ -37,43 +36,41 @@ async def require_current_schema(database: Database) -> None:
     if found is None and is_empty and database.is_sqlite:
         await migrate(database)
         return
-    head = _scripts().get_current_head()
-    if found == head:
+    if found == HEAD:
         return
     if found is None:
         what = "has no deviceops schema" if is_empty else "has tables, but none of deviceops"
         raise DeviceopsError(f"database {database} {what}: run `deviceops migrate`")
     _refuse_newer(found, str(database))
     raise DeviceopsError(
-        f"database {database} has schema {found}, this deviceops needs {head}: run `deviceops migrate`"
+        f"database {database} has schema {found}, this deviceops needs {HEAD}: run `deviceops migrate`"
     )
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(_MIGRATIONS))
 
 
 def _inspect(connection: Connection) -> tuple[str | None, bool]:
     """The schema's version, None if it has none, and whether the database has no tables at all."""
-    found = MigrationContext.configure(connection).get_current_revision()
-    return found, not inspect(connection).get_table_names()
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" not in tables:
+        return None, not tables
+    return connection.scalar(text("SELECT version_num FROM alembic_version")), False
 
 
 def _refuse_newer(found: str, where: str) -> None:
-    if found not in {script.revision for script in _scripts().walk_revisions()}:
+    if found > HEAD:
         raise DeviceopsError(
             f"database {where} has schema {found}, newer than this deviceops knows: upgrade deviceops"
         )
 
 
 def _upgrade(connection: Connection) -> str:
+    from alembic import command  # here, because every command would pay for it and few migrate
+    from alembic.config import Config
+
     found, _ = _inspect(connection)
     if found is not None:
         _refuse_newer(found, connection.engine.url.render_as_string(hide_password=True))
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    head = _scripts().get_current_head()
-    assert head is not None
-    return head
+    command.upgrade(config, HEAD)
+    return HEAD

@@ -3,9 +3,9 @@
 from sqlalchemy import BigInteger, Boolean, Integer, SmallInteger, Text, Uuid
 
 from statemachine import Counters, State
-from worker.outcomes import Reason, Status
+from worker.outcomes import AT_ONCE, Action, Reason, Status
 from worker.store.rows import Statement
-from worker.store.tables import dead_letters
+from worker.store.tables import UtcDateTime, dead_letters
 
 # The condition spares a wait: inserting what exists would wait for whoever is just counting for it.
 CREATE_OPERATIONS = Statement(
@@ -71,25 +71,61 @@ HOLD = Statement(
     returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
 )
 
+# The same for who only wants to know.
+LOOK = Statement(
+    "SELECT o.id, o.state, o.dispatched FROM {rows} JOIN device_operations o ON o.id = rows.id",
+    rows=HOLD.rows,
+    returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
+)
+
 SEEN = Statement(
     """
     WITH report AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
-    SELECT device_operation_id, report_id FROM report JOIN activity USING (device_operation_id, report_id)
+    SELECT device_operation_id, report_id, NULL AS dead_letter_id
+    FROM report JOIN activity USING (device_operation_id, report_id)
     UNION ALL
-    SELECT device_operation_id, report_id FROM report JOIN dead_letters USING (device_operation_id, report_id)
+    SELECT device_operation_id, report_id, dead_letters.id
+    FROM report JOIN dead_letters USING (device_operation_id, report_id)
     """,
     rows={"device_operation_id": "uuid", "report_id": "text"},
-    returns={"device_operation_id": Uuid, "report_id": Text},
+    returns={"device_operation_id": Uuid, "report_id": Text, "dead_letter_id": BigInteger},
 )
+
+KEPT = Statement(
+    "SELECT rows.fingerprint FROM {rows} JOIN dead_letters d ON d.fingerprint = rows.fingerprint",
+    rows={"fingerprint": "uuid"},
+    returns={"fingerprint": Uuid},
+)
+
+ANNOUNCED = Statement(
+    """
+    SELECT a.operation_id, a.message_id FROM {rows}
+    JOIN announcements a ON a.operation_id = rows.operation_id AND a.message_id = rows.message_id
+    """,
+    rows={"operation_id": "uuid", "message_id": "text"},
+    returns={"operation_id": Uuid, "message_id": Text},
+)
+
+_DEAD_LETTER = {column.name: column.type for column in dead_letters.columns}
 
 PARKED = Statement(
     f"""
-    SELECT d.* FROM {{rows}} JOIN dead_letters d ON d.device_operation_id = rows.device_operation_id
+    SELECT {", ".join(f"d.{name}" for name in _DEAD_LETTER)}
+    FROM {{rows}} JOIN dead_letters d ON d.device_operation_id = rows.device_operation_id
     WHERE d.status = '{Status.OPEN}' AND d.reason = '{Reason.UNKNOWN_DEVICE_OPERATION}'
     ORDER BY d.id
     """,
     rows={"device_operation_id": "uuid"},
-    returns={column.name: column.type for column in dead_letters.columns},
+    returns=_DEAD_LETTER,
+)
+
+LOCK_DEAD_LETTERS = Statement(
+    """
+    SELECT o.id, o.status, o.attempts, o.body_removed_at FROM {rows} JOIN dead_letters o ON o.id = rows.id
+    ORDER BY o.id {for_update}
+    """,
+    rows={"id": "bigint"},
+    returns={"id": BigInteger, "status": Text, "attempts": Integer, "body_removed_at": UtcDateTime},
 )
 
 WITHDRAW_DEVICE_OPERATIONS = Statement(
@@ -98,6 +134,14 @@ WITHDRAW_DEVICE_OPERATIONS = Statement(
 
 WITHDRAW_OPERATIONS = Statement(
     "DELETE FROM operations WHERE id IN (SELECT rows.id FROM {rows})", rows={"id": "uuid"}
+)
+
+WITHDRAW_ANNOUNCEMENTS = Statement(
+    """
+    DELETE FROM announcements
+    WHERE (operation_id, message_id) IN (SELECT rows.operation_id, rows.message_id FROM {rows})
+    """,
+    rows=TAKE_ANNOUNCEMENTS.rows,
 )
 
 MOVE = Statement(
@@ -128,14 +172,69 @@ RECORD = Statement(
     },
 )
 
+# What the row says of the report may be read for the first time: the message was unreadable, or given up. Its
+# identity is that of the report while it is kept as one, so that the same report makes no second row; or a spare
+# one, if another row has that of the message already.
 SETTLE = Statement(
     """
     UPDATE dead_letters
-    SET reason = rows.reason, detail = rows.detail, status = rows.status, resolved_at = rows.resolved_at,
-        attempts = attempts + 1
+    SET status = rows.status, resolved_at = rows.resolved_at, attempts = attempts + 1,
+        reason = COALESCE(rows.reason, dead_letters.reason),
+        detail = COALESCE(rows.detail, dead_letters.detail),
+        operation_id = COALESCE(rows.operation_id, dead_letters.operation_id),
+        device_id = COALESCE(rows.device_id, dead_letters.device_id),
+        service_id = COALESCE(rows.service_id, dead_letters.service_id),
+        fingerprint = CASE WHEN rows.fingerprint IS NULL THEN dead_letters.fingerprint
+            WHEN EXISTS (SELECT 1 FROM dead_letters d WHERE d.fingerprint = rows.fingerprint AND d.id <> rows.id)
+            THEN rows.spare ELSE rows.fingerprint END,
+        device_operation_id = CASE WHEN rows.fingerprint IS NULL THEN dead_letters.device_operation_id
+            ELSE rows.device_operation_id END,
+        report_id = COALESCE(rows.report_id, dead_letters.report_id)
     FROM {rows} WHERE dead_letters.id = rows.id
     """,
-    rows={"id": "bigint", "reason": "text", "detail": "text", "status": "text", "resolved_at": "timestamptz"},
+    rows={
+        "id": "bigint",
+        "status": "text",
+        "resolved_at": "timestamptz",
+        "reason": "text",
+        "detail": "text",
+        "fingerprint": "uuid",
+        "spare": "uuid",
+        "operation_id": "uuid",
+        "device_id": "uuid",
+        "service_id": "text",
+        "device_operation_id": "uuid",
+        "report_id": "text",
+    },
+)
+
+BEGIN_HISTORY = Statement(
+    f"""
+    WITH d AS (
+        SELECT dead_letters.* FROM {{rows}} JOIN dead_letters ON dead_letters.id = rows.id
+        WHERE NOT EXISTS (SELECT 1 FROM dead_letter_history h WHERE h.dead_letter_id = rows.id)
+    )
+    INSERT INTO dead_letter_history (dead_letter_id, at, action, outcome, detail)
+    SELECT d.id, d.received_at, '{Action.RECEIVED}', d.reason, d.detail FROM d
+    UNION ALL
+    SELECT d.id, d.resolved_at, '{Action.RELEASED}', '', '{AT_ONCE}' FROM d WHERE d.status = '{Status.RESOLVED}'
+    """,
+    rows={"id": "bigint"},
+)
+
+NOTE_HISTORY = Statement(
+    """
+    INSERT INTO dead_letter_history (dead_letter_id, at, actor, action, outcome, detail)
+    SELECT rows.id, rows.at, rows.actor, rows.action, rows.outcome, rows.detail FROM {rows}
+    """,
+    rows={
+        "id": "bigint",
+        "at": "timestamptz",
+        "actor": "text",
+        "action": "text",
+        "outcome": "text",
+        "detail": "text",
+    },
 )
 
 LOCK_OPERATIONS = Statement(

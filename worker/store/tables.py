@@ -123,6 +123,10 @@ activity = Table(
     sqlite_with_rowid=False,
 )
 
+_IS_OPEN = text("status = 'open'")
+_IS_PARKED = text("status = 'open' AND reason = 'unknown_device_operation'")
+_IS_CLOSED = text("status <> 'open'")
+
 dead_letters = Table(
     "dead_letters",
     metadata,
@@ -147,11 +151,28 @@ dead_letters = Table(
     Column("properties", JSON, nullable=False),
     Column("headers", JSON, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("body_removed_at", UtcDateTime, comment="when retention emptied the body"),
+    Column("corrects", BigInteger, comment="the dead letter that this one is the corrected copy of"),
     Index("dead_letters_of_device_operation", "device_operation_id", "report_id"),
+    Index("dead_letters_of_operation", "operation_id", "id"),
+    Index("dead_letters_open", "id", postgresql_where=_IS_OPEN, sqlite_where=_IS_OPEN),
     Index(
-        "dead_letters_open",
-        "id",
-        postgresql_where=text("status = 'open'"),
-        sqlite_where=text("status = 'open'"),
+        "dead_letters_parked", "operation_id", "received_at", postgresql_where=_IS_PARKED, sqlite_where=_IS_PARKED
     ),
+    Index("dead_letters_closed", "resolved_at", postgresql_where=_IS_CLOSED, sqlite_where=_IS_CLOSED),
+)
+
+# What was done with a dead letter after it was received, and by whom. The first entry says how it was received;
+# it is written with the second one, since most have none.
+dead_letter_history = Table(
+    "dead_letter_history",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("dead_letter_id", BigInteger, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", Text, comment="NULL: the worker by itself"),
+    Column("action", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("dead_letter_history_of_dead_letter", "dead_letter_id", "id"),
 )

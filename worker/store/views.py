@@ -1,13 +1,14 @@
 """The documents that people and programs read, key by key in the API reference's shapes."""
 
 from base64 import b64encode
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, computed_field, field_serializer
 
 from statemachine import Counters
-from worker.outcomes import Reason, Status
+from worker.outcomes import Action, Reason, Status
 
 
 class DeviceOperationActivity(BaseModel):
@@ -97,17 +98,40 @@ class DeadLetter(BaseModel):
     attempts: int
 
 
+class DeadLetterEntry(BaseModel):
+    """What was done with a dead letter once, and what came of it; `actor` is None for the worker by itself.
+
+    `outcome` is a verdict, `duplicate`, `announced`, the reason why it is (still) dead, or what a person said.
+    """
+
+    at: AwareDatetime
+    actor: str | None
+    action: Action
+    outcome: str
+    detail: str
+
+
 class DeadLetterDetails(DeadLetter):
-    """A dead letter with everything that was kept of it."""
+    """A dead letter with everything that was kept of it.
+
+    `current_state` is that of the device operation that it names, None if that is not registered, and
+    `allowed_states` are those that a report could move it to now.
+    """
 
     resolved_at: AwareDatetime | None
     sent_at: AwareDatetime | None
     report_id: str | None
+    corrects: int | None
+    corrected_by: list[int]
+    current_state: str | None
+    allowed_states: list[str] | None
+    history: list[DeadLetterEntry]
     exchange: str
     routing_key: str
     properties: dict[str, Any]
     headers: dict[str, Any]
     body: bytes
+    body_removed_at: AwareDatetime | None
 
     @field_serializer("body")
     def body_text(self, body: bytes) -> str:
@@ -119,6 +143,27 @@ class DeadLetterDetails(DeadLetter):
     def body_base64(self) -> str:
         """The body's bytes, exactly."""
         return b64encode(self.body).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """How many dead letters have a value in common; `kind` is that value's name."""
+
+    kind: str
+    value: str | UUID | None
+    count: int
+    oldest: AwareDatetime
+    newest: AwareDatetime
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The reports that wait for registrations of an operation: how many, how many for too long, since when."""
+
+    operation_id: UUID
+    count: int
+    stale: int
+    oldest: AwareDatetime
 
 
 class Progress(NamedTuple):

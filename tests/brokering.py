@@ -1,0 +1,50 @@
+"""What tests through a real RabbitMQ do: send, count, wait."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractExchange
+
+from tests.command import Deviceops
+
+PATIENCE = 30
+"""Seconds that something may take that should take much less."""
+
+
+def report(state: str = "CREATED", device: str | None = None, operation: str | None = None) -> dict[str, Any]:
+    return {
+        "operation_id": operation or str(uuid4()),
+        "device_id": device or str(uuid4()),
+        "state": state,
+        "service_id": "drift-service",
+    }
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    """What the condition gives once it is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.05)
+    return result
+
+
+async def messages_in(channel: AbstractChannel, queue: str) -> int:
+    found = await channel.declare_queue(queue, passive=True)
+    return found.declaration_result.message_count or 0
+
+
+async def send(exchange: AbstractExchange, *bodies: object, **properties: Any) -> None:
+    for body in bodies:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        await exchange.publish(aio_pika.Message(data, delivery_mode=2, **properties), "any.key")
+
+
+async def declared(deviceops: Deviceops, channel: AbstractChannel) -> AbstractExchange:
+    """The exchange, after a worker declared it."""
+    deviceops.out("run", "--until-idle", "0.1", "--json")
+    return await channel.get_exchange(deviceops.settings["topology_prefix"])

@@ -1,0 +1,86 @@
+"""The README's commands for the broker's users: a producer may publish as itself, and nothing else."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import aio_pika
+import pytest
+import yarl
+from aio_pika.abc import AbstractChannel
+from aiormq.exceptions import AMQPError
+
+from tests.brokering import report
+from tests.command import Deviceops
+from tests.services import PrivateRabbitMQ
+
+README = Path(__file__).parent.parent / "README.md"
+PASSWORD = "for-this-test"  # noqa: S105
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[yarl.URL]:
+    """A private broker with the users of the README."""
+    commands = re.findall(r"^rabbitmqctl (.*?)(?: +#.*)?$", README.read_text(), re.MULTILINE)
+    assert len(commands) == 4
+    with PrivateRabbitMQ() as server:
+        for command in commands:
+            server.control(*shlex.split(command), typed=f"{PASSWORD}\n")
+        yield yarl.URL(server.url).with_password(PASSWORD)
+
+
+async def refused(url: yarl.URL, attempt: str) -> bool:
+    """Whether the broker refuses what a producer should not do; each attempt ends its channel."""
+
+    async def publish(exchange: str, key: str, user: str | None) -> None:
+        message = aio_pika.Message(json.dumps(report()).encode(), user_id=user)
+        target = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+        await target.publish(message, key, timeout=5)
+
+    async with await aio_pika.connect(url) as connection:
+        channel: AbstractChannel = await connection.channel()
+        try:
+            match attempt:
+                case "publish as itself":
+                    await publish("device-operations", "any", "drift-service")
+                case "publish as another":
+                    await publish("device-operations", "any", "operator-console")
+                case "publish to the queue":
+                    await publish("", "device-operations.reports", "drift-service")
+                case "publish to the dead letters":
+                    await publish("device-operations.dead-letters", "any", "drift-service")
+                case "receive":
+                    await (await channel.get_queue("device-operations.reports", ensure=False)).get(timeout=5)
+                case "declare":
+                    await channel.declare_queue("mine")
+                case _:
+                    await channel.queue_delete("device-operations.reports")
+        except AMQPError:
+            return True
+    return False
+
+
+async def test_a_producer_may_publish_as_itself_and_nothing_else(
+    broker: yarl.URL, deviceops_on_sqlite: Deviceops
+) -> None:
+    worker_url = str(broker.with_user("deviceops"))
+    deviceops = deviceops_on_sqlite.with_settings(amqp_url=worker_url, verify_user_id="true")
+    deviceops.out("run", "--until-idle", "0.2")
+    producer = broker.with_user("drift-service")
+
+    assert not await refused(producer, "publish as itself")
+    for attempt in (
+        "publish as another",
+        "publish to the queue",
+        "publish to the dead letters",
+        "receive",
+        "declare",
+        "delete",
+    ):
+        assert await refused(producer, attempt), attempt
+
+    summary = deviceops.document("run", "--until-idle", "0.5")
+    assert (summary["received"], summary["applied"]) == (1, 1)
+    assert "ready, 0 messages wait" in deviceops.out("check")

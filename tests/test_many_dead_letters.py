@@ -1,0 +1,67 @@
+"""With 100,000 dead letters the commands still answer at once; `--full -s` prints the figures of the README."""
+
+import time
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.brokering import report
+from tests.command import Deviceops
+from tests.databases import in_a_thread
+from tests.sending import message
+from worker.batches import settle
+from worker.store.database import Database
+from worker.trust import Service, Trust
+
+INSTANT = 1.0
+"""Seconds that a command may take beyond the start of the program."""
+
+
+async def reject(url: str, number: int) -> str:
+    """Have `number` messages rejected in four ways, about a hundred operations; gives one of those."""
+    operations = [str(uuid4()) for _ in range(100)]
+    devices = [(operations[n % 100], str(uuid4())) for n in range(number // 4)]
+    trust = Trust({"drift-service": Service()})
+    database = Database(make_url(url))
+    try:
+        for start in range(0, len(devices), 500):
+            batch = devices[start : start + 500]
+            bodies = [report(state, device, on) for state in ("CREATED", "FAILURE") for on, device in batch]
+            for operation, device in batch:
+                bodies += [
+                    report("SUCCESS", device, operation),
+                    report("SUCCESS", None, operation),
+                    {**report("FAILURE", device, operation), "service_id": "rogue"},
+                    {**report("FAILURE", device, operation), "state": f"FINE{start}"},
+                ]
+            await settle(database, [message(body, message_id=str(uuid4())) for body in bodies], trust=trust)
+    finally:
+        await database.close()
+    return operations[0]
+
+
+@pytest.mark.alone
+def test_many_dead_letters_are_found_counted_and_replayed_at_once(deviceops: Deviceops, full: bool) -> None:
+    number = 100_000 if full else 10_000
+    operation = in_a_thread(reject(deviceops.settings["database_url"], number))
+
+    def seconds(*arguments: str) -> float:
+        began = time.monotonic()
+        deviceops.out(*arguments)
+        return time.monotonic() - began
+
+    start = min(seconds("--help") for _ in range(3))
+    print(f"\n{number:,} dead letters; {start:.2f} s to start, then, in seconds:")  # noqa: T201
+    for command in (
+        f"list --operation {operation}",
+        "list --group-by reason",
+        "list --group-by detail",
+        "replay --service rogue --limit 1000 --dry-run",
+        "replay --service rogue --limit 1000",
+    ):
+        taken = min(seconds("dead-letters", *command.split()) for _ in range(2)) - start
+        print(f"{taken:6.2f}  {command.replace(operation, '…')}")  # noqa: T201
+        assert taken < INSTANT, command
+    groups = deviceops.document("dead-letters", "list", "--group-by", "reason")
+    assert sum(group["count"] for group in groups) == number - 2_000, "two replays, of a thousand each"

@@ -1,0 +1,90 @@
+"""What is imported behaves as if it had been rejected here, and never stands in the way of a report."""
+
+import json
+from typing import Any
+from uuid import uuid5
+
+import pytest
+
+from statemachine import Verdict
+from tests.databases import clear
+from tests.letters import ALL, DEVICE, OPERATION, conflict, rows, state
+from tests.sending import ANNOUNCEMENT, announcement_body, message, process, report_body
+from worker.errors import DeviceopsError
+from worker.mending.closing import discard
+from worker.mending.transfer import export, import_, read_line
+from worker.messages import NAMESPACE
+from worker.store.database import Database
+from worker.store.letters import Selection
+
+EVERYTHING = Selection(status=None)
+
+
+async def exported(database: Database, selection: Selection = EVERYTHING) -> list[bytes]:
+    return [line async for page in export(database, selection) for line in page]
+
+
+async def test_an_imported_report_is_taken_up_if_its_registration_is_here_already(database: Database) -> None:
+    await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
+    lines = await exported(database)
+    await clear(database)
+    await process(database, [[message(report_body(OPERATION, DEVICE, "CREATED"))]])
+
+    assert await import_(database, [read_line(line, 1) for line in lines], actor="me") == 1
+
+    assert await state(database) == "SUCCESS"
+    assert await rows(database) == []
+
+
+async def test_an_imported_closed_dead_letter_does_not_take_the_place_of_its_report(database: Database) -> None:
+    _, body = await conflict(database, report_id="one")
+    await discard(database, ALL, "a test", actor="me")
+    lines = [read_line(line, 1) for line in await exported(database)]
+    await clear(database)
+    assert await import_(database, lines, actor="me") == 1
+    assert await import_(database, lines, actor="me") == 0
+
+    created = report_body(OPERATION, DEVICE, "CREATED")
+    tally = await process(database, [[message(created), message(body)]])
+
+    assert tally.verdicts == {Verdict.APPLIED: 2}
+
+
+async def test_the_same_report_rejected_here_and_imported_is_one_dead_letter(database: Database) -> None:
+    await conflict(database, report_id="one")
+
+    assert await import_(database, [read_line(line, 1) for line in await exported(database)], actor="me") == 0
+
+    assert len(await rows(database, EVERYTHING)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"body_base64": "bm8gSlNPTg=="}, "reason: unknown_device_operation is only for a readable report"),
+        ({"type": ANNOUNCEMENT}, "reason: unknown_device_operation is only for a readable report"),
+        ({"body_base64": "not base64!"}, "body_base64: "),
+        ({"detail": "a\0b"}, "has a NUL character"),
+        ({"attempts": -1}, "attempts: "),
+        ({"received_at": "2026-01-31T08:00:00"}, "received_at: "),
+    ],
+)
+async def test_a_line_that_cannot_be_kept_is_refused_by_its_number(
+    sqlite_database: Database, change: dict[str, Any], wrong: str
+) -> None:
+    await process(sqlite_database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
+    [line] = await exported(sqlite_database)
+
+    with pytest.raises(DeviceopsError, match=f"^line 7: {wrong}"):
+        read_line(json.dumps({**json.loads(line), **change}).encode(), 7)
+
+
+async def test_no_report_can_be_parked_in_the_way_of_an_announcement(database: Database) -> None:
+    taken = str(uuid5(NAMESPACE, "announcement one"))
+    early = message(report_body(OPERATION, DEVICE, "SUCCESS", report_id=taken))
+    announcement = message(announcement_body(OPERATION, [DEVICE]), ANNOUNCEMENT, "one")
+
+    tally = await process(database, [[early], [announcement]])
+
+    assert (tally.announced, tally.released, tally.duplicate) == (1, 1, 1)
+    assert await state(database) == "CREATED"

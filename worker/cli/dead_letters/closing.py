@@ -1,0 +1,59 @@
+"""Put dead letters away, and take them back: discard, restore."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from worker.cli.dead_letters.selecting import Limit, selected, selecting
+from worker.cli.wiring import Json, actor, configure_logging, print_json, run_async, screen
+from worker.contract import clean
+from worker.errors import SettingsError
+from worker.mending import closing
+from worker.outcomes import Status
+from worker.settings import Settings
+from worker.store.letters import Selection
+
+app = typer.Typer()
+
+
+@app.command()
+@selecting(changing=Status.OPEN)
+def discard(
+    selection: Selection,
+    because: Annotated[str, typer.Option(help="Why nobody needs them; kept with each.")],
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Discard open dead letters, with a reason; they stay readable, and `restore` takes it back."""
+    if not because.strip():
+        raise SettingsError("--because: say why")
+    _change("discarded", selection, limit, json, partial(closing.discard, because=clean(because)))
+
+
+@app.command()
+@selecting(changing=Status.DISCARDED)
+def restore(selection: Selection, limit: Limit = None, json: Json = False) -> None:
+    """Make discarded dead letters open again; a parked one is taken up if its registration has come meanwhile."""
+    settings = Settings.load()
+    _change("restored", selection, limit, json, partial(closing.restore, trust=settings.trust))
+
+
+def _change(
+    word: str, selection: Selection, limit: int | None, json: bool, change: Callable[..., Awaitable[int]]
+) -> None:
+    settings = Settings.load()
+    configure_logging(settings.log_level)
+    count = run_async(_change_selected(settings, selection, limit, change))
+    if json:
+        print_json({word: count})
+    else:
+        screen.print(f"dead letters {word}: {count:,}")
+
+
+async def _change_selected(
+    settings: Settings, selection: Selection, limit: int | None, change: Callable[..., Awaitable[int]]
+) -> int:
+    async with selected(settings, selection, limit, "marking") as (database, progress):
+        return await change(database, selection, actor=actor(), limit=limit, progress=progress)

@@ -1,0 +1,88 @@
+"""Replace a dead letter by a corrected copy: edit."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Annotated
+
+import typer
+
+from worker.cli.dead_letters import render
+from worker.cli.dead_letters.selecting import Id
+from worker.cli.wiring import Json, actor, configure_logging, print_json, ready_database, run_async, screen
+from worker.errors import DeviceopsError, SettingsError
+from worker.intake import jsonl
+from worker.mending.correct import correct, open_letter
+from worker.mending.replay import Summary
+from worker.settings import Settings
+
+app = typer.Typer()
+
+
+@app.command()
+def edit(
+    id_: Id,
+    body: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|-", help="The corrected body; without it, $EDITOR opens the present one."),
+    ] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="The corrected message type.")] = None,
+    json: Json = False,
+) -> None:
+    """Replace an open dead letter by a corrected copy, linked to it, and process the copy at once."""
+    settings = Settings.load()
+    configure_logging(settings.log_level)
+    copy, summary = run_async(_edit(settings, id_, body, type_))
+    if json:
+        print_json({"id": copy, "corrects": id_, **summary.document()})
+    else:
+        screen.print(f"dead letter {id_} is replaced by dead letter {copy}")
+        screen.print(render.replayed(summary.document()))
+
+
+async def _edit(settings: Settings, id_: int, source: str | None, type_: str | None) -> tuple[int, Summary]:
+    async with ready_database(settings) as database:
+        row = await open_letter(database, id_)
+        with _corrected(row.body, source, f"deviceops-{id_}-") as body:
+            if body == row.body and (type_ or row.type) == row.type:
+                raise DeviceopsError("nothing was changed")
+            return await correct(database, row, body, type_ or row.type, actor=actor(), trust=settings.trust)
+
+
+@contextmanager
+def _corrected(body: bytes, source: str | None, name: str) -> Iterator[bytes]:
+    """The corrected body: from a file or standard input, or from the editor; then kept if it is of no use."""
+    if source is not None:
+        with jsonl.opened(source) as stream:
+            yield stream.readall()
+        return
+    with NamedTemporaryFile(prefix=name, suffix=".json", delete=False) as file:
+        path = Path(file.name)
+        file.write(before := render.readable(body))
+    _open_editor(path)
+    after = path.read_bytes()
+    try:
+        yield body if after == before else after
+    except DeviceopsError as error:
+        if after == before:
+            path.unlink()
+            raise
+        raise DeviceopsError(f"{error}; your text is kept: deviceops dead-letters edit … --body {path}") from error
+    path.unlink()
+
+
+def _open_editor(path: Path) -> None:
+    named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or shutil.which("editor") or shutil.which("vi")
+    if not named:
+        raise SettingsError("no editor: set EDITOR, or give the corrected body with --body")
+    try:
+        code = subprocess.run([*shlex.split(named), str(path)], check=False).returncode  # noqa: S603  # their own choice
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the editor {named!r} cannot be started: {error}") from None
+    if code != 0:
+        raise DeviceopsError(f"the editor {named!r} ended with {code}; nothing was changed")

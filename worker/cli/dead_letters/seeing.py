@@ -1,0 +1,79 @@
+"""See what was rejected: list, show."""
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.dead_letters import render
+from worker.cli.dead_letters.selecting import Id, Limit, selecting
+from worker.cli.wiring import Json, print_json, ready_database, run_async, screen
+from worker.errors import DeviceopsError
+from worker.settings import Settings
+from worker.store import letters, views
+from worker.store.letters import GroupBy, Selection
+
+SHOWN = 50
+"""Dead letters in a table that was not told how many."""
+
+ROOMY = 120
+"""Columns of a terminal that has room for more."""
+
+app = typer.Typer()
+
+
+@app.command("list")
+@selecting()
+def list_(
+    selection: Selection,
+    group_by: Annotated[GroupBy | None, typer.Option(help="Count them instead.")] = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """List dead letters, the oldest first; the open ones unless told otherwise."""
+    settings = Settings.load()
+    if group_by is not None:
+        groups = run_async(_groups(settings, selection, group_by))[:limit]
+        if json:
+            print_json([render.group_document(group) for group in groups])
+        else:
+            screen.print(render.groups(groups) if groups else "no dead letters")
+        return
+    found, count = run_async(_list(settings, selection, limit if json else limit or SHOWN))
+    if json:
+        print_json(found)
+    elif not found:
+        screen.print("no dead letters")
+    else:
+        screen.print(render.dead_letters(found, has_room=screen.width >= ROOMY))
+        if len(found) < count:
+            screen.print(f"the oldest {len(found):,} of {count:,}; --limit shows more", style="dim")
+
+
+async def _list(settings: Settings, selection: Selection, limit: int | None) -> tuple[list[views.DeadLetter], int]:
+    async with ready_database(settings) as database, database.read() as connection:
+        found = await letters.find(connection, selection, limit)
+        count = len(found) if limit is None or len(found) < limit else await letters.count(connection, selection)
+        return found, count
+
+
+async def _groups(settings: Settings, selection: Selection, group_by: GroupBy) -> list[views.Group]:
+    async with ready_database(settings) as database, database.read() as connection:
+        return await letters.count_by(connection, selection, group_by)
+
+
+@app.command()
+def show(id_: Id, json: Json = False) -> None:
+    """Show one dead letter: why, every attempt, the body, the AMQP properties and headers, where it came from."""
+    found = run_async(_show(Settings.load(), id_))
+    if json:
+        print_json(found)
+    else:
+        screen.print(render.dead_letter(found))
+
+
+async def _show(settings: Settings, id_: int) -> views.DeadLetterDetails:
+    async with ready_database(settings) as database, database.read() as connection:
+        found = await letters.get(connection, id_)
+    if found is None:
+        raise DeviceopsError(f"dead letter {id_} is unknown")
+    return found

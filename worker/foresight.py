@@ -1,0 +1,48 @@
+"""What would come of a replay: the same decisions as the processor's, without a lock and without a trace."""
+
+from collections.abc import AsyncIterable, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.ledger import Ledger
+from worker.messages import Item, Key
+from worker.outcomes import Status
+from worker.scope import Scope, waiting_for
+from worker.store import batch as store
+
+
+async def foresee(connection: AsyncConnection, batches: AsyncIterable[Sequence[Item]], ledger: Ledger) -> None:
+    """Take batches of stored dead letters into a ledger, one after another; nothing is written.
+
+    The connection gives one snapshot. The ledger then has the tally, and the outcomes of the dead letters that it
+    has as `stored`.
+    """
+    met: set[Key] = set()
+    async for items in batches:
+        scope = Scope.of(items)
+        scope.announcements -= met
+        met |= scope.announcements
+        await _learn(ledger, connection, scope)
+        for item in items:
+            ledger.take(item)
+        fingerprints = {letter.fingerprint for letter in ledger.dead_letters}
+        ledger.count_as_duplicates(fingerprints - await store.kept_before(connection, fingerprints))
+        for written in (ledger.activity, ledger.dead_letters, ledger.history):
+            written.clear()
+
+
+async def _learn(ledger: Ledger, connection: AsyncConnection, scope: Scope) -> None:
+    """Read what a batch is about, but for what earlier batches know better."""
+    ledger.held |= scope.held(await store.look(connection, scope.claims.keys() - ledger.held.keys()))
+    unknown = scope.operations - ledger.operation_types.keys()
+    ledger.operation_types |= await store.operation_types(connection, unknown)
+    ledger.new_announcements |= scope.announcements - await store.announced_before(connection, scope.announcements)
+    accepted, kept = await store.seen(connection, scope.reports)
+    ledger.seen |= accepted
+    ledger.kept = kept | ledger.kept
+    # What an earlier batch has released is resolved by now.
+    is_done = {id_: isinstance(ledger.outcomes.get(id_), str) for id_ in scope.stored}
+    ledger.stored |= {id_: Status.RESOLVED if done else Status.OPEN for id_, done in is_done.items()}
+    for id_, letters in (await waiting_for(connection, scope.registering - ledger.held.keys())).items():
+        met = ledger.stored.keys() | {letter.message.dead_letter_id for letter in ledger.waiting[id_]}
+        ledger.waiting[id_] += [letter for letter in letters if letter.message.dead_letter_id not in met]

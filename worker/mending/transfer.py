@@ -1,0 +1,145 @@
+"""Dead letters as JSON lines, with everything that was kept of them: to take along, and to bring in elsewhere."""
+
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid5
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from worker.batches import waiting_out_failures
+from worker.dead_letters import DeadLetter
+from worker.errors import DeviceopsError
+from worker.mending.pages import PATIENCE, pages
+from worker.mending.replay import replay
+from worker.messages import NAMESPACE, REPORT, Incoming, Message, Origin, explain, parse
+from worker.outcomes import Action, Reason, Status
+from worker.store import batch, letters, views
+from worker.store.database import Database
+from worker.store.letters import Selection
+from worker.trust import Trust
+
+REPORTS_OWN = (Reason.CONFLICT, Reason.UNKNOWN_DEVICE_OPERATION, Reason.OPERATION_TYPE_MISMATCH)
+"""Reasons for which a report is kept with its identity."""
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(lambda value: b64decode(value, validate=True) if isinstance(value, str) else value),
+    PlainSerializer(lambda value: b64encode(value).decode(), return_type=str),
+]
+
+
+class Line(BaseModel):
+    """One exported dead letter. The `id` tells where it came from: imported, it has another one."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    fingerprint: UUID
+    reason: Reason
+    detail: str
+    status: Status
+    attempts: Annotated[int, Field(ge=0, lt=2**31)]
+    received_at: AwareDatetime
+    resolved_at: AwareDatetime | None
+    operation_id: UUID | None
+    device_id: UUID | None
+    service_id: str | None
+    device_operation_id: UUID | None
+    report_id: str | None
+    message_id: str | None
+    type: str | None
+    sent_at: AwareDatetime | None
+    exchange: str
+    routing_key: str
+    properties: dict[str, Any]
+    headers: dict[str, Any]
+    body_base64: Base64
+    body_removed_at: AwareDatetime | None
+    history: list[views.DeadLetterEntry]
+
+    def row(self, now: datetime) -> dict[str, Any]:
+        """The row to insert.
+
+        An open one is the same as if it had been rejected here. A closed one stands for nothing here, where its
+        report was neither applied nor discarded: it must not take the place of that report.
+
+        Raises ValueError if it is kept as a report but is none.
+        """
+        origin = Origin(self.exchange, self.routing_key, self.properties, self.headers)
+        message = Message(
+            self.body_base64, self.received_at, self.message_id, self.type, self.sent_at, lambda: origin
+        )
+        report = None
+        if self.status is Status.OPEN and self.reason in REPORTS_OWN:
+            item = next(iter(parse(message)), None)
+            if not isinstance(item, Incoming) or message.type not in (None, REPORT):
+                raise ValueError(f"reason: {self.reason} is only for a readable report")
+            report = item
+        letter = DeadLetter(self.reason, self.detail, message, report, self.status)
+        closed = (
+            {} if self.status is Status.OPEN else {"fingerprint": uuid5(NAMESPACE, f"closed {self.fingerprint}")}
+        )
+        kept = {
+            "attempts": self.attempts,
+            "resolved_at": self.resolved_at,
+            "body_removed_at": self.body_removed_at,
+        }
+        return letter.row(now) | kept | closed
+
+
+async def export(database: Database, selection: Selection, limit: int | None = None) -> AsyncIterator[list[bytes]]:
+    """The selected dead letters, `limit` at most, as JSON lines without their ends, page by page."""
+    async for rows in pages(database.read, selection, limit):
+        async with database.read() as connection:
+            histories = await letters.histories_of(connection, rows)
+        yield [
+            Line.model_validate({**row._mapping, "body_base64": row.body, "history": histories[row.id]})
+            .model_dump_json()
+            .encode()
+            for row in rows
+        ]
+
+
+def read_line(line: bytes, number: int) -> Line:
+    """An exported line. Raises DeviceopsError that names its number and what is wrong with it."""
+    if b"\\u0000" in line:
+        raise DeviceopsError(f"line {number}: has a NUL character, which PostgreSQL does not keep")
+    try:
+        found = Line.model_validate_json(line)
+        found.row(found.received_at)
+    except ValidationError as error:
+        raise DeviceopsError(f"line {number}: {explain(error)}") from None
+    except ValueError as error:
+        raise DeviceopsError(f"line {number}: {error}") from None
+    return found
+
+
+async def import_(database: Database, lines: Sequence[Line], *, actor: str, trust: Trust | None = None) -> int:
+    """Bring in exported dead letters, in one transaction; returns how many were not there before.
+
+    Parked reports are replayed then, since their registration may be there already.
+    """
+    new = await waiting_out_failures(database, PATIENCE, _import, database, lines, actor)
+    parked = [id_ for id_, line in new.items() if line.reason is Reason.UNKNOWN_DEVICE_OPERATION]
+    await replay(database, Selection(parked), actor=actor, trust=trust)
+    return len(new)
+
+
+async def _import(database: Database, lines: Sequence[Line], actor: str) -> dict[int, Line]:
+    now = datetime.now(UTC)
+    rows = {row["fingerprint"]: (row, line) for line in lines if (row := line.row(now))}
+    async with database.write() as connection:
+        new = await batch.keep_dead_letters(connection, [row for row, _ in rows.values()])
+        found = await letters.by_fingerprint(connection, new)
+        imported = {row.id: rows[fingerprint][1] for fingerprint, row in found.items()}
+        entries = [(id_, entry) for id_, line in imported.items() for entry in _history(line, now, actor)]
+        await letters.write_history(connection, entries)
+    return imported
+
+
+def _history(line: Line, now: datetime, actor: str) -> list[views.DeadLetterEntry]:
+    outcome = f"was dead letter {line.id} where it came from"
+    entry = views.DeadLetterEntry(at=now, actor=actor, action=Action.IMPORTED, outcome=outcome, detail="")
+    return [*line.history, entry]
