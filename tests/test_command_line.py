@@ -147,6 +147,22 @@ def test_a_live_pipe_is_processed_before_it_ends(deviceops_on_sqlite: Deviceops)
     assert json.loads(out)["applied"] == 1
 
 
+def test_a_long_document_arrives_whole_however_slowly_it_is_read(deviceops_on_sqlite: Deviceops) -> None:
+    deviceops = deviceops_on_sqlite.with_environment(PYTHONUNBUFFERED="1")  # as most containers have it
+    report = {"operation_id": NOBODY, "state": "SUCCESS", "service_id": "drift-service"}
+    reports = ({**report, "device_id": f"{NOBODY[:-4]}{number:04d}"} for number in range(500))
+    deviceops.out("ingest", "-", lines="".join(json.dumps(each) + "\n" for each in reports))
+
+    with deviceops.start("dead-letters", "list", "--json") as process:
+        assert process.stdout is not None
+        beginning = process.stdout.read(1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)  # the rest waits for its reader
+        found = json.loads(beginning + process.stdout.read())
+
+    assert len(found) == 500
+
+
 def test_an_envelope_brings_type_message_id_and_headers(deviceops: Deviceops) -> None:
     envelope = {
         "type": "device-operation.report",

@@ -9,6 +9,7 @@
 - `trying`: simulate, demo
 """
 
+import io
 import os
 import sys
 
@@ -36,6 +37,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 
 def main() -> None:
     """Run the command line; every failure is one clear line on standard error and an exit code."""
+    _buffer_standard_output()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -55,6 +57,19 @@ def main() -> None:
     except OSError as error:
         code = _fail(str(error), 1)
     sys.exit(code)
+
+
+def _buffer_standard_output() -> None:
+    """Give standard output a buffer where PYTHONUNBUFFERED took it away.
+
+    Without one, Python writes once and forgets what the kernel did not take: a pipe that is read slowly would get
+    the beginning of a long document, and nobody would hear of the rest.
+    """
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw), sys.stdout.encoding, sys.stdout.errors, line_buffering=sys.stdout.isatty()
+        )
 
 
 def _fail(message: str, code: int) -> int:
