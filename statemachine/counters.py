@@ -6,14 +6,32 @@ from statemachine.states import SETTLED, State
 
 
 class Counters(NamedTuple):
-    """Numbers of device operations. `settled_device_count` is ours alone: the operation's state needs it."""
+    """Numbers of device operations: the operation's counters, and how many are in each state now."""
 
     resolved_device_count: int = 0
     dispatched_device_count: int = 0
     dispatch_failed_count: int = 0
     failed_device_count: int = 0
     success_device_count: int = 0
-    settled_device_count: int = 0
+    in_created: int = 0
+    in_initiated: int = 0
+    in_dispatched: int = 0
+    in_processing: int = 0
+    in_success: int = 0
+    in_failure: int = 0
+    in_cancelled: int = 0
+    in_timeout: int = 0
+    in_completed: int = 0
+
+    @property
+    def settled_device_count(self) -> int:
+        """How many the operation no longer waits for."""
+        return sum(self.in_state(state) for state in SETTLED)
+
+    def in_state(self, state: State) -> int:
+        """How many are in a state now."""
+        count: int = getattr(self, f"in_{state.name.lower()}")
+        return count
 
     def plus(self, other: Self, times: int = 1) -> "Counters":
         """Add `other` to each counter, `times` over; a negative number subtracts."""
@@ -29,5 +47,5 @@ def contribution(state: State, dispatched: bool) -> Counters:
         dispatch_failed_count=int(failed and not dispatched),
         failed_device_count=int(failed and dispatched),
         success_device_count=int(state in (State.SUCCESS, State.COMPLETED)),
-        settled_device_count=int(state in SETTLED),
+        **{f"in_{state.name.lower()}": 1},
     )

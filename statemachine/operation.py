@@ -22,12 +22,13 @@ def operation_state(counters: Counters, expected: int | None) -> OperationState:
     awaited = expected or 0
     if registered == 0:
         return OperationState.COMPLETED if expected == 0 else OperationState.CREATED
-    if counters.settled_device_count == registered >= awaited:
+    settled = counters.settled_device_count
+    if settled == registered >= awaited:
         failures = counters.failed_device_count + counters.dispatch_failed_count
         if failures and not counters.success_device_count:
             return OperationState.FAILED
         return OperationState.COMPLETED
-    if counters.dispatched_device_count or counters.settled_device_count:
+    if counters.dispatched_device_count or settled:
         return OperationState.DISPATCHING
     if registered < awaited:
         return OperationState.RESOLVING

@@ -181,13 +181,19 @@ CONTRIBUTIONS = [
 def test_a_device_operation_contributes_by_its_state_and_flag(
     state: str, dispatched: bool, counts: tuple[int, ...]
 ) -> None:
-    assert contribution(State[state], dispatched) == Counters(*counts)
+    *announced, settled = counts
+    contributed = contribution(State[state], dispatched)
+    assert list(contributed[: len(announced)]) == announced
+    assert contributed.settled_device_count == settled
+    assert {each.name: contributed.in_state(each) for each in State} == {
+        each.name: each.name == state for each in State
+    }
 
 
 def test_counters_add_and_subtract_field_by_field() -> None:
-    some = Counters(1, 2, 3, 4, 5, 6)
-    assert some.plus(Counters(10, 20, 30, 40, 50, 60)) == Counters(11, 22, 33, 44, 55, 66)
-    assert some.plus(Counters(1, 1, 1, 0, 0, 0), 2) == Counters(3, 4, 5, 4, 5, 6)
+    some = Counters(1, 2, 3, 4, 5, in_created=6)
+    assert some.plus(Counters(10, 20, 30, 40, 50, in_created=60)) == Counters(11, 22, 33, 44, 55, in_created=66)
+    assert some.plus(Counters(1, 1, 1, 0, 0), 2) == Counters(3, 4, 5, 4, 5, in_created=6)
     assert some.plus(some, -1) == Counters()
 
 
@@ -200,7 +206,7 @@ def counters(
     success: int = 0,
     settled: int = 0,
 ) -> Counters:
-    return Counters(registered, dispatched, dispatch_failed, failed, success, settled)
+    return Counters(registered, dispatched, dispatch_failed, failed, success, in_cancelled=settled)
 
 
 OPERATION_STATES = [

@@ -20,7 +20,7 @@ from worker.settings import Settings
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
 
-ROUNDS = 3
+ROUNDS = 5
 DEVICES = 4_000
 PREFETCH = 1_000
 

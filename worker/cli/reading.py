@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 import typer
@@ -20,6 +21,7 @@ from worker.messages import device_operation_id
 from worker.settings import Settings
 from worker.store import letters, queries, views
 from worker.store.database import Database
+from worker.store.pages import LIMIT, MAX_LIMIT, MAX_OFFSET, Neighbour, Page, Window
 
 MANY = 10**12
 SHOWN = 50
@@ -126,28 +128,48 @@ def _state(text: str) -> State:
 def devices(
     operation_id: OperationId,
     state: Annotated[
-        State | None, typer.Option(parser=_state, metavar="STATE", help="Only those in this state: name or code.")
+        State | None,
+        typer.Option("--state", parser=_state, metavar="STATE", help="Only those in this state: name or code."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="Device operations on a page.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, max=MANY, help="Device operations before the page.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="Device operations on a page.")] = LIMIT,
+    offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="Device operations before the page.")] = 0,
     json: Json = False,
 ) -> None:
     """Show a page of an operation's device operations."""
-    page = run_async(_devices(Settings.load(), operation_id, state, limit, offset))
+    window = Window(limit, offset)
+    page = run_async(_devices(Settings.load(), operation_id, state, window))
     if json:
-        print_json(page)
+        print_json(_document(page, operation_id, state))
         return
-    screen.print(render.device_operations(page))
+    screen.print(render.device_operations(page.results))
     first = min(offset + 1, page.count)
     screen.print(f"{first:,} to {min(offset + limit, page.count):,} of {page.count:,}", style="dim")
 
 
 async def _devices(
-    settings: Settings, operation_id: UUID, state: State | None, limit: int, offset: int
-) -> views.Page:
+    settings: Settings, operation_id: UUID, state: State | None, window: Window
+) -> Page[views.DeviceOperation]:
     async with ready_database(settings) as database, database.read() as connection:
-        operation, _ = _known(await queries.get_operation(connection, operation_id), operation_id)
-        return await queries.list_device_operations(connection, operation, state, limit, offset)
+        _, progress = _known(await queries.get_operation(connection, operation_id), operation_id)
+        return await queries.page_of_device_operations(connection, progress, operation_id, state, window)
+
+
+def _document(
+    page: Page[views.DeviceOperation], operation_id: UUID, state: State | None
+) -> views.Page[views.DeviceOperation]:
+    """The page with its neighbours' addresses in the HTTP API, but for the host, which no command knows."""
+
+    def address(neighbour: Neighbour | None) -> str | None:
+        filters = {"state": state.name} if state else {}
+        path = f"/v0/operations/{operation_id}/devices/"
+        return None if neighbour is None else f"{path}?{urlencode({**filters, **neighbour})}"
+
+    return views.Page[views.DeviceOperation](
+        count=page.count,
+        previous=address(page.previous),
+        next=address(page.next),
+        results=list(page.results),
+    )
 
 
 @app.command()

@@ -107,15 +107,15 @@ def counters(counts: views.DeviceCounts) -> Table:
     return numbers(counts.model_dump())
 
 
-def device_operations(page: views.Page) -> Table:
+def device_operations(found: Iterable[views.DeviceOperation]) -> Table:
     """A page of device operations."""
     listing = Table(box=None, pad_edge=False, header_style="bold")
     listing.add_column("device", min_width=36, no_wrap=True)
     listing.add_column("state", no_wrap=True)
     listing.add_column("updated", no_wrap=True)
     listing.add_column("reason", no_wrap=True)
-    for found in page.results:
-        listing.add_row(str(found.device_id), state(found.state), time(found.updated_at), plain(found.reason))
+    for each in found:
+        listing.add_row(str(each.device_id), state(each.state), time(each.updated_at), plain(each.reason))
     return listing
 
 

@@ -1,17 +1,17 @@
 """What people and programs read. No query runs once per row of another's result."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import ColumnElement, Row, Select, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from statemachine import ABOVE, Counters, State, Verdict
+from statemachine import ABOVE, Counters, OperationState, State, Verdict
 from worker.messages import device_operation_id
-from worker.store import views
+from worker.store import pages, views
+from worker.store.pages import Page, Window
 from worker.store.tables import activity, device_operations, operation_activity, operations
 
 
@@ -24,6 +24,29 @@ async def list_operations(
     )
 
 
+async def page_of_operations(
+    connection: AsyncConnection, state: OperationState | None, window: Window, device_id: UUID | None = None
+) -> Page[views.Operation]:
+    """One page of the operations in a state, if one is named, or of those of them that a device takes part in."""
+    scope: ColumnElement[bool] = true()
+    if device_id is not None:
+        taking_part = select(device_operations.c.operation_id).where(device_operations.c.device_id == device_id)
+        scope = operations.c.id.in_(taking_part)
+    wanted = scope if state is None else scope & (operations.c.state == state)
+    counting = select(operations.c.state, func.count().label("number")).where(wanted).group_by(operations.c.state)
+    counts = {row.state: row.number for row in await connection.execute(counting)}
+    page = await pages.find(connection, operations, scope, counts, list(OperationState), window)
+    found = await get_operations(connection, page.results)
+    by_id = {operation.id: operation for operation, _ in found}
+    return page.holding([by_id[id_] for id_ in page.results])
+
+
+async def is_device(connection: AsyncConnection, device_id: UUID) -> bool:
+    """Whether a device takes part in any operation."""
+    query = select(device_operations.c.id).where(device_operations.c.device_id == device_id).limit(1)
+    return (await connection.execute(query)).first() is not None
+
+
 async def count_operations(connection: AsyncConnection) -> int:
     """How many operations there are."""
     return (await connection.execute(select(func.count()).select_from(operations))).scalar_one()
@@ -33,8 +56,15 @@ async def get_operation(
     connection: AsyncConnection, operation_id: UUID
 ) -> tuple[views.Operation, views.Progress] | None:
     """One operation, None if it is unknown."""
-    found = await _operations(connection, select(operations).where(operations.c.id == operation_id))
+    found = await get_operations(connection, [operation_id])
     return found[0] if found else None
+
+
+async def get_operations(
+    connection: AsyncConnection, ids: Collection[UUID]
+) -> list[tuple[views.Operation, views.Progress]]:
+    """Those operations that are known."""
+    return await _operations(connection, select(operations).where(operations.c.id.in_(ids)))
 
 
 async def _operations(
@@ -77,35 +107,28 @@ def _operation(row: Row[Any], history: list[views.OperationActivity]) -> tuple[v
     return operation, views.Progress(counters, row.expected_device_count)
 
 
-async def list_device_operations(
-    connection: AsyncConnection, operation: views.Operation, state: State | None, limit: int, offset: int
-) -> views.Page:
-    """One page of an operation's device operations, oldest first."""
-    wanted = device_operations.c.operation_id == operation.id
-    if state is None:
-        count = operation.operation_stats.device_operation_statuses_count.resolved_device_count
-    else:
-        wanted &= device_operations.c.state == state
-        counting = select(func.count()).select_from(device_operations).where(wanted)
-        count = (await connection.execute(counting)).scalar_one()
-    rows = await connection.execute(
-        select(device_operations)
-        .where(wanted)
-        .order_by(device_operations.c.created_at, device_operations.c.id)
-        .limit(limit)
-        .offset(offset)
-    )
+async def page_of_device_operations(
+    connection: AsyncConnection, progress: views.Progress, operation_id: UUID, state: State | None, window: Window
+) -> Page[views.DeviceOperation]:
+    """One page of an operation's device operations, of those in a state if one is named.
 
-    def address(start: int) -> str:
-        filters = {"state": state.name} if state else {}
-        return f"/v0/operations/{operation.id}/devices/?{urlencode({**filters, 'limit': limit, 'offset': start})}"
+    Nothing is counted: the operation's counters, which the same transaction has read, know the numbers.
+    """
+    counts = {each: progress.counters.in_state(each) for each in State if state in (None, each)}
+    scope = device_operations.c.operation_id == operation_id
+    page = await pages.find(connection, device_operations, scope, counts, list(State), window)
+    query = select(device_operations).where(device_operations.c.id.in_(page.results))
+    found = await _device_operations(connection, (await connection.execute(query)).all())
+    by_id = {device_operation.id: device_operation for device_operation in found}
+    return page.holding([by_id[id_] for id_ in page.results])
 
-    return views.Page(
-        count=count,
-        previous=address(max(0, offset - limit)) if offset else None,
-        next=address(offset + limit) if offset + limit < count else None,
-        results=await _device_operations(connection, rows.all()),
+
+async def devices_in(connection: AsyncConnection, operation_id: UUID, states: Collection[State]) -> list[UUID]:
+    """The devices of an operation whose device operations are in one of the states."""
+    query = select(device_operations.c.device_id).where(
+        device_operations.c.operation_id == operation_id, device_operations.c.state.in_(states)
     )
+    return list((await connection.execute(query)).scalars())
 
 
 async def get_device_operation(

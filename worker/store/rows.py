@@ -15,13 +15,21 @@ from sqlalchemy import TextClause, TypeDecorator, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
+CHANNEL = "deviceops_operations"
+"""Where PostgreSQL tells of an operation that changed: its id."""
+_CLAUSES = {
+    "{for_update}": "FOR UPDATE OF o",
+    "{telling}": f"RETURNING pg_notify('{CHANNEL}', CAST(operations.id AS text))",
+}
+
 Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]] | type[TypeDecorator[Any]]]
 
 
 class Statement:
     """SQL that reads a batch's rows from `{rows}`, a relation with the named columns and PostgreSQL types.
 
-    `{for_update}` becomes the clause that locks what is read, where the database locks rows at all.
+    `{for_update}` becomes the clause that locks what is read, where the database locks rows at all, and
+    `{telling}` the one that tells listeners of the updated operations at the commit, where anybody can listen.
     """
 
     def __init__(self, sql: str, rows: Mapping[str, str], returns: Columns | None = None) -> None:
@@ -58,8 +66,11 @@ class Statement:
         else:
             fields = ", ".join(f"value ->> {index} AS {name}" for index, name in enumerate(self.rows))
             relation = f"(SELECT {fields} FROM json_each(:rows_json)) AS rows"
-        for_update = "FOR UPDATE OF o" if dialect == "postgresql" else ""
-        clause = text(self._sql.replace("{rows}", relation).replace("{for_update}", for_update))
+        clauses = _CLAUSES if dialect == "postgresql" else dict.fromkeys(_CLAUSES, "")
+        sql = self._sql.replace("{rows}", relation)
+        for name, sql_of_clause in clauses.items():
+            sql = sql.replace(name, sql_of_clause)
+        clause = text(sql)
         return clause.columns(**self._returns) if self._returns else clause  # type: ignore[return-value]
 
 

@@ -9,10 +9,9 @@ from worker.store.tables import UtcDateTime, dead_letters
 
 # The condition spares a wait: inserting what exists would wait for whoever is just counting for it.
 CREATE_OPERATIONS = Statement(
-    """
-    INSERT INTO operations (id, state, created_at, updated_at, resolved_device_count, dispatched_device_count,
-        dispatch_failed_count, failed_device_count, success_device_count, settled_device_count)
-    SELECT rows.id, '', rows.created_at, rows.created_at, 0, 0, 0, 0, 0, 0 FROM {rows}
+    f"""
+    INSERT INTO operations (id, state, created_at, updated_at, {", ".join(Counters._fields)})
+    SELECT rows.id, '', rows.created_at, rows.created_at, {", ".join("0" for _ in Counters._fields)} FROM {{rows}}
     WHERE NOT EXISTS (SELECT 1 FROM operations WHERE operations.id = rows.id)
     ORDER BY rows.id
     ON CONFLICT (id) DO NOTHING
@@ -238,12 +237,11 @@ NOTE_HISTORY = Statement(
 )
 
 LOCK_OPERATIONS = Statement(
-    """
-    SELECT o.id, o.operation_type, o.state, o.expected_device_count, o.resolved_device_count,
-        o.dispatched_device_count, o.dispatch_failed_count, o.failed_device_count, o.success_device_count,
-        o.settled_device_count
-    FROM {rows} JOIN operations o ON o.id = rows.id
-    ORDER BY o.id {for_update}
+    f"""
+    SELECT o.id, o.operation_type, o.state, o.expected_device_count,
+        {", ".join(f"o.{name}" for name in Counters._fields)}
+    FROM {{rows}} JOIN operations o ON o.id = rows.id
+    ORDER BY o.id {{for_update}}
     """,
     rows={"id": "uuid"},
     returns={
@@ -256,17 +254,13 @@ LOCK_OPERATIONS = Statement(
 )
 
 COUNT = Statement(
-    """
+    f"""
     UPDATE operations
     SET operation_type = rows.operation_type, state = rows.state,
         expected_device_count = rows.expected_device_count, updated_at = rows.updated_at,
-        resolved_device_count = rows.resolved_device_count,
-        dispatched_device_count = rows.dispatched_device_count,
-        dispatch_failed_count = rows.dispatch_failed_count,
-        failed_device_count = rows.failed_device_count,
-        success_device_count = rows.success_device_count,
-        settled_device_count = rows.settled_device_count
-    FROM {rows} WHERE operations.id = rows.id
+        {", ".join(f"{name} = rows.{name}" for name in Counters._fields)}
+    FROM {{rows}} WHERE operations.id = rows.id
+    {{telling}}
     """,
     rows={
         "id": "uuid",

@@ -21,6 +21,8 @@ from sqlalchemy import (
     text,
 )
 
+from statemachine import Counters
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware datetime in UTC; SQLite, which knows no time zones, keeps it without."""
@@ -64,13 +66,9 @@ operations = Table(
     Column("created_by", Uuid),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("updated_by", Uuid),
-    Column("resolved_device_count", BigInteger, nullable=False),
-    Column("dispatched_device_count", BigInteger, nullable=False),
-    Column("dispatch_failed_count", BigInteger, nullable=False),
-    Column("failed_device_count", BigInteger, nullable=False),
-    Column("success_device_count", BigInteger, nullable=False),
-    Column("settled_device_count", BigInteger, nullable=False, comment="ours: the state needs it"),
-    Index("operations_by_creation", "created_at", "id"),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in Counters._fields),
+    Index("operations_by_creation", "state", "created_at", "id"),
+    Index("operations_by_update", "state", "updated_at", "id"),
 )
 
 operation_activity = Table(
@@ -103,9 +101,10 @@ device_operations = Table(
     Column("reason", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
-    # No index on a column that a report changes: PostgreSQL then updates rows in place (HOT), given room.
-    Index("device_operations_of_operation", "operation_id", "created_at", "id"),
-    postgresql_with={"fillfactor": 80},
+    # The state comes first: an order over all states merges a page of each (see `worker.store.pages`).
+    Index("device_operations_by_creation", "operation_id", "state", "created_at", "id"),
+    Index("device_operations_by_update", "operation_id", "state", "updated_at", "id"),
+    Index("device_operations_of_device", "device_id", "operation_id"),
 )
 
 # One row for each report that was accepted (applied, late or repeated). Its key is what makes a report

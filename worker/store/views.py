@@ -2,48 +2,74 @@
 
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, computed_field, field_serializer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, field_serializer
 
-from statemachine import Counters
+from statemachine import Counters, OperationState, State
 from worker.outcomes import Action, Reason, Status
+
+Result = TypeVar("Result")
+
+
+_State = Annotated[str, Field(json_schema_extra={"enum": [state.name for state in State]})]
+_OperationState = Annotated[str, Field(json_schema_extra={"enum": list(OperationState)})]
+_OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
+_DEVICE = "3bafab7b-4400-4bcf-8e6e-09f954699940"
+_TIME = "2019-08-24T14:15:22Z"
 
 
 class DeviceOperationActivity(BaseModel):
     """One state that a device operation reached."""
 
-    device_operation_state: str
+    device_operation_state: _State
     created_at: AwareDatetime
 
 
 class DeviceOperation(BaseModel):
     """One device operation; its activity lists the applied reports, oldest first."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "cb4ede3c-a5d1-45e3-a9d2-fe83accbce52",
+                    "operation_id": _OPERATION,
+                    "device_id": _DEVICE,
+                    "state": "CREATED",
+                    "reason": "",
+                    "created_at": _TIME,
+                    "updated_at": _TIME,
+                    "device_operation_activity": [{"device_operation_state": "CREATED", "created_at": _TIME}],
+                }
+            ]
+        }
+    )
+
     id: UUID
     operation_id: UUID
     device_id: UUID
-    state: str
+    state: _State
     reason: str
     created_at: AwareDatetime
     updated_at: AwareDatetime
     device_operation_activity: list[DeviceOperationActivity]
 
 
-class Page(BaseModel):
-    """One page of device operations; `previous` and `next` are addresses of the HTTP API, None at the ends."""
+class Page(BaseModel, Generic[Result]):
+    """One page; `previous` and `next` are addresses of the HTTP API, None at the ends."""
 
     count: int
     previous: str | None
     next: str | None
-    results: list[DeviceOperation]
+    results: list[Result]
 
 
 class OperationActivity(BaseModel):
     """One state that an operation reached."""
 
-    operation_state: str
+    operation_state: _OperationState
     created_at: AwareDatetime
 
 
@@ -66,9 +92,40 @@ class OperationStats(BaseModel):
 class Operation(BaseModel):
     """One operation. Text that nobody gave is empty, other unknown values are None, documents are `{}`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _OPERATION,
+                    "operation": "CONVERGE",
+                    "state": "DISPATCHING",
+                    "schedule_type": "IMMEDIATE",
+                    "schedule_args": {},
+                    "operation_device_query": {},
+                    "arguments": {"converge_with_provision": True},
+                    "reason": "",
+                    "created_at": _TIME,
+                    "created_by": "ee824cad-d7a6-4f48-87dc-e8461a9201c4",
+                    "updated_at": _TIME,
+                    "updated_by": "deea00dc-b6b6-4412-a483-26ac61e1f6fe",
+                    "operation_activity": [{"operation_state": "DISPATCHING", "created_at": _TIME}],
+                    "operation_stats": {
+                        "device_operation_statuses_count": {
+                            "resolved_device_count": 3,
+                            "dispatched_device_count": 2,
+                            "dispatch_failed_count": 0,
+                            "failed_device_count": 0,
+                            "success_device_count": 1,
+                        }
+                    },
+                }
+            ]
+        }
+    )
+
     id: UUID
     operation: str
-    state: str
+    state: _OperationState
     schedule_type: str | None
     schedule_args: dict[str, Any]
     operation_device_query: dict[str, Any]
