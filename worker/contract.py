@@ -45,8 +45,14 @@ def clean(text: str) -> str:
     return text.replace("\0", _REPLACED_NUL) if "\0" in text else text
 
 
+def _integral(value: object) -> object:
+    # JSON knows one kind of number: 5.0 is the integer 5.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def as_state(value: object) -> State:
     """A state by any accepted spelling. Raises ValueError on what is none."""
+    value = _integral(value)
     state = SPELLINGS.get(value) if isinstance(value, str | int) else None
     if state is None:
         raise ValueError(f"{shown(value)} is not a device-operation state such as SUCCESS or 50")
@@ -78,13 +84,17 @@ ReasonText = Annotated[str, AfterValidator(lambda text: clean(text[:MAX_REASON])
 Document = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 
+Id = Annotated[UUID, Field(strict=False)]
+Integral = BeforeValidator(_integral)
+
+
 class Report(BaseModel):
     """A service's report of one device operation's state (SPEC section 4). Unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    operation_id: UUID
-    device_id: UUID
+    operation_id: Id
+    device_id: Id
     state: Annotated[State, BeforeValidator(as_state)]
     service_id: Name
     operation_type: Name | None = None
@@ -100,9 +110,23 @@ class Announcement(BaseModel):
     register them otherwise.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "497f6eca-6276-4993-bfeb-53cbbbba6f08",
+                    "operation_type": "CONVERGE",
+                    "schedule_type": "IMMEDIATE",
+                    "arguments": {"converge_with_provision": True},
+                    "device_ids": ["3bafab7b-4400-4bcf-8e6e-09f954699940"],
+                }
+            ]
+        },
+    )
 
-    id: UUID
+    id: Id
     operation_type: Annotated[Name, Field(validation_alias=AliasChoices("operation_type", "operation"))]
     schedule_type: Literal["IMMEDIATE", "WINDOW"] | None = None
     schedule_args: Document | None = None
@@ -110,9 +134,9 @@ class Announcement(BaseModel):
     arguments: Document | None = None
     reason: ReasonText | None = None
     created_at: Moment | None = None
-    created_by: UUID | None = None
-    device_ids: list[UUID] | None = None
-    device_count: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    created_by: Id | None = None
+    device_ids: list[Id] | None = None
+    device_count: Annotated[int, Field(ge=0, lt=2**31), Integral] | None = None
 
 
 class Reports(BaseModel):

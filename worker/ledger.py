@@ -8,9 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
-from statemachine import Counters, State, Verdict, contribution, decide, shows_dispatch
+from statemachine import SETTLED, Counters, State, Verdict, contribution, decide, shows_dispatch
 from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
 from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id
@@ -27,6 +28,14 @@ UNTRUSTED = (Reason.UNKNOWN_SERVICE, Reason.NOT_ALLOWED)
 
 Outcome = str | DeadLetter
 """What became of a stored dead letter: a verdict or a word above if it is done with, else what it now is."""
+
+
+class Answer(NamedTuple):
+    """What became of a message whose sender waits: a verdict or a word above, else why it is rejected."""
+
+    outcome: Outcome
+    state: State | None = None
+    """Of the device operation that it is about, if that is registered."""
 
 
 @dataclass(slots=True)
@@ -82,6 +91,8 @@ class Ledger:
     announced: defaultdict[UUID, list[Announcement]] = field(default_factory=lambda: defaultdict(list))
     named: set[UUID] = field(default_factory=set)
     """Operations whose type became known in this batch."""
+    answers: list[Answer] = field(default_factory=list)
+    """What became of each message whose sender waits."""
 
     def take(self, item: Item) -> None:
         """Decide one item."""
@@ -142,11 +153,13 @@ class Ledger:
         message, key = incoming.message, incoming.key
         if key in self.seen or self.kept.get(key, message.dead_letter_id) != message.dead_letter_id:
             self.tally.duplicate += 1
-            self._resolve(message, DUPLICATE)
+            self._resolve(message, DUPLICATE, key[0])
             return
         judgement = self._judge(incoming)
         if isinstance(judgement, Verdict):
-            self._resolve(message, judgement)
+            self._resolve(message, judgement, key[0])
+        elif message.is_awaited:
+            self._answer(DeadLetter(*judgement, message, incoming), key[0])
         elif judgement[0] in UNTRUSTED:
             self.kept.pop(key, None)
             self._keep(*judgement, message)
@@ -174,6 +187,8 @@ class Ledger:
                 Reason.OPERATION_TYPE_MISMATCH,
                 f"the report says {shown(report.operation_type)}, the operation is {shown(known_type)}",
             )
+        if incoming.unless_settled and held is not None and held.state in SETTLED - {report.state}:
+            return Reason.CONFLICT, f"the device operation is {held.state.name}, which is settled"
         verdict = Verdict.APPLIED if held is None else decide(held.state, report.state)
         if held is not None and verdict is Verdict.CONFLICT:
             return Reason.CONFLICT, f"{report.state.name} after {held.state.name} contradicts it"
@@ -264,6 +279,9 @@ class Ledger:
     def _keep(self, reason: Reason, detail: str, message: Message) -> None:
         """Keep a message that is no report's, or that must not take a report's place."""
         letter = DeadLetter(reason, detail, message, None)
+        if message.is_awaited:
+            self._answer(letter)
+            return
         if message.dead_letter_id is not None:
             self._note(message.dead_letter_id, Action.REPLAYED, letter)
         elif letter.fingerprint in self.fingerprints:
@@ -274,12 +292,18 @@ class Ledger:
             self.dead_letters.append(letter)
         self.tally.dead_lettered[reason] += 1
 
-    def _resolve(self, message: Message, outcome: str) -> None:
-        """Note that a message is done with, if it is a stored dead letter."""
+    def _resolve(self, message: Message, outcome: str, device_operation: UUID | None = None) -> None:
+        """Note that a message is done with, if it is a stored dead letter, or if its sender waits."""
+        if message.is_awaited:
+            self._answer(outcome, device_operation)
         id_ = message.dead_letter_id
         if id_ is None or (outcome == DUPLICATE and id_ in self.outcomes):
             return  # sent to the broker twice, it is the duplicate of itself
         self._note(id_, Action.REPLAYED, outcome)
+
+    def _answer(self, outcome: Outcome, device_operation: UUID | None = None) -> None:
+        held = self.held.get(device_operation) if device_operation else None
+        self.answers.append(Answer(outcome, held.state if held else None))
 
     def _note(self, id_: int, action: Action, outcome: Outcome) -> None:
         self.outcomes[id_] = outcome

@@ -54,15 +54,16 @@ class Origin:
     routing_key: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
+    is_http: bool = False
 
     @property
-    def is_broker(self) -> bool:
-        """Whether it came through a broker: through an exchange, or by a queue's name."""
-        return bool(self.exchange or self.routing_key)
+    def has_senders(self) -> bool:
+        """Whether it came by a way that knows who sends: through a broker's exchange or queue, or over HTTP."""
+        return bool(self.exchange or self.routing_key or self.is_http)
 
     @property
     def user_id(self) -> str | None:
-        """The broker's user who sent it: RabbitMQ refuses a message that names another."""
+        """Who sent it: the broker's user (RabbitMQ refuses a message that names another), or a token's name."""
         return self.properties.get("user_id")
 
 
@@ -91,6 +92,8 @@ class Message:
     """Why the broker gave it up, in words, if it did."""
     redeliveries: int = 0
     """How often it was delivered before; whoever got it then may have died of it."""
+    is_awaited: bool = False
+    """Whether its sender waits for the answer: what is rejected is answered, and not kept."""
 
 
 @dataclass(slots=True)
@@ -102,6 +105,8 @@ class Incoming:
     at: datetime
     """When the state was reached: as the report says, else as the sender's clock or ours does."""
     message: Message
+    unless_settled: bool = False
+    """Whether it asks for a state, rather than reports one: what is settled cannot be asked to change."""
 
 
 @dataclass(slots=True)

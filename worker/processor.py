@@ -7,7 +7,7 @@ are locked last and for the shortest time.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from statemachine import Counters, operation_state
 from worker.contract import Announcement
 from worker.dead_letters import DeadLetter
-from worker.ledger import Ledger, Outcome
-from worker.messages import Item
+from worker.ledger import Answer, Ledger, Outcome
+from worker.messages import Incoming, Item
 from worker.outcomes import Status, Tally
 from worker.scope import Scope, waiting_for
 from worker.store import batch as store
@@ -39,15 +39,43 @@ async def process_batch(
     `trust` says who may report, None for anybody; `actor` who has dead letters processed again, None for the
     worker itself. Raises what the database raises; then nothing has happened.
     """
+    return (await _process(database, items, trust, actor)).tally
+
+
+async def answer(database: Database, item: Item, trust: Trust | None = None) -> Answer:
+    """Process the item of a message whose sender waits, as `process_batch` does, and say what became of it."""
+    return (await _process(database, [item], trust, None)).answers[0]
+
+
+async def process_together(database: Database, batches: Iterable[Sequence[Incoming]]) -> Tally:
+    """Process several batches of reports in one transaction: all of them have their effect, or none.
+
+    The reports are about registered device operations, whose ids grow from each batch to the next, so that locks
+    are taken in the order that all transactions keep. Raises what the database raises.
+    """
+    now = datetime.now(UTC)
+    tally = Tally()
+    deltas: defaultdict[UUID, Counters] = defaultdict(Counters)
+    async with database.write() as connection:
+        for items in batches:
+            ledger = await _decide(connection, items, Scope.of(items), None, None, now, claiming=False)
+            tally.add(ledger.tally)
+            for id_, delta in ledger.deltas().items():
+                deltas[id_] = deltas[id_].plus(delta)
+        await _write_operations(connection, Ledger(), deltas, now)
+    return tally
+
+
+async def _process(database: Database, items: Sequence[Item], trust: Trust | None, actor: str | None) -> Ledger:
     scope = Scope.of(items)
     if not scope.registering:
         # Most batches are about registered device operations only: holding those costs half of claiming them.
         with suppress(_Unregistered):
-            return await _process(database, items, scope, trust, actor, claiming=False)
-    return await _process(database, items, scope, trust, actor, claiming=True)
+            return await _process_once(database, items, scope, trust, actor, claiming=False)
+    return await _process_once(database, items, scope, trust, actor, claiming=True)
 
 
-async def _process(
+async def _process_once(
     database: Database,
     items: Sequence[Item],
     scope: Scope,
@@ -55,36 +83,52 @@ async def _process(
     actor: str | None,
     *,
     claiming: bool,
-) -> Tally:
+) -> Ledger:
     now = datetime.now(UTC)
     async with database.write() as connection:
-        created = await store.create_operations(connection, scope.creating)
-        new_announcements = await store.take_announcements(connection, scope.announcements)
-        inserted: set[UUID] = set()
-        if claiming:
-            inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in scope.claims.items()])
-        held = scope.held(await store.hold(connection, scope.claims.keys() - inserted))
-        if not claiming and len(held) < len(scope.claims):
-            raise _Unregistered
-        waiting = await waiting_for(connection, inserted & scope.registering)
-        parked = {letter.message.dead_letter_id or 0 for letters in waiting.values() for letter in letters}
-        locked = await store.lock_dead_letters(connection, parked | scope.stored)
-        stored = {id_: status for id_, (status, *_) in locked.items()}
-        seen, kept = await store.seen(connection, scope.reports)
-        ledger = Ledger(
-            operation_types=await store.operation_types(connection, scope.operations),
-            new_announcements=new_announcements,
-            held=held,
-            seen=seen,
-            kept=kept,
-            waiting=_still_waiting(waiting, stored, scope.stored),
-            stored=stored,
-            trust=trust,
-        )
-        for item in items:
-            ledger.take(item)
-        await _write(connection, ledger, inserted, created, now, actor)
-    return ledger.tally
+        ledger = await _decide(connection, items, scope, trust, actor, now, claiming=claiming)
+        await _write_operations(connection, ledger, ledger.deltas(), now)
+    return ledger
+
+
+async def _decide(
+    connection: AsyncConnection,
+    items: Sequence[Item],
+    scope: Scope,
+    trust: Trust | None,
+    actor: str | None,
+    now: datetime,
+    *,
+    claiming: bool,
+) -> Ledger:
+    """Decide items, and write everything of it but what it does to operations."""
+    created = await store.create_operations(connection, scope.creating)
+    new_announcements = await store.take_announcements(connection, scope.announcements)
+    inserted: set[UUID] = set()
+    if claiming:
+        inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in scope.claims.items()])
+    held = scope.held(await store.hold(connection, scope.claims.keys() - inserted))
+    if not claiming and len(held) < len(scope.claims):
+        raise _Unregistered
+    waiting = await waiting_for(connection, inserted & scope.registering)
+    parked = {letter.message.dead_letter_id or 0 for letters in waiting.values() for letter in letters}
+    locked = await store.lock_dead_letters(connection, parked | scope.stored)
+    stored = {id_: status for id_, (status, *_) in locked.items()}
+    seen, kept = await store.seen(connection, scope.reports)
+    ledger = Ledger(
+        operation_types=await store.operation_types(connection, scope.operations),
+        new_announcements=new_announcements,
+        held=held,
+        seen=seen,
+        kept=kept,
+        waiting=_still_waiting(waiting, stored, scope.stored),
+        stored=stored,
+        trust=trust,
+    )
+    for item in items:
+        ledger.take(item)
+    await _write(connection, ledger, inserted, created, now, actor)
+    return ledger
 
 
 def _still_waiting(
@@ -108,12 +152,11 @@ async def _write(
     now: datetime,
     actor: str | None,
 ) -> None:
-    """Write what the ledger holds, in the order of locks that `worker.store.batch` explains."""
-    deltas = ledger.deltas()
+    """Write what the ledger holds but for operations, in the order of locks that `worker.store.batch` explains."""
     await store.withdraw(
         connection,
         device_operations=inserted - ledger.held.keys(),
-        created_operations=created - deltas.keys() - ledger.announced.keys(),
+        created_operations=created - ledger.deltas().keys() - ledger.announced.keys(),
         announcements=ledger.new_announcements,
     )
     await store.move(
@@ -123,7 +166,6 @@ async def _write(
     )
     await store.record(connection, ledger.activity)
     await _write_dead_letters(connection, ledger, now, actor)
-    await _write_operations(connection, ledger, deltas, now)
 
 
 async def _write_dead_letters(
@@ -160,7 +202,7 @@ async def _write_operations(
     before = await store.lock_operations(connection, touched)
     after = {
         id_: _after(
-            operation, deltas.get(id_, Counters()), ledger.operation_types[id_], ledger.announced.get(id_, ())
+            operation, deltas.get(id_, Counters()), ledger.operation_types.get(id_), ledger.announced.get(id_, ())
         )
         for id_, operation in before.items()
     }

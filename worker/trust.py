@@ -46,7 +46,7 @@ class Trust:
     def objection_to_announcement(self, announced: Announced) -> Objection | None:
         """What stands against an announcement. It names no service: only the broker can say who sent it."""
         origin = announced.message.origin()
-        if self.services is None or not self.verify_user_id or not origin.is_broker:
+        if self.services is None or not self.verify_user_id or not origin.has_senders:
             return None
         if origin.user_id is None:
             return _nobody_vouches()
@@ -74,11 +74,12 @@ class Trust:
 
 def _not_vouched_for(service_id: str, message: Message) -> Objection | None:
     origin = message.origin()
-    if not origin.is_broker or origin.user_id == service_id:
-        return None  # what did not come through a broker was fed by who has the database's password anyway
+    if not origin.has_senders or origin.user_id == service_id:
+        return None  # what was read from a file was fed by who has the database's password anyway
     if origin.user_id is None:
         return _nobody_vouches()
-    detail = f"the report says {shown(service_id)}, the broker's user who sent it is {shown(origin.user_id)}"
+    who = "token with which it came" if origin.is_http else "broker's user who sent it"
+    detail = f"the report says {shown(service_id)}, the {who} is {shown(origin.user_id)}"
     return Reason.UNKNOWN_SERVICE, detail
 
 

@@ -1,0 +1,96 @@
+"""What somebody asks for and waits for: the same processing, but the answer goes to who asked.
+
+Nothing here waits for a database that is away: who asked is told, and asks again.
+"""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from statemachine import SETTLED, State
+from worker.contract import Report, one_line
+from worker.dead_letters import DeadLetter
+from worker.ledger import Answer
+from worker.messages import Incoming, Message, Origin, Rejected, device_operation_id, identity, parse
+from worker.outcomes import Reason
+from worker.processor import answer as processed
+from worker.processor import process_together
+from worker.store import queries, views
+from worker.store.database import Database, explain, is_fault_of_data
+from worker.trust import Objection, Trust
+
+TOGETHER = 1_000
+"""Device operations of one cancellation that are in memory at a time."""
+
+
+async def answer(
+    database: Database, message: Message, trust: Trust | None = None, *, unless_settled: bool = False
+) -> Answer:
+    """Process one report or announcement, and say what became of it; what is rejected is not kept.
+
+    `unless_settled` is as for `Incoming`. Raises what the database raises; then nothing has happened.
+    """
+    message.is_awaited = True
+    [item] = parse(message)
+    if isinstance(item, Rejected):
+        return _rejected(item.reason, item.detail, message)
+    if isinstance(item, Incoming):
+        item.unless_settled = unless_settled
+    try:
+        return await processed(database, item, trust)
+    except Exception as error:
+        if not is_fault_of_data(error):
+            raise
+    try:  # once more: what two wrote at once may break a transaction too, and is nobody's fault
+        return await processed(database, item, trust)
+    except Exception as error:
+        if not is_fault_of_data(error):
+            raise
+        return _rejected(Reason.MALFORMED, f"the database refuses it: {one_line(explain(error))}", message)
+
+
+def _rejected(reason: Reason, detail: str, message: Message) -> Answer:
+    return Answer(DeadLetter(reason, detail, message, None))
+
+
+async def cancel(
+    database: Database,
+    operation: views.Operation,
+    origin: Origin,
+    *,
+    service_id: str,
+    reason: str | None,
+    report_id: str,
+    trust: Trust | None = None,
+) -> Objection | None:
+    """Cancel every device operation of an operation that is not settled, in one transaction.
+
+    `service_id` is who the history says it was, `report_id` the identity of each of the reports. Returns what
+    stands against it if it may not report that; then, and if the database raises, nothing has happened.
+    """
+    now = datetime.now(UTC)
+    message = Message(b"", now, report_id, origin=lambda: origin, is_awaited=True)
+
+    def cancellation(device_id: UUID) -> Incoming:
+        report = Report(
+            operation_id=operation.id,
+            device_id=device_id,
+            state=State.CANCELLED,
+            service_id=service_id,
+            reason=reason,
+        )
+        key = device_operation_id(operation.id, device_id), identity(report_id)
+        return Incoming(report, key, now, message, unless_settled=True)
+
+    if trust is not None:
+        any_report = cancellation(UUID(int=0)).report
+        if objection := trust.objection(any_report, message, operation.operation or None, is_known=True):
+            return objection
+    async with database.read() as connection:
+        devices = await queries.devices_in(connection, operation.id, set(State) - SETTLED)
+    # In the order of their device operations' ids, in which all transactions lock them.
+    devices.sort(key=lambda device_id: device_operation_id(operation.id, device_id).bytes)
+    starts = range(0, len(devices), TOGETHER)
+    await process_together(
+        database, ([cancellation(device) for device in devices[start : start + TOGETHER]] for start in starts)
+    )
+    return None
