@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import aio_pika
+import httpx
 import pytest
 from aio_pika.abc import AbstractChannel
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,7 @@ from sqlalchemy import make_url
 from tests import services
 from tests.command import Deviceops
 from tests.databases import NewDatabase, PostgresqlServer, SqliteFiles, in_a_thread
+from tests.serving import Server, serving
 from worker.store.database import Database
 
 settings.register_profile(
@@ -186,3 +188,17 @@ async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
     """A channel of the test's own."""
     async with await aio_pika.connect(amqp_url) as connection:
         yield await connection.channel()
+
+
+@pytest.fixture
+def server(deviceops: Deviceops) -> Iterator[Server]:
+    """A server on a fresh database; once on each kind."""
+    with serving(deviceops) as server:
+        yield server
+
+
+@pytest.fixture
+def api(server: Server) -> Iterator[httpx.Client]:
+    """A client that may do everything."""
+    with server.client() as client:
+        yield client

@@ -10,6 +10,7 @@
 8. the intake acknowledges, after the commit; `outcomes` say what became of everything
 
 Beside the way: `mending` is what people do with dead letters (`foresight` tells them what would come of it),
-`trust` says who may report, `settings` (the only reader of the environment), `errors` (failures that people can
-act on), `simulate` (traffic), `cli` (the `deviceops` command, where all is wired together).
+`requests` is what somebody asks for and waits for, `api` the HTTP API. `trust` says who may report, `tokens` who
+may call. `settings` is the only reader of the environment, `errors` has the failures that people can act on,
+`simulate` makes traffic, and `cli` is the `deviceops` command, where all is wired together.
 """

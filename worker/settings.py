@@ -14,7 +14,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from worker.contract import Name
 from worker.errors import SettingsError
+from worker.tokens import Token
 from worker.trust import Service, Trust
 
 PREFIX = "DEVICEOPS_"
@@ -96,6 +98,22 @@ class Settings(BaseSettings):
     verify_user_id: bool = Field(
         False, description="true: a report's service_id must be its AMQP user_id, which RabbitMQ vouches for"
     )
+    http_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="the address that `deviceops serve` listens on; another than loopback needs tokens",
+    )
+    http_port: int = Field(8080, ge=0, le=65_535, description="its port; 0 for any that is free")
+    http_proxies: str = Field(
+        "127.0.0.1",
+        description="addresses or networks of proxies, comma-separated, whose X-Forwarded-… headers it believes; "
+        "* for any",
+    )
+    api_tokens: Annotated[Json[dict[Name, Token]] | None, NoDecode, _EMPTY_IS_NONE] = Field(
+        None,
+        description="who may call the HTTP API, as JSON: for each name a token's scopes and its hash, as "
+        "`deviceops token create` prints them; empty for anybody on this machine",
+    )
     stale_after: float = Field(
         3_600,
         gt=0,
@@ -147,6 +165,9 @@ class Settings(BaseSettings):
         values = {name: _text(getattr(self, name)) for name in type(self).model_fields}
         values["database_url"] = self.sqlalchemy_url.render_as_string(hide_password=True)
         values["amqp_url"] = without_password(self.amqp_url)
+        if self.api_tokens:
+            hidden = {name: {**token.model_dump(), "hash": "***"} for name, token in self.api_tokens.items()}
+            values["api_tokens"] = _text(hidden)
         return {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
 
 

@@ -5,6 +5,7 @@
 - `feeding`: run, ingest, publish
 - `reading`: status, devices, device
 - `dead_letters`: everything about what was rejected
+- `serving`: serve, token
 - `upkeep`: migrate, check, recount, prune, diagram
 - `trying`: simulate, demo
 """
@@ -16,7 +17,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from worker.cli import dead_letters, feeding, reading, trying, upkeep
+from worker.cli import dead_letters, feeding, reading, serving, trying, upkeep
 from worker.errors import DeviceopsError
 
 INTERRUPTED = 130
@@ -30,9 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (feeding, reading, upkeep, trying):
+for commands in (feeding, reading, serving, upkeep, trying):
     app.add_typer(commands.app)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(serving.token_app, name="token")
 
 
 def main() -> None:

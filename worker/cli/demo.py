@@ -136,7 +136,12 @@ async def _conclude(database: Database, tally: Tally) -> None:
     screen.print(f"Recount: all counters of {count} operation agree with its device operations.", style="green")
     screen.rule("try next")
     command = f"DEVICEOPS_DATABASE_URL=sqlite:///{DATABASE} {_own_command()}"
-    for arguments in (f"status {operation.id}", f"devices {operation.id} --state FAILURE", "dead-letters list"):
+    for arguments in (
+        f"status {operation.id}",
+        f"devices {operation.id} --state FAILURE",
+        "dead-letters list",
+        "serve",
+    ):
         screen.print(f"{command} {arguments}", soft_wrap=True, highlight=False)
 
 

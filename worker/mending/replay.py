@@ -93,3 +93,9 @@ async def foretell(
         await foresee(connection, batches(), ledger)
     outcomes = {id_: outcome for id_, outcome in ledger.outcomes.items() if id_ in ledger.stored}
     return Summary(selected, ledger.tally), outcomes
+
+
+def outcome_documents(found: Mapping[int, Outcome]) -> list[dict[str, str | int]]:
+    """What became, or would become, of each dead letter, as documents."""
+    told = {id_: (of, "") if isinstance(of, str) else (of.reason.value, of.detail) for id_, of in found.items()}
+    return [{"id": id_, "outcome": outcome, "detail": detail} for id_, (outcome, detail) in told.items()]

@@ -19,6 +19,8 @@ CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
 SQLITE_LOCK_TIMEOUT = 30
 """Seconds to wait for another process's transaction on the same SQLite file."""
+_POSTGRESQL_ARGS = {"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": "deviceops"}}
+_SQLITE_ARGS = {"timeout": SQLITE_LOCK_TIMEOUT}
 _READ_ONLY = "deviceops_read_only"
 _SQLITE_PASSES = {
     sqlite3.SQLITE_BUSY,
@@ -35,6 +37,7 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self.url = url
+        self.connect_args = _SQLITE_ARGS if url.get_backend_name() == "sqlite" else _POSTGRESQL_ARGS
         self.engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgresql_engine(url)
 
     @property
@@ -127,7 +130,7 @@ def _postgresql_engine(url: URL) -> AsyncEngine:
         pool_size=4,
         max_overflow=0,
         pool_pre_ping=False,
-        connect_args={"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": "deviceops"}},
+        connect_args=_POSTGRESQL_ARGS,
     )
 
 
@@ -139,7 +142,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         sqlite3.connect(path).close()
     except sqlite3.Error as error:
         raise DeviceopsError(f"database {path}: {error}") from error
-    engine = create_async_engine(url, connect_args={"timeout": SQLITE_LOCK_TIMEOUT})
+    engine = create_async_engine(url, connect_args=_SQLITE_ARGS)
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:

@@ -82,11 +82,11 @@ class Selection:
 
 
 async def find(
-    connection: AsyncConnection, selection: Selection, limit: int | None = None
+    connection: AsyncConnection, selection: Selection, limit: int | None = None, offset: int = 0
 ) -> list[views.DeadLetter]:
-    """The selected dead letters, the oldest `limit` of them."""
+    """The selected dead letters, the oldest `limit` of them after the first `offset`."""
     columns = [_c[name] for name in views.DeadLetter.model_fields]
-    query = select(*columns).where(selection.condition()).order_by(_c.id).limit(limit)
+    query = select(*columns).where(selection.condition()).order_by(_c.id).limit(limit).offset(offset)
     return [views.DeadLetter.model_validate(dict(row._mapping)) for row in await connection.execute(query)]
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from worker.cli.render import numbers, plain, since, table, time
 from worker.ledger import Outcome
+from worker.mending.replay import outcome_documents
 from worker.outcomes import Reason, Status
 from worker.store import views
 
@@ -151,9 +152,3 @@ def outcomes(found: Mapping[int, Outcome]) -> Table:
     for document in outcome_documents(found):
         listing.add_row(str(document["id"]), plain(str(document["outcome"])), plain(str(document["detail"])))
     return listing
-
-
-def outcome_documents(found: Mapping[int, Outcome]) -> list[dict[str, str | int]]:
-    """The same as documents."""
-    told = {id_: (of, "") if isinstance(of, str) else (of.reason.value, of.detail) for id_, of in found.items()}
-    return [{"id": id_, "outcome": outcome, "detail": detail} for id_, (outcome, detail) in told.items()]

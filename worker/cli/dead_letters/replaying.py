@@ -11,7 +11,7 @@ from worker.errors import SettingsError
 from worker.intake.amqp import connected
 from worker.intake.topology import Topology
 from worker.ledger import Outcome
-from worker.mending.replay import Summary, foretell
+from worker.mending.replay import Summary, foretell, outcome_documents
 from worker.mending.replay import replay as replay_selected
 from worker.mending.republish import republish
 from worker.outcomes import Status
@@ -43,7 +43,7 @@ def replay(
     if dry_run:
         summary, outcomes = run_async(_foretell(settings, selection, limit))
         if json:
-            print_json({**summary.document(), "dead_letters": render.outcome_documents(outcomes)})
+            print_json({**summary.document(), "dead_letters": outcome_documents(outcomes)})
         else:
             screen.print(
                 render.outcomes(outcomes),

@@ -1,0 +1,139 @@
+"""Reports, announcements and cancellations over HTTP: the processing of messages, and an answer to each."""
+
+import json
+
+import httpx
+
+from tests.command import Deviceops
+from tests.serving import (
+    DEVICE_OPERATIONS,
+    DEVICES,
+    NOWHERE,
+    OF_OPERATION,
+    OPERATIONS,
+    PATH,
+    REPORT,
+    announce,
+    put,
+    refused,
+    serving,
+    token,
+)
+from tests.test_seed_documents import DEVICE_ID, OPERATION
+
+
+def test_a_report_gets_its_verdict_and_a_conflict_what_would_be_allowed(api: httpx.Client) -> None:
+    verdicts = [
+        put(api, state, reason=str(state)) for state in ("CREATED", "PROCESSING", 30, "PROCESSING", "FAILED")
+    ]
+    assert [response.status_code for response in verdicts] == [200] * 5
+    assert [response.headers["X-Verdict"] for response in verdicts] == [
+        "applied",
+        "applied",
+        "late",
+        "duplicate",  # the same body is the same report
+        "applied",
+    ]
+    assert put(api, "FAILURE", reason="once more").headers["X-Verdict"] == "repeated"
+
+    contradicted = put(api, "SUCCESS")
+
+    assert refused(contradicted, 400) == {
+        "current_state": "FAILURE",
+        "reported_state": "SUCCESS",
+        "allowed_states": [],
+    }
+    assert contradicted.headers["X-Verdict"] == "conflict"
+    assert api.get("/v0/dead-letters/", params={"status": "all"}).json()["content"]["count"] == 0
+    mismatched = put(api, "FAILURE", operation_type="REBOOT")
+    assert refused(mismatched, 400) is None
+    assert "'REBOOT'" in mismatched.json()["message"]
+
+
+def test_an_idempotency_key_is_the_reports_id(api: httpx.Client) -> None:
+    put(api, "CREATED")
+    first = api.put(PATH, json={**REPORT, "state": "INITIATED"}, headers={"Idempotency-Key": "a key"})
+    again = api.put(PATH, json={**REPORT, "state": "PROCESSING"}, headers={"Idempotency-Key": "a key"})
+
+    assert [first.headers["X-Verdict"], again.headers["X-Verdict"]] == ["applied", "duplicate"]
+    assert again.json()["content"]["state"] == "INITIATED"
+
+
+def test_a_report_about_what_is_not_registered_is_not_found_and_not_kept(api: httpx.Client) -> None:
+    refused(put(api, "SUCCESS"), 404)
+
+    announce(api, [DEVICE_ID])
+
+    assert api.get(PATH).json()["content"]["state"] == "CREATED"
+    for path in (f"{OPERATIONS}{NOWHERE}/", f"{OPERATIONS}{NOWHERE}/devices/", f"{DEVICE_OPERATIONS}{NOWHERE}/"):
+        refused(api.get(path), 404)
+    refused(api.get(f"{OPERATIONS}{NOWHERE}/events"), 404)
+    refused(api.get(f"/v0/devices/{NOWHERE}/operations/"), 404)
+    refused(api.put(f"{OPERATIONS}{NOWHERE}/", json={"state": "CANCELLED"}), 404)
+    refused(api.get("/v0/dead-letters/1/"), 404)
+
+
+def test_what_is_not_settled_can_be_asked_to_be_cancelled(api: httpx.Client) -> None:
+    announce(api, DEVICES[:3])
+    paths = [f"{DEVICE_OPERATIONS}{device}/" for device in DEVICES[:3]]
+    put(api, "TIMEOUT", paths[1])
+
+    answers = [api.put(path, json={"state": "CANCELLATION_REQUESTED", "reason": "wrong"}) for path in paths[:2]]
+
+    assert answers[0].json()["content"]["state"] == "CANCELLED"
+    assert answers[0].json()["content"]["reason"] == "wrong"
+    assert refused(answers[1], 400)["current_state"] == "TIMEOUT"
+    again = api.put(paths[0], json={"state": "CANCELLATION_REQUESTED"})
+    assert (again.status_code, again.headers["X-Verdict"]) == (200, "repeated")
+
+
+def test_cancelling_an_operation_cancels_what_is_not_settled_and_nothing_else(
+    deviceops: Deviceops, api: httpx.Client
+) -> None:
+    announce(api, DEVICES)
+    for device, state in zip(DEVICES, ("SUCCESS", "TIMEOUT", "PROCESSING"), strict=False):
+        put(api, state, f"{DEVICE_OPERATIONS}{device}/")
+
+    answer = api.put(OF_OPERATION, json={"state": "CANCELLED", "reason": "enough"})
+
+    assert answer.status_code == 200
+    assert answer.json() == {"operationId": OPERATION["id"], "status": "COMPLETED"}
+    found = api.get(DEVICE_OPERATIONS).json()["content"]["results"]
+    states = {each["device_id"]: (each["state"], each["reason"]) for each in found}
+    assert states[DEVICES[0]][0] == "SUCCESS"
+    assert states[DEVICES[1]][0] == "TIMEOUT"
+    assert {states[device] for device in DEVICES[2:]} == {("CANCELLED", "enough")}
+    assert deviceops.document("recount")["drifted"] == []
+    refused(api.put(OF_OPERATION, json={"state": "COMPLETED"}), 400)
+
+
+def test_an_announcement_goes_by_its_key_and_the_contract_of_messages(api: httpx.Client) -> None:
+    key = {"Idempotency-Key": "once"}
+    first = api.post(OPERATIONS, json={**OPERATION, "reason": "first"}, headers=key)
+    again = api.post(OPERATIONS, json={**OPERATION, "reason": "again"}, headers=key)
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.headers["Location"].endswith(OF_OPERATION)
+    assert again.json()["content"]["reason"] == "first"
+    faulty = {"id": "no id", "operation_type": "", "device_count": -1}
+    faults = refused(api.post(OPERATIONS, json=faulty), 400)["faults"]
+    assert [fault["where"] for fault in faults] == ["id", "operation_type", "device_count"]
+    endless = json.dumps({**OPERATION, "arguments": {"x": float("inf")}})
+    refused(api.post(OPERATIONS, content=endless, headers={"Content-Type": "application/json"}), 400)
+
+
+def test_services_and_their_tokens_are_trusted_as_on_the_broker(deviceops_on_sqlite: Deviceops) -> None:
+    services = json.dumps({"drift-service": {"states": ["CREATED", "SUCCESS"]}, "tests": {}})
+    deviceops = deviceops_on_sqlite.with_settings(services=services, verify_user_id="true")
+    drift, setting = token(deviceops, "drift-service")
+    with serving(deviceops.with_settings(api_tokens=setting)) as server, server.client(drift) as api:
+        assert put(api, "CREATED").is_success
+        assert put(api, "SUCCESS").is_success
+        assert "may not report FAILURE" in put(api, "FAILURE").json()["message"]
+        refused(put(api, "COMPLETED"), 403)
+        refused(api.put(OF_OPERATION, json={"state": "CANCELLED"}), 403)
+        with server.client() as other:
+            pretending = put(other, "COMPLETED")
+            refused(pretending, 403)
+            assert "the token with which it came is 'tests'" in pretending.json()["message"]
+            assert put(other, "COMPLETED", service_id="tests").is_success

@@ -1,0 +1,81 @@
+"""Who calls, and what they may do."""
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Annotated, Any
+
+from fastapi import Depends, Security
+from fastapi.security import HTTPBearer
+from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from worker import tokens
+from worker.api import answers
+from worker.api.context import CalledBy
+from worker.contract import shown
+from worker.tokens import Caller, Scope, Token
+
+PATHS = "/v0/"
+"""How the paths begin that need a token; what is beside them, the documentation, needs none."""
+ANYBODY = Caller("anybody", frozenset(Scope))
+"""Who calls where there are no tokens: everybody on this machine."""
+
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="token", description="A token that `deviceops token create` has made."
+)
+
+
+class Tokens(AuthenticationBackend):
+    """Recognises callers by their tokens; without tokens, lets in who is on this machine."""
+
+    def __init__(self, known: Mapping[str, Token] | None) -> None:
+        self._known = known
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        """Say who calls. Raises AuthenticationError."""
+        if not conn.url.path.startswith(PATHS):
+            return None
+        caller = self._anybody(conn) if self._known is None else self._known_caller(conn, self._known)
+        return AuthCredentials(sorted(caller.scopes)), caller  # type: ignore[return-value]  # has what is used of a user
+
+    def _known_caller(self, conn: HTTPConnection, known: Mapping[str, Token]) -> Caller:
+        scheme, _, text = conn.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise AuthenticationError("a bearer token is needed")
+        caller = tokens.find(known, text.strip())
+        if caller is None:
+            raise AuthenticationError("the token is unknown")
+        return caller
+
+    def _anybody(self, conn: HTTPConnection) -> Caller:
+        # A page in a browser on this machine could call by a name that it has resolve to this machine.
+        if not is_loopback(conn.url.hostname or ""):
+            raise AuthenticationError("there are no tokens, so calls have to be to localhost")
+        return ANYBODY
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is that of the machine itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def answer_stranger(_conn: HTTPConnection, refused: Exception) -> Response:
+    """Answer who is not let in."""
+    return answers.error(HTTPStatus.UNAUTHORIZED, str(refused), headers={"WWW-Authenticate": "Bearer"})
+
+
+def needs(scope: Scope) -> Any:
+    """A dependency of calls that need a scope."""
+
+    def check(caller: CalledBy, _token: Annotated[object, Security(_bearer)]) -> None:
+        if scope not in caller.scopes:
+            message = f"the token {shown(caller.name)} has not the scope {scope}"
+            raise answers.Refusal(HTTPStatus.FORBIDDEN, message)
+
+    dependency: Callable[..., None] = check
+    return Depends(dependency)

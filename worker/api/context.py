@@ -1,0 +1,34 @@
+"""What the calls share."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from worker.api.changes import Changes
+from worker.store.database import Database
+from worker.tokens import Caller
+from worker.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The database, who may report (None for anybody), and what has changed."""
+
+    database: Database
+    trust: Trust | None
+    changes: Changes
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.user
+    return caller
+
+
+Shared = Annotated[Context, Depends(_context)]
+CalledBy = Annotated[Caller, Depends(_caller)]

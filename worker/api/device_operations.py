@@ -1,0 +1,178 @@
+"""Device operations: those of an operation, one of them, and reports about it."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pydantic_core
+from fastapi import APIRouter, Body, Path, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+
+from statemachine import SPELLINGS, State
+from worker.api import answers, windows
+from worker.api.access import needs
+from worker.api.answers import TAKES_BODY, Content, Refusal, Standing, errors
+from worker.api.context import CalledBy, Shared
+from worker.api.operations import OperationId, known
+from worker.api.reporting import IdempotencyKey, origin, refuse
+from worker.contract import Moment, Name, ReasonText, as_state
+from worker.dead_letters import DeadLetter
+from worker.messages import REPORT, Message
+from worker.outcomes import Reason
+from worker.requests import answer
+from worker.store import queries, views
+from worker.tokens import Scope
+
+router = APIRouter(prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
+
+DeviceId = Annotated[UUID, Path(description="The device's id.")]
+
+CANCELLATION_REQUESTED = "CANCELLATION_REQUESTED"
+_SCHEMA_OF_STATES = {
+    "anyOf": [
+        {
+            "title": "State",
+            "type": "string",
+            "enum": [name for name in SPELLINGS if isinstance(name, str)],
+        },
+        {"title": "StateCode", "type": "integer", "enum": [state.value for state in State]},
+    ]
+}
+
+
+class DeviceOperationReport(BaseModel):
+    """A service's report of a device operation's state. Unknown fields are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"operation_type": "CONVERGE", "state": "SUCCESS", "service_id": "drift-service", "reason": "test"}
+            ]
+        }
+    )
+
+    operation_type: Name | None = None
+    state: Annotated[State, BeforeValidator(as_state), WithJsonSchema(_SCHEMA_OF_STATES)]
+    service_id: Name
+    reason: ReasonText | None = None
+    occurred_at: Moment | None = Field(None, description="When the state was reached; now, if left out.")
+
+
+class CancellationRequest(BaseModel):
+    """A request to cancel a device operation that is not settled. The service is the token's name, if left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"state": CANCELLATION_REQUESTED, "reason": "test"}]}
+    )
+
+    operation_type: Name | None = None
+    state: Literal["CANCELLATION_REQUESTED"]
+    service_id: Name | None = None
+    reason: ReasonText | None = None
+    occurred_at: Moment | None = Field(None, description="When it was requested; now, if left out.")
+
+
+class DeviceOperationPage(views.Page[views.DeviceOperation]):
+    """A page of device operations."""
+
+
+class DeviceOperationPageContent(Content[DeviceOperationPage]):
+    """A page of device operations."""
+
+
+class DeviceOperationContent(Content[views.DeviceOperation]):
+    """One device operation."""
+
+
+def _shape(body: Any) -> str:
+    state = body.get("state") if isinstance(body, dict) else getattr(body, "state", None)
+    return answers.CANCELLATION if state == CANCELLATION_REQUESTED else answers.REPORT
+
+
+Update = Annotated[
+    Annotated[DeviceOperationReport, Tag(answers.REPORT)]
+    | Annotated[CancellationRequest, Tag(answers.CANCELLATION)],
+    Discriminator(_shape),
+]
+
+
+@router.get("/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
+async def list_device_operations(
+    operation_id: OperationId,
+    shared: Shared,
+    request: Request,
+    window: windows.OldestFirst,
+    state: windows.DeviceOperationState = None,
+) -> DeviceOperationPageContent:
+    """An operation's device operations, the oldest first unless told otherwise."""
+    async with shared.database.read() as connection:
+        _, progress = await known(connection, operation_id)
+        page = await queries.page_of_device_operations(connection, progress, operation_id, state, window)
+    return DeviceOperationPageContent(content=windows.document(DeviceOperationPage, page, request))
+
+
+@router.get("/{device_id}/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
+async def get_device_operation(
+    operation_id: OperationId, device_id: DeviceId, shared: Shared
+) -> DeviceOperationContent:
+    """One device operation and the states that it reached."""
+    return DeviceOperationContent(content=await _known(shared, operation_id, device_id))
+
+
+@router.put(
+    "/{device_id}/",
+    dependencies=[needs(Scope.UPDATE_OPERATION)],
+    responses={
+        HTTPStatus.OK.value: {
+            "description": "What the report meant is in `X-Verdict`",
+            "headers": {
+                "X-Verdict": {
+                    "description": "What became of the report.",
+                    "required": True,
+                    "schema": {"type": "string", "enum": ["applied", "late", "repeated", "duplicate"]},
+                }
+            },
+        },
+        **errors(HTTPStatus.NOT_FOUND, *TAKES_BODY),
+    },
+)
+async def update_device_operation(
+    operation_id: OperationId,
+    device_id: DeviceId,
+    update: Annotated[Update, Body()],
+    shared: Shared,
+    caller: CalledBy,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> DeviceOperationContent:
+    """Report a device operation's state: the same processing as a message's, and an answer.
+
+    CREATED registers a device operation. A report about one that is not registered is not found; what contradicts
+    the state is answered with the state and what would be allowed. Nothing that is refused is kept.
+    """
+    is_request = isinstance(update, CancellationRequest)
+    state = State.CANCELLED if isinstance(update, CancellationRequest) else update.state
+    report = {
+        "operation_id": operation_id,
+        "device_id": device_id,
+        **update.model_dump(exclude_none=True),
+        "state": state.name,
+        "service_id": update.service_id or caller.name,
+    }
+    message = Message(
+        pydantic_core.to_json(report), datetime.now(UTC), idempotency_key, REPORT, origin=origin(caller)
+    )
+    outcome, current = await answer(shared.database, message, shared.trust, unless_settled=is_request)
+    if isinstance(outcome, DeadLetter):
+        refuse(outcome, Standing.of(current, state) if outcome.reason is Reason.CONFLICT else None)
+    response.headers["X-Verdict"] = outcome
+    return DeviceOperationContent(content=await _known(shared, operation_id, device_id))
+
+
+async def _known(shared: Shared, operation_id: UUID, device_id: UUID) -> views.DeviceOperation:
+    async with shared.database.read() as connection:
+        found = await queries.get_device_operation(connection, operation_id, device_id)
+    if found is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"device {device_id} is not registered for operation {operation_id}")
+    return found

@@ -1,0 +1,110 @@
+"""What every request passes first: it is logged under its id, and what nobody else has caught is answered."""
+
+import re
+import time
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import structlog
+from asgi_correlation_id import correlation_id
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from worker.api import answers
+from worker.contract import one_line
+from worker.store.database import explain, is_passing
+
+MAX_BODY = 16_000_000
+"""Bytes: an announcement of some 400,000 devices."""
+MAX_HEADERS = 16_384
+"""Bytes of a request's address and headers."""
+
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+
+_log = structlog.get_logger()
+
+
+class Edge:
+    """Logs every request, and answers for what failed in it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = received = 0
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            _bound(received)
+            return message
+
+        try:
+            _check(scope)
+            await self._app(scope, receive_bounded, send_and_note)
+        except Exception as error:  # whatever it is, the caller gets an answer
+            response = _answer(error)
+            if status == 0:
+                await response(scope, receive, send_and_note)
+        finally:
+            caller = scope.get("user")
+            _log.info(
+                "request",
+                method=one_line(scope["method"]),
+                path=one_line(scope["path"]),
+                status=status,
+                milliseconds=round((time.perf_counter() - started) * 1_000, 1),
+                caller=getattr(caller, "name", None),
+                request_id=correlation_id.get(),
+            )
+
+
+def _check(scope: Scope) -> None:
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if size + len(scope["raw_path"]) + len(scope["query_string"]) > MAX_HEADERS:
+        message = f"the address and the headers have more than {MAX_HEADERS:,} bytes"
+        raise answers.Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+    headers = Headers(scope=scope)
+    host = headers.get("host")
+    if host is not None and not _names_a_host(host):
+        raise answers.Refusal(HTTPStatus.BAD_REQUEST, "the header Host names no host")
+    _bound(int(headers.get("content-length", "0")))
+
+
+def _bound(size: int) -> None:
+    # The framework has a bound of its own, but answers in a shape of its own too.
+    if size > MAX_BODY:
+        message = f"the body is larger than {MAX_BODY:,} bytes"
+        raise answers.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+
+
+def _names_a_host(text: str) -> bool:
+    try:
+        return bool(_HOST.fullmatch(text)) and urlsplit(f"//{text}").port != 0
+    except ValueError:
+        return False
+
+
+def _answer(error: Exception) -> Response:
+    if isinstance(error, answers.Refusal):
+        return answers.error(error.status_code, str(error.detail))
+    if is_passing(error):
+        _log.warning("the database fails", error=explain(error), request_id=correlation_id.get())
+        headers = {"Retry-After": str(answers.RETRY_AFTER)}
+        return answers.error(HTTPStatus.SERVICE_UNAVAILABLE, "the database is away; try again", headers=headers)
+    _log.error("a defect", request_id=correlation_id.get(), exc_info=error)
+    message = f"a defect of the server; its log has it under the request id {correlation_id.get()}"
+    return answers.error(HTTPStatus.INTERNAL_SERVER_ERROR, message)

@@ -1,0 +1,50 @@
+"""An operation's counters and state as they change: server-sent events."""
+
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import AwareDatetime, BaseModel
+
+from statemachine import OperationState
+from worker.api.access import needs
+from worker.api.answers import errors
+from worker.api.context import Shared
+from worker.api.operations import OperationId, known
+from worker.store import views
+from worker.tokens import Scope
+
+router = APIRouter(prefix="/v0/operations", tags=["operations"])
+
+
+class OperationProgress(BaseModel):
+    """What an event tells of an operation."""
+
+    id: UUID
+    state: OperationState
+    updated_at: AwareDatetime
+    operation_stats: views.OperationStats
+
+
+async def _is_known(operation_id: OperationId, shared: Shared) -> UUID:
+    async with shared.database.read() as connection:
+        await known(connection, operation_id)
+    return operation_id
+
+
+@router.get(
+    "/{operation_id}/events",
+    response_class=EventSourceResponse,
+    dependencies=[needs(Scope.READ_OPERATION)],
+    responses=errors(HTTPStatus.NOT_FOUND),
+)
+async def follow_operation(
+    operation_id: Annotated[UUID, Depends(_is_known)], shared: Shared
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events named `operation`: its counters and state as they are, and again when they change."""
+    async for operation in shared.changes.follow(operation_id):
+        progress = OperationProgress.model_validate(operation, from_attributes=True)
+        yield ServerSentEvent(event="operation", data=progress)

@@ -1,0 +1,171 @@
+"""Operations: those of the fleet, those of a device, one of them; announced, and cancelled."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Literal
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Body, Path, Request, Response
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.api import windows
+from worker.api.access import needs
+from worker.api.answers import TAKES_BODY, Content, Refusal, errors
+from worker.api.context import CalledBy, Shared
+from worker.api.reporting import IdempotencyKey, origin, refuse
+from worker.contract import Announcement, ReasonText
+from worker.dead_letters import DeadLetter
+from worker.ledger import DUPLICATE
+from worker.messages import ANNOUNCEMENT, Message
+from worker.requests import answer, cancel
+from worker.store import queries, views
+from worker.tokens import Scope
+
+router = APIRouter(prefix="/v0/operations", tags=["operations"])
+of_device = APIRouter(prefix="/v0/devices", tags=["operations"])
+
+OperationId = Annotated[UUID, Path(description="The operation's id.")]
+
+
+class OperationPage(views.Page[views.Operation]):
+    """A page of operations."""
+
+
+class OperationContent(Content[views.Operation]):
+    """One operation."""
+
+
+class OperationUpdate(BaseModel):
+    """What an operation is to become."""
+
+    state: Literal["CANCELLED"]
+    reason: ReasonText | None = Field(None, description="Why; kept with each device operation that is cancelled.")
+
+
+class OperationUpdated(BaseModel):
+    """What an operation has become."""
+
+    operationId: UUID  # noqa: N815  # the public reference's key
+    status: str
+
+
+async def known(connection: AsyncConnection, operation_id: UUID) -> tuple[views.Operation, views.Progress]:
+    """An operation. Raises Refusal if it is unknown."""
+    found = await queries.get_operation(connection, operation_id)
+    if found is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"operation {operation_id} is unknown")
+    return found
+
+
+@router.get("/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors())
+async def list_operations(
+    shared: Shared,
+    request: Request,
+    window: windows.LatestFirst,
+    state: windows.StateOfOperation = None,
+) -> OperationPage:
+    """Operations, the latest first unless told otherwise."""
+    async with shared.database.read() as connection:
+        page = await queries.page_of_operations(connection, state, window)
+    return windows.document(OperationPage, page, request)
+
+
+@of_device.get(
+    "/{device_id}/operations/", dependencies=[needs(Scope.READ_DEVICE)], responses=errors(HTTPStatus.NOT_FOUND)
+)
+async def list_operations_of_device(
+    device_id: Annotated[UUID, Path(description="The device's id.")],
+    shared: Shared,
+    request: Request,
+    window: windows.LatestFirst,
+    state: windows.StateOfOperation = None,
+) -> OperationPage:
+    """The operations that a device takes part in, the latest first unless told otherwise."""
+    async with shared.database.read() as connection:
+        page = await queries.page_of_operations(connection, state, window, device_id)
+        if not page.count and not await queries.is_device(connection, device_id):
+            raise Refusal(HTTPStatus.NOT_FOUND, f"device {device_id} takes part in no operation")
+    return windows.document(OperationPage, page, request)
+
+
+@router.get("/{operation_id}/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
+async def get_operation(operation_id: OperationId, shared: Shared) -> OperationContent:
+    """One operation with its counters."""
+    async with shared.database.read() as connection:
+        operation, _ = await known(connection, operation_id)
+    return OperationContent(content=operation)
+
+
+@router.post(
+    "/",
+    status_code=HTTPStatus.CREATED,
+    dependencies=[needs(Scope.UPDATE_OPERATION)],
+    responses={
+        HTTPStatus.OK.value: {
+            "model": OperationContent,
+            "description": "An announcement with this `Idempotency-Key` came before; nothing has changed",
+        },
+        **errors(*TAKES_BODY),
+    },
+)
+async def announce_operation(
+    announcement: Annotated[Announcement, Body()],
+    shared: Shared,
+    caller: CalledBy,
+    request: Request,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> OperationContent:
+    """Announce an operation, also again: devices are added, descriptive fields replaced, never a state."""
+    message = Message(
+        await request.body(),
+        datetime.now(UTC),
+        idempotency_key,
+        ANNOUNCEMENT,
+        origin=origin(caller),
+    )
+    outcome = (await answer(shared.database, message, shared.trust)).outcome
+    if isinstance(outcome, DeadLetter):
+        refuse(outcome)
+    async with shared.database.read() as connection:
+        operation, _ = await known(connection, announcement.id)
+    if outcome == DUPLICATE:
+        response.status_code = HTTPStatus.OK
+    else:
+        response.headers["Location"] = str(request.url_for("get_operation", operation_id=operation.id))
+    return OperationContent(content=operation)
+
+
+@router.put(
+    "/{operation_id}/",
+    dependencies=[needs(Scope.UPDATE_OPERATION)],
+    responses=errors(HTTPStatus.NOT_FOUND, *TAKES_BODY),
+)
+async def update_operation(
+    operation_id: OperationId,
+    update: Annotated[OperationUpdate, Body()],
+    shared: Shared,
+    caller: CalledBy,
+    idempotency_key: IdempotencyKey = None,
+) -> OperationUpdated:
+    """Cancel every device operation of an operation that is not settled, in one transaction.
+
+    In the history it is reported by a service with the token's name.
+    """
+    async with shared.database.read() as connection:
+        operation, _ = await known(connection, operation_id)
+    objection = await cancel(
+        shared.database,
+        operation,
+        origin(caller)(),
+        service_id=caller.name,
+        reason=update.reason,
+        report_id=idempotency_key or str(uuid4()),
+        trust=shared.trust,
+    )
+    if objection is not None:
+        raise Refusal(HTTPStatus.FORBIDDEN, objection[1])
+    async with shared.database.read() as connection:
+        operation, _ = await known(connection, operation_id)
+    return OperationUpdated(operationId=operation.id, status=operation.state)

@@ -1,0 +1,100 @@
+"""The HTTP API listens, until it is told to stop."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from uuid import uuid4
+
+import h11
+import structlog
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from worker.api.access import is_loopback
+from worker.api.answers import error
+from worker.api.app import create_app
+from worker.api.changes import Changes
+from worker.api.context import Context
+from worker.api.edge import MAX_HEADERS
+from worker.contract import one_line
+from worker.errors import DeviceopsError
+from worker.settings import Settings
+from worker.store.database import Database
+
+LOOPBACK = "127.0.0.1"
+PATIENCE = 10
+"""Seconds that requests may take to end when the server is to stop."""
+
+_log = structlog.get_logger()
+
+
+class _Protocol(H11Protocol):
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as any other error is answered."""
+        id_ = uuid4().hex
+        _log.info("request", method=None, path=None, status=HTTPStatus.BAD_REQUEST.value, request_id=id_)
+        answer = error(HTTPStatus.BAD_REQUEST, one_line(msg), headers={"X-Request-ID": id_, "Connection": "close"})
+        response = h11.Response(status_code=answer.status_code, headers=answer.raw_headers)
+        for event in (response, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `serve`: raised again at the end, as here, they make a stop look like a crash."""
+        yield
+
+
+async def serve(settings: Settings, database: Database) -> None:
+    """Answer calls until SIGTERM or Ctrl-C. Raises DeviceopsError if the address cannot be listened on."""
+    host = settings.http_host
+    if not settings.api_tokens:
+        if not is_loopback(host):
+            _log.warning("no tokens: listening on loopback only, whatever DEVICEOPS_HTTP_HOST says", host=host)
+            host = LOOPBACK
+        else:
+            _log.warning("no tokens: anybody on this machine may call, and nobody else")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # below, its lines repeat what ours say
+    changes = Changes(database)
+    config = uvicorn.Config(
+        create_app(Context(database, settings.trust, changes), settings.api_tokens),
+        http=_Protocol,
+        h11_max_incomplete_event_size=MAX_HEADERS,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.http_proxies,
+        timeout_graceful_shutdown=PATIENCE,
+    )
+    listener = _listen(host, settings.http_port)
+    with listener:
+        address = listener.getsockname()
+        name = f"[{address[0]}]" if ":" in address[0] else address[0]
+        _log.info("listening", url=f"http://{name}:{address[1]}", docs=f"http://{name}:{address[1]}/docs")
+        server = _Server(config)
+
+        def stop() -> None:
+            server.force_exit = server.should_exit  # told twice, it waits for nobody
+            server.should_exit = True
+            changes.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        await server.serve(sockets=[listener])
+    _log.info("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise DeviceopsError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None

@@ -1,0 +1,76 @@
+"""The parameters of pages, and pages with the addresses of their neighbours."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Query, Request
+from pydantic import BeforeValidator, WithJsonSchema
+
+from statemachine import SPELLINGS, OperationState, State
+from worker.contract import shown
+from worker.store import pages, views
+from worker.store.pages import Cursor, Neighbour, Ordering, Page, Window
+
+Document = TypeVar("Document", bound=views.Page[Any])
+
+_STATES = {str(spelling): state for spelling, state in SPELLINGS.items()}
+
+
+def _state(text: object) -> State:
+    state = _STATES.get(text) if isinstance(text, str) else None
+    if state is None:
+        raise ValueError(f"{shown(text)} is not a device-operation state such as SUCCESS or 50")
+    return state
+
+
+Limit = Annotated[int, Query(ge=1, le=pages.MAX_LIMIT, description="Results on a page.")]
+Offset = Annotated[
+    int, Query(ge=0, le=pages.MAX_OFFSET, description="Results before the page; the deeper, the slower.")
+]
+_Cursor = Annotated[
+    str | None,
+    Query(
+        pattern=pages.CURSOR_PATTERN,
+        max_length=70,
+        description="Takes the place of `offset` where pages are deep: empty for the first page; from then on "
+        "`next` and `previous` have it.",
+    ),
+]
+
+DeviceOperationState = Annotated[
+    Annotated[State, BeforeValidator(_state), WithJsonSchema({"type": "string", "enum": list(_STATES)})] | None,
+    Query(description="Only what is in this state: its name or its code."),
+]
+StateOfOperation = Annotated[OperationState | None, Query(description="Only what is in this state.")]
+
+
+def _window(ordered: Ordering) -> Callable[..., Window]:
+    def window(
+        limit: Limit = pages.LIMIT,
+        offset: Offset = 0,
+        ordering: Annotated[
+            Ordering, Query(description="What comes first; `-` for descending. What is equal is ordered by id.")
+        ] = ordered,
+        cursor: _Cursor = None,
+    ) -> Window:
+        return Window(limit, offset, ordering, None if cursor is None else Cursor.parse(cursor))
+
+    return window
+
+
+OldestFirst = Annotated[Window, Depends(_window(Ordering.CREATED_AT))]
+LatestFirst = Annotated[Window, Depends(_window(Ordering.CREATED_AT_DESCENDING))]
+
+
+def document(kind: type[Document], page: Page[Any], request: Request) -> Document:
+    """A page as a document of a kind: its neighbours' addresses keep every parameter of the request."""
+
+    def address(neighbour: Neighbour | None) -> str | None:
+        return None if neighbour is None else str(request.url.include_query_params(**neighbour))
+
+    return kind(
+        count=page.count,
+        previous=address(page.previous),
+        next=address(page.next),
+        results=list(page.results),
+    )
