@@ -170,6 +170,15 @@ def test_every_fault_of_a_request_is_named(api: httpx.Client) -> None:
     refused(api.put(PATH, content=b"\xff\xfe", headers=json_type), 400)
     refused(api.put(PATH, content=b"[" * 100_000, headers=json_type), 400)
     refused(api.put(PATH, data={"state": "SUCCESS"}), 415)
+    refused(api.put(PATH, content=json.dumps(REPORT).encode()), 415)  # any page can have a browser send it
+    for text in ("\\udfff", "\\ud800x"):
+        for path in (PATH, OF_OPERATION, "/v0/dead-letters/discard/"):
+            body = f'{{"state": "CANCELLED", "all": true, "because": "{text}", "reason": "{text}"}}'
+            refused(api.request("POST" if "dead" in path else "PUT", path, content=body, headers=json_type), 400)
+    refused(api.post("/v0/dead-letters/replay/", content=b'{"\\ud800": null}', headers=json_type), 400)
+    control = refused(api.post("/v0/dead-letters/replay/", json={"a\nb\x1b[31m": 1, "all": True}), 400)
+    assert control["faults"][0]["where"] == r"a\nb\x1b[31m"
+    refused(api.get(f"/v0/dead-letters/{'1' * 5_000}/"), 404)
     refused(api.get(f"{OPERATIONS}497f6eca/"), 400)
     assert put(api, "CREATED", reason="no type of its own").is_success
 
@@ -196,7 +205,7 @@ def test_every_error_has_one_shape_and_every_response_an_id_that_the_log_has(ser
 
 
 def test_what_comes_is_bounded(api: httpx.Client) -> None:
-    large = b'{"state": "' + b"x" * 16_000_000 + b'"}'
+    large = b'{"state": "' + b"x" * 2_000_000 + b'"}'
     json_type = {"Content-Type": "application/json"}
     refused(api.put(PATH, content=large, headers=json_type), 413)
     pieces = (large[start : start + 65_536] for start in range(0, len(large), 65_536))

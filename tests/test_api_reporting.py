@@ -137,3 +137,39 @@ def test_services_and_their_tokens_are_trusted_as_on_the_broker(deviceops_on_sql
             refused(pretending, 403)
             assert "the token with which it came is 'tests'" in pretending.json()["message"]
             assert put(other, "COMPLETED", service_id="tests").is_success
+
+
+def test_a_cancellations_key_is_not_that_of_a_report(api: httpx.Client) -> None:
+    announce(api, DEVICES[:2])
+    key = {"Idempotency-Key": "one for all"}
+    api.put(PATH, json={**REPORT, "state": "DISPATCHED"}, headers=key)
+
+    api.put(OF_OPERATION, json={"state": "CANCELLED"}, headers=key)
+
+    found = api.get(DEVICE_OPERATIONS).json()["content"]["results"]
+    assert {each["state"] for each in found} == {"CANCELLED"}
+
+
+def test_a_report_with_the_id_of_a_parked_one_is_a_duplicate_of_what_is_not_registered(
+    deviceops: Deviceops, api: httpx.Client
+) -> None:
+    parked = {**REPORT, "operation_id": OPERATION["id"], "device_id": DEVICE_ID, "report_id": "parked"}
+    deviceops.out("ingest", "-", lines=json.dumps(parked))
+
+    again = api.put(PATH, json={**REPORT, "state": "CREATED"}, headers={"Idempotency-Key": "parked"})
+
+    refused(again, 404)
+    assert again.headers["X-Verdict"] == "duplicate"
+
+
+def test_the_first_and_the_last_moment_are_kept_as_moments(deviceops: Deviceops, api: httpx.Client) -> None:
+    for time in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
+        announced = announce(api, [], created_at=time).json()["content"]
+        assert announced["created_at"][:10] == time[:10]
+        assert api.get(OPERATIONS).json()["results"][0]["created_at"] == announced["created_at"]
+    announce(api, [DEVICE_ID])
+    assert put(api, "PROCESSING", occurred_at="0001-01-01T00:00:00Z").is_success
+    message = {**REPORT, "operation_id": OPERATION["id"], "device_id": DEVICE_ID}
+    deviceops.out("ingest", "-", lines=json.dumps({**message, "occurred_at": "0001-01-01T00:00:00Z"}))
+    activity = api.get(PATH).json()["content"]["device_operation_activity"]
+    assert [entry["created_at"][:4] for entry in activity[:2]] == ["0001", "0001"]

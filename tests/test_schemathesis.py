@@ -29,19 +29,25 @@ enabled = false
 def test_no_request_meets_a_defect_or_an_answer_that_is_not_documented(
     deviceops: Deviceops, full: bool, tmp_path: Path
 ) -> None:
-    """5,000 cases and more on each database in CI, hundreds every day."""
+    """5,000 cases and more on each database in CI, some every day."""
     fleet = deviceops.out(
         "simulate", "--operations", "2", "--devices", "20", "--conflicts", "0.2", "--early", "0.2"
     )
     deviceops.out("ingest", "-", lines=fleet)
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
+    phases = "examples,coverage,fuzzing,stateful" if full else "examples,fuzzing,stateful"
     with serving(deviceops) as server:
         done = subprocess.run(
             [
                 SCHEMATHESIS,
                 *("run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {server.token}"),
                 *("--max-examples", "400" if full else "8", "--no-color", "--generation-database", "none"),
-                *("--request-timeout", "60"),
+                *(
+                    "--request-timeout",
+                    "60",
+                    "--phases",
+                    phases,
+                ),
             ],
             cwd=tmp_path,
             capture_output=True,
@@ -55,6 +61,6 @@ def test_no_request_meets_a_defect_or_an_answer_that_is_not_documented(
     found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert found is not None, done.stdout[-2_000:]
     assert found[1] == found[2]
-    assert int(found[1]) >= (5_000 if full else 300)
+    assert int(found[1]) >= (5_000 if full else 100)
     assert max(statuses) < 500
     assert deviceops.document("recount")["drifted"] == []

@@ -1,7 +1,7 @@
 """The wire contract: what a report, a bulk of reports and an announcement may say (SPEC section 4)."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from reprlib import Repr
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -59,9 +59,14 @@ def as_state(value: object) -> State:
     return state
 
 
+_FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(milliseconds=1)
+_LAST = datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=1)
+"""The very first and the very last moment are infinities to PostgreSQL's driver; the first is Go's zero time."""
+
+
 def _utc(moment: datetime) -> datetime:
     try:
-        return moment.astimezone(UTC)
+        return min(max(moment.astimezone(UTC), _FIRST), _LAST)
     except OverflowError:
         raise ValueError("lies outside the years 1 to 9999 in UTC") from None
 

@@ -4,13 +4,13 @@ Nothing here waits for a database that is away: who asked is told, and asks agai
 """
 
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from statemachine import SETTLED, State
 from worker.contract import Report, one_line
 from worker.dead_letters import DeadLetter
 from worker.ledger import Answer
-from worker.messages import Incoming, Message, Origin, Rejected, device_operation_id, identity, parse
+from worker.messages import NAMESPACE, Incoming, Message, Origin, Rejected, device_operation_id, parse
 from worker.outcomes import Reason
 from worker.processor import answer as processed
 from worker.processor import process_together
@@ -59,15 +59,17 @@ async def cancel(
     *,
     service_id: str,
     reason: str | None,
-    report_id: str,
+    key: str,
     trust: Trust | None = None,
 ) -> Objection | None:
     """Cancel every device operation of an operation that is not settled, in one transaction.
 
-    `service_id` is who the history says it was, `report_id` the identity of each of the reports. Returns what
+    `service_id` is who the history says it was, `key` the identity of the cancellation. Returns what
     stands against it if it may not report that; then, and if the database raises, nothing has happened.
     """
     now = datetime.now(UTC)
+    # An id of its own kind: a report of one of the devices may well have the same key.
+    report_id = str(uuid5(NAMESPACE, f"cancellation {key}"))
     message = Message(b"", now, report_id, origin=lambda: origin, is_awaited=True)
 
     def cancellation(device_id: UUID) -> Incoming:
@@ -78,8 +80,9 @@ async def cancel(
             service_id=service_id,
             reason=reason,
         )
-        key = device_operation_id(operation.id, device_id), identity(report_id)
-        return Incoming(report, key, now, message, unless_settled=True)
+        return Incoming(
+            report, (device_operation_id(operation.id, device_id), report_id), now, message, unless_settled=True
+        )
 
     if trust is not None:
         any_report = cancellation(UUID(int=0)).report

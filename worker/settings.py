@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         description="how the names of exchanges and queues begin",
     )
     batch_size: int = Field(
-        500, ge=1, le=1_000, description="messages in one transaction, at most; prefetch is twice as many"
+        1_000, ge=1, le=1_000, description="messages in one transaction, at most; prefetch is twice as many"
     )
     batch_wait: float = Field(
         50,

@@ -7,6 +7,7 @@
 - `context`: what the calls share
 - `answers`: what calls answer, good or bad, and the one shape of every error
 - `windows`: the parameters of pages, and pages with the addresses of their neighbours
+- `routing`: how calls are found and their bodies read
 - `reporting`: what the calls share that report something
 - `selecting`: which dead letters are meant
 - `operations`, `device_operations`, `dead_letters`, `events`: the calls

@@ -104,16 +104,16 @@ async def answer_refusal(request: Request, refusal: Exception) -> JSONResponse:
 
 def _methods(request: Request) -> set[str]:
     """The methods of a path: the framework itself names those of one of its calls only."""
-    routes = [route for router in request.app.state.routers for route in router.routes]
+    routes = [*request.app.routes, *(route for router in request.app.state.routers for route in router.routes)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return {method for route in matching for method in route.methods}
+    return {method for route in matching for method in getattr(route, "methods", None) or ()}
 
 
 async def answer_faults(request: Request, invalid: Exception) -> JSONResponse:
     """Answer a request that the OpenAPI document does not allow, naming what is wrong with it."""
     assert isinstance(invalid, RequestValidationError)
     findings = invalid.errors()
-    content_type = request.headers.get("content-type", "json")
+    content_type = request.headers.get("content-type", "")
     if "json" not in content_type and any(finding["loc"][0] == "body" for finding in findings):
         return error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body has to be JSON, sent as application/json")
     faults = [_fault(finding) for finding in findings[:MAX_FAULTS]]
@@ -128,13 +128,13 @@ def _fault(finding: Mapping[str, Any]) -> Fault:
     # Beside names, a location has where the value came from, and which of several shapes it was taken for.
     where = [str(part) for part in finding["loc"] if part not in _NOT_NAMES]
     problem = one_line(finding["msg"].removeprefix("Value error, "))
-    return Fault(where=".".join(where) or str(finding["loc"][0]), problem=problem)
+    return Fault(where=one_line(".".join(where) or str(finding["loc"][0])), problem=problem)
 
 
 REPORT, CANCELLATION = "a report", "a cancellation"
 """The shapes of a body of which there are several."""
 
-_NOT_NAMES = ("body", "query", "path", "header", REPORT, CANCELLATION)
+_NOT_NAMES = ("body", "query", "path", "header", "constrained-str", REPORT, CANCELLATION)
 
 _MEANINGS = {
     HTTPStatus.BAD_REQUEST: "The request is not allowed, or contradicts the state: the message says which",

@@ -64,7 +64,6 @@ def create_app(context: Context, tokens: Mapping[str, Token] | None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
-        strict_content_type=False,  # what comes without a type is taken for JSON
         middleware=[
             Middleware(CorrelationIdMiddleware),
             Middleware(Edge),

@@ -7,6 +7,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from itertools import chain
 from uuid import UUID
 
 import structlog
@@ -19,12 +20,29 @@ POLL = 0.5
 """Seconds between two looks on SQLite."""
 BREATH = 0.1
 """Seconds between two looks on PostgreSQL, at least: a batch commits every few milliseconds."""
+MAX_FOLLOWERS = 1_000
+"""Who may follow at a time: each holds a connection."""
 RETRY = 1.0
 """Seconds until the next try when the database is away."""
 
 _log = structlog.get_logger()
 
-_Followers = defaultdict[UUID, set[asyncio.Queue[views.Operation | None]]]
+
+class _Follower:
+    """Who follows an operation, and what they have yet to be told: however slowly they listen, the last only."""
+
+    def __init__(self) -> None:
+        self._news: asyncio.Queue[views.Operation | None] = asyncio.Queue(1)
+
+    def tell(self, news: views.Operation | None) -> None:
+        """Tell how the operation is now, or None that there will be nothing more."""
+        if self._news.full():
+            self._news.get_nowait()
+        self._news.put_nowait(news)
+
+    async def hear(self) -> views.Operation | None:
+        """Wait for what there is to tell."""
+        return await self._news.get()
 
 
 class Changes:
@@ -32,35 +50,39 @@ class Changes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._followers: _Followers = defaultdict(set)
+        self._followers: defaultdict[UUID, set[_Follower]] = defaultdict(set)
         self._changed: set[UUID] = set()
         self._woken = asyncio.Event()
         self._stopped = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody more may follow."""
+        return sum(map(len, self._followers.values())) >= MAX_FOLLOWERS
+
     async def follow(self, operation_id: UUID) -> AsyncIterator[views.Operation]:
         """An operation as it is, and again whenever it has changed; of several changes at once, the last."""
-        queue: asyncio.Queue[views.Operation | None] = asyncio.Queue()
-        self._followers[operation_id].add(queue)
+        follower = _Follower()
+        self._followers[operation_id].add(follower)
         last = None
         try:
             if self._stopped:
                 return
             self._look_at(operation_id)
-            while operation := await queue.get():
+            while operation := await follower.hear():
                 if operation != last:
                     yield operation
                 last = operation
         finally:
-            self._followers[operation_id].discard(queue)
+            self._followers[operation_id].discard(follower)
             if not self._followers[operation_id]:
                 del self._followers[operation_id]
 
     def stop(self) -> None:
         """Let those who follow go."""
         self._stopped = True
-        for queues in self._followers.values():
-            for queue in queues:
-                queue.put_nowait(None)
+        for follower in chain.from_iterable(self._followers.values()):
+            follower.tell(None)
 
     async def run(self) -> None:
         """Look, until cancelled."""
@@ -82,15 +104,17 @@ class Changes:
         try:
             async with self._database.read() as connection:
                 found = await queries.get_operations(connection, changed)
-        except Exception as error:
+        except Exception as error:  # whatever it is, those who follow are not to wait for ever
             if not is_passing(error):
-                raise
+                _log.error("a defect", exc_info=error)
             await asyncio.sleep(RETRY)
             self._look_at(*changed)
             return
+        if self._stopped:
+            return
         for operation, _ in found:
-            for queue in self._followers.get(operation.id, ()):
-                queue.put_nowait(operation)
+            for follower in self._followers.get(operation.id, ()):
+                follower.tell(operation)
 
     async def _poll(self) -> None:
         while True:
@@ -110,9 +134,9 @@ class Changes:
 
             try:
                 await listen(self._database, self._look_at, ready)
-            except Exception as error:
+            except Exception as error:  # the same
                 if not is_passing(error):
-                    raise
+                    _log.error("a defect", exc_info=error)
                 if not is_away:
                     _log.warning("deaf: the database cannot tell of changes", error=explain(error))
                 is_away = True

@@ -13,9 +13,13 @@ from worker.trust import Trust
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The database, who may report (None for anybody), and what has changed."""
+    """The database, who may report (None for anybody), and what has changed.
+
+    Who writes has connections of their own: however long writers wait for one another, readers do not.
+    """
 
     database: Database
+    writing: Database
     trust: Trust | None
     changes: Changes
 

@@ -10,6 +10,7 @@ from worker.api import windows
 from worker.api.access import needs
 from worker.api.answers import TAKES_BODY, Content, Refusal, errors
 from worker.api.context import CalledBy, Shared
+from worker.api.routing import Route
 from worker.api.selecting import LARGEST_ID, Selected, Selecting
 from worker.contract import MAX_REASON, clean
 from worker.mending import closing
@@ -19,7 +20,10 @@ from worker.store.letters import Selection
 from worker.tokens import Scope
 
 router = APIRouter(
-    prefix="/v0/dead-letters", tags=["dead letters"], dependencies=[needs(Scope.ADMIN_DEAD_LETTERS)]
+    route_class=Route,
+    prefix="/v0/dead-letters",
+    tags=["dead letters"],
+    dependencies=[needs(Scope.ADMIN_DEAD_LETTERS)],
 )
 
 DeadLetterId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The dead letter's id.")]
@@ -100,7 +104,7 @@ async def list_dead_letters(
     return DeadLetterPageContent(content=windows.document(DeadLetterPage, page, request))
 
 
-@router.get("/{dead_letter_id:int}/", responses=errors(HTTPStatus.NOT_FOUND))
+@router.get("/{dead_letter_id:id}/", responses=errors(HTTPStatus.NOT_FOUND))
 async def get_dead_letter(dead_letter_id: DeadLetterId, shared: Shared) -> DeadLetterContent:
     """Everything about one dead letter: why, every attempt, its bytes, what would be allowed now."""
     async with shared.database.read() as connection:
@@ -121,7 +125,7 @@ async def replay_dead_letters(
         told: list[dict[str, Any]] | None = outcome_documents(outcomes)
     else:
         summary = await replay(
-            shared.database, selection, actor=caller.name, trust=shared.trust, limit=replaying.limit
+            shared.writing, selection, actor=caller.name, trust=shared.trust, limit=replaying.limit
         )
         told = None
     return ReplayedContent(content=Replayed.model_validate({**summary.document(), "dead_letters": told}))
@@ -134,7 +138,7 @@ async def discard_dead_letters(
     """Discard open dead letters, with a reason; they stay readable, and the command line can restore them."""
     selection = await _known(shared, discarding)
     discarded = await closing.discard(
-        shared.database, selection, clean(discarding.because), actor=caller.name, limit=discarding.limit
+        shared.writing, selection, clean(discarding.because), actor=caller.name, limit=discarding.limit
     )
     return DiscardedContent(content=Discarded(discarded=discarded))
 

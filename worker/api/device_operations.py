@@ -1,5 +1,6 @@
 """Device operations: those of an operation, one of them, and reports about it."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from worker.api.answers import TAKES_BODY, Content, Refusal, Standing, errors
 from worker.api.context import CalledBy, Shared
 from worker.api.operations import OperationId, known
 from worker.api.reporting import IdempotencyKey, origin, refuse
+from worker.api.routing import Route
 from worker.contract import Moment, Name, ReasonText, as_state
 from worker.dead_letters import DeadLetter
 from worker.messages import REPORT, Message
@@ -24,7 +26,7 @@ from worker.requests import answer
 from worker.store import queries, views
 from worker.tokens import Scope
 
-router = APIRouter(prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
+router = APIRouter(route_class=Route, prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
 
 DeviceId = Annotated[UUID, Path(description="The device's id.")]
 
@@ -163,16 +165,20 @@ async def update_device_operation(
     message = Message(
         pydantic_core.to_json(report), datetime.now(UTC), idempotency_key, REPORT, origin=origin(caller)
     )
-    outcome, current = await answer(shared.database, message, shared.trust, unless_settled=is_request)
+    outcome, current = await answer(shared.writing, message, shared.trust, unless_settled=is_request)
     if isinstance(outcome, DeadLetter):
         refuse(outcome, Standing.of(current, state) if outcome.reason is Reason.CONFLICT else None)
     response.headers["X-Verdict"] = outcome
-    return DeviceOperationContent(content=await _known(shared, operation_id, device_id))
+    # A duplicate may be one of a report that is parked: then there is still nothing.
+    return DeviceOperationContent(content=await _known(shared, operation_id, device_id, {"X-Verdict": outcome}))
 
 
-async def _known(shared: Shared, operation_id: UUID, device_id: UUID) -> views.DeviceOperation:
+async def _known(
+    shared: Shared, operation_id: UUID, device_id: UUID, headers: Mapping[str, str] | None = None
+) -> views.DeviceOperation:
     async with shared.database.read() as connection:
         found = await queries.get_device_operation(connection, operation_id, device_id)
     if found is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"device {device_id} is not registered for operation {operation_id}")
+        message = f"device {device_id} is not registered for operation {operation_id}"
+        raise Refusal(HTTPStatus.NOT_FOUND, message, headers=headers)
     return found

@@ -11,13 +11,14 @@ from pydantic import AwareDatetime, BaseModel
 
 from statemachine import OperationState
 from worker.api.access import needs
-from worker.api.answers import errors
+from worker.api.answers import RETRY_AFTER, Refusal, errors
 from worker.api.context import Shared
 from worker.api.operations import OperationId, known
+from worker.api.routing import Route
 from worker.store import views
 from worker.tokens import Scope
 
-router = APIRouter(prefix="/v0/operations", tags=["operations"])
+router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations"])
 
 
 class OperationProgress(BaseModel):
@@ -30,6 +31,9 @@ class OperationProgress(BaseModel):
 
 
 async def _is_known(operation_id: OperationId, shared: Shared) -> UUID:
+    if shared.changes.is_full:
+        message = "so many follow that nobody more may; try again"
+        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, message, headers={"Retry-After": str(RETRY_AFTER)})
     async with shared.database.read() as connection:
         await known(connection, operation_id)
     return operation_id

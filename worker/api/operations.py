@@ -14,6 +14,7 @@ from worker.api.access import needs
 from worker.api.answers import TAKES_BODY, Content, Refusal, errors
 from worker.api.context import CalledBy, Shared
 from worker.api.reporting import IdempotencyKey, origin, refuse
+from worker.api.routing import Route
 from worker.contract import Announcement, ReasonText
 from worker.dead_letters import DeadLetter
 from worker.ledger import DUPLICATE
@@ -22,8 +23,8 @@ from worker.requests import answer, cancel
 from worker.store import queries, views
 from worker.tokens import Scope
 
-router = APIRouter(prefix="/v0/operations", tags=["operations"])
-of_device = APIRouter(prefix="/v0/devices", tags=["operations"])
+router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations"])
+of_device = APIRouter(route_class=Route, prefix="/v0/devices", tags=["operations"])
 
 OperationId = Annotated[UUID, Path(description="The operation's id.")]
 
@@ -125,7 +126,7 @@ async def announce_operation(
         ANNOUNCEMENT,
         origin=origin(caller),
     )
-    outcome = (await answer(shared.database, message, shared.trust)).outcome
+    outcome = (await answer(shared.writing, message, shared.trust)).outcome
     if isinstance(outcome, DeadLetter):
         refuse(outcome)
     async with shared.database.read() as connection:
@@ -156,12 +157,12 @@ async def update_operation(
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
     objection = await cancel(
-        shared.database,
+        shared.writing,
         operation,
         origin(caller)(),
         service_id=caller.name,
         reason=update.reason,
-        report_id=idempotency_key or str(uuid4()),
+        key=idempotency_key or str(uuid4()),
         trust=shared.trust,
     )
     if objection is not None:

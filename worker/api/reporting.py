@@ -27,7 +27,7 @@ IdempotencyKey = Annotated[
 
 def origin(caller: Caller) -> Callable[[], Origin]:
     """Where a message of a caller comes from; where there are no tokens, nobody vouches for its sender."""
-    properties = {} if caller == ANYBODY else {"user_id": caller.name}
+    properties = {} if caller is ANYBODY else {"user_id": caller.name}
     return lambda: Origin(is_http=True, properties=properties)
 
 
@@ -39,4 +39,5 @@ def refuse(letter: DeadLetter, standing: Standing | None = None) -> NoReturn:
         status = HTTPStatus.NOT_FOUND
     else:
         status = HTTPStatus.BAD_REQUEST
-    raise Refusal(status, letter.detail, standing, {"X-Verdict": letter.reason})
+    message = "the device operation is not registered" if status is HTTPStatus.NOT_FOUND else letter.detail
+    raise Refusal(status, message, standing, {"X-Verdict": letter.reason})

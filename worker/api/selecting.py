@@ -8,7 +8,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from worker.contract import Integral, Moment, Name
+from worker.contract import Integral, Moment, Name, shown
 from worker.outcomes import Reason, Status
 from worker.store.letters import Selection
 
@@ -56,7 +56,7 @@ Selected = Annotated[Selection, Depends(_selection)]
 
 def _has_no_nulls(body: object) -> object:
     if isinstance(body, dict) and (empty := [name for name, value in body.items() if value is None]):
-        raise ValueError(f"{empty[0]} is null: leave it out")
+        raise ValueError(f"{shown(empty[0])} is null: leave it out")
     return body
 
 

@@ -35,6 +35,9 @@ _log = structlog.get_logger()
 class _Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP as any other error is answered."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()  # an answer has begun: nothing more can be said
+            return
         id_ = uuid4().hex
         _log.info("request", method=None, path=None, status=HTTPStatus.BAD_REQUEST.value, request_id=id_)
         answer = error(HTTPStatus.BAD_REQUEST, one_line(msg), headers={"X-Request-ID": id_, "Connection": "close"})
@@ -51,8 +54,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, database: Database) -> None:
-    """Answer calls until SIGTERM or Ctrl-C. Raises DeviceopsError if the address cannot be listened on."""
+async def serve(settings: Settings, database: Database, writing: Database) -> None:
+    """Answer calls until SIGTERM or Ctrl-C; `writing` is the same database for those who write.
+
+    Raises DeviceopsError if the address cannot be listened on.
+    """
     host = settings.http_host
     if not settings.api_tokens:
         if not is_loopback(host):
@@ -60,10 +66,11 @@ async def serve(settings: Settings, database: Database) -> None:
             host = LOOPBACK
         else:
             _log.warning("no tokens: anybody on this machine may call, and nobody else")
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # below, its lines repeat what ours say
+    for library in ("uvicorn", "asgi_correlation_id"):
+        logging.getLogger(library).setLevel(logging.ERROR)  # below, their lines repeat what ours say
     changes = Changes(database)
     config = uvicorn.Config(
-        create_app(Context(database, settings.trust, changes), settings.api_tokens),
+        create_app(Context(database, writing, settings.trust, changes), settings.api_tokens or None),
         http=_Protocol,
         h11_max_incomplete_event_size=MAX_HEADERS,
         ws="none",

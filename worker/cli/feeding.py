@@ -1,6 +1,7 @@
 """Commands through which reports come in: run, ingest, publish."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -52,6 +53,7 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
         async def process(messages: Sequence[Message]) -> None:
             tally.add(await settle(database, messages, trust=settings.trust))
 
+        gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
         watching = asyncio.create_task(watch(database, settings.stale_after, stop))
         try:
             await Consumer(settings, process, stop).run(until_idle)

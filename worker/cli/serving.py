@@ -1,16 +1,20 @@
 """Commands of the HTTP API: serve, token create."""
 
+from shlex import quote
 from typing import Annotated
 
 import typer
 from pydantic_core import to_json
-from rich.text import Text
 
 from worker import tokens
 from worker.cli.wiring import Json, configure_logging, print_json, ready_database, run_async, screen
 from worker.errors import SettingsError
 from worker.settings import PREFIX, Settings
+from worker.store import database
 from worker.tokens import Scope
+
+LOCK_TIMEOUT = 10
+"""Seconds that a call waits for what another one holds, such as a cancellation of many devices."""
 
 app = typer.Typer()
 token_app = typer.Typer(help="Tokens of the HTTP API.", no_args_is_help=True)
@@ -31,8 +35,11 @@ def serve(
 async def _serve(settings: Settings) -> None:
     from worker.api import serving  # here, because every command would pay for it and one serves
 
-    async with ready_database(settings) as database:
-        await serving.serve(settings, database)
+    async with (
+        ready_database(settings) as reading,
+        database.opened(settings.sqlalchemy_url, lock_timeout=LOCK_TIMEOUT) as writing,
+    ):
+        await serving.serve(settings, reading, writing)
 
 
 @token_app.callback()
@@ -47,7 +54,8 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a token and print it once, with what to put into DEVICEOPS_API_TOKENS; it is kept nowhere."""
-    if not 1 <= len(name.strip()) <= 255:
+    name = name.strip()
+    if not 1 <= len(name) <= 255:
         raise SettingsError("NAME: a name has 1 to 255 characters")
     known = Settings.load().api_tokens or {}
     text, made = tokens.create(frozenset(scope))
@@ -55,6 +63,9 @@ def create(
     if json:
         print_json({"name": name, "token": text, "setting": setting})
         return
-    screen.print("The token, which is shown this once:", Text(text, style="bold"), "", sep="\n")
-    screen.print(f"The setting, with it and the {len(known)} tokens that there are:")
-    print(f"{PREFIX}API_TOKENS='{setting}'")  # noqa: T201  # to be copied: no line of it may be broken
+    screen.print("The token, which is shown this once:")
+    print(text, end="\n\n")  # noqa: T201  # to be copied, as the setting is: no line of it may be broken
+    if name in known:
+        screen.print(f"It takes the place of the token that {name} had.")
+    screen.print(f"The setting, which has {len({*known, name})} of them:")
+    print(f"{PREFIX}API_TOKENS={quote(setting)}")  # noqa: T201

@@ -19,8 +19,6 @@ CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
 SQLITE_LOCK_TIMEOUT = 30
 """Seconds to wait for another process's transaction on the same SQLite file."""
-_POSTGRESQL_ARGS = {"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": "deviceops"}}
-_SQLITE_ARGS = {"timeout": SQLITE_LOCK_TIMEOUT}
 _READ_ONLY = "deviceops_read_only"
 _SQLITE_PASSES = {
     sqlite3.SQLITE_BUSY,
@@ -33,12 +31,17 @@ _SQLITE_PASSES = {
 
 
 class Database:
-    """One database. `write` gives a transaction that commits at its end, `read` one consistent snapshot."""
+    """One database. `write` gives a transaction that commits at its end, `read` one consistent snapshot.
 
-    def __init__(self, url: URL) -> None:
+    `lock_timeout` is how many seconds a statement waits for what another transaction holds, None for as long as
+    it takes (on SQLite: for 30 seconds).
+    """
+
+    def __init__(self, url: URL, lock_timeout: float | None = None) -> None:
         self.url = url
-        self.connect_args = _SQLITE_ARGS if url.get_backend_name() == "sqlite" else _POSTGRESQL_ARGS
-        self.engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgresql_engine(url)
+        is_sqlite = url.get_backend_name() == "sqlite"
+        self.connect_args = _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout)
+        self.engine = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, self.connect_args)
 
     @property
     def is_sqlite(self) -> bool:
@@ -71,9 +74,9 @@ class Database:
 
 
 @asynccontextmanager
-async def opened(url: URL) -> AsyncIterator[Database]:
+async def opened(url: URL, lock_timeout: float | None = None) -> AsyncIterator[Database]:
     """A database for the length of a block; its failures leave the block as one clear DeviceopsError."""
-    database = Database(url)
+    database = Database(url, lock_timeout)
     try:
         yield database
     except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError) as error:
@@ -112,7 +115,7 @@ def is_passing(error: BaseException) -> bool:
     if error.connection_invalidated:
         return True
     if isinstance(error.orig, sqlite3.OperationalError):
-        return error.orig.sqlite_errorcode & 0xFF in _SQLITE_PASSES  # the rest is an extended code
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_PASSES  # the rest is an extended code
     cause = error.orig.__cause__ if error.orig is not None else None
     if isinstance(cause, asyncpg.PostgresError):
         return _passes(cause)
@@ -124,17 +127,28 @@ def _passes(error: asyncpg.PostgresError) -> bool:
     return str(error.sqlstate).startswith(("08", "25", "40", "53", "55", "57", "58"))
 
 
-def _postgresql_engine(url: URL) -> AsyncEngine:
+def _postgresql_args(lock_timeout: float | None) -> dict[str, Any]:
+    settings = {"application_name": "deviceops"}
+    if lock_timeout is not None:
+        settings["lock_timeout"] = str(int(lock_timeout * 1_000))
+    return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
+
+
+def _sqlite_args(lock_timeout: float | None) -> dict[str, Any]:
+    return {"timeout": SQLITE_LOCK_TIMEOUT if lock_timeout is None else lock_timeout}
+
+
+def _postgresql_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
     return create_async_engine(
         url,
         pool_size=4,
         max_overflow=0,
         pool_pre_ping=False,
-        connect_args=_POSTGRESQL_ARGS,
+        connect_args=connect_args,
     )
 
 
-def _sqlite_engine(url: URL) -> AsyncEngine:
+def _sqlite_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
     path = Path(url.database or "")
     if path.is_dir():
         raise DeviceopsError(f"database {path}: is a directory, not an SQLite file")
@@ -142,7 +156,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         sqlite3.connect(path).close()
     except sqlite3.Error as error:
         raise DeviceopsError(f"database {path}: {error}") from error
-    engine = create_async_engine(url, connect_args=_SQLITE_ARGS)
+    engine = create_async_engine(url, connect_args=connect_args)
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:
