@@ -10,15 +10,19 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from aio_pika.abc import AbstractChannel
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from tests.brokering import declared, messages_in, send
 from tests.command import Deviceops
 from tests.databases import PostgresqlServer
-from tests.sending import assert_counters_are_a_recount
+from tests.sending import DEVICES as DEVICES_SENT
+from tests.sending import OPERATIONS as OPERATIONS_SENT
+from tests.sending import assert_counters_are_a_recount, message, process, report_body
 from tests.services import PrivatePostgreSQL
 from tests.serving import OPERATIONS, serving
-from worker.store.database import Database
+from worker.requests import answer
+from worker.store.database import Database, is_passing
 
 CLIENTS = 8
 STATES = ("INITIATED", "DISPATCHED", "PROCESSING", "SUCCESS", "FAILURE", "CANCELLED", "TIMEOUT")
@@ -147,3 +151,16 @@ async def test_a_database_that_is_killed_is_told_and_service_resumes_by_itself(
     assert statuses[503] > 0
     assert statuses.keys() <= {200, 400, 503}
     await assert_sound(url)
+
+
+async def test_who_writes_over_http_waits_for_a_lock_so_long_and_no_longer(postgresql_database: Database) -> None:
+    registration = message(report_body(OPERATIONS_SENT[0], DEVICES_SENT[0], "CREATED"))
+    await process(postgresql_database, [[registration]])
+    hurried = Database(postgresql_database.url, lock_timeout=0.2)
+    async with postgresql_database.write() as connection:
+        await connection.execute(text("SELECT id FROM device_operations FOR UPDATE"))
+        report = message(report_body(OPERATIONS_SENT[0], DEVICES_SENT[0], "SUCCESS"))
+        with pytest.raises(DBAPIError) as refused:
+            await answer(hurried, report)
+    await hurried.close()
+    assert is_passing(refused.value)  # which the API answers with 503

@@ -17,7 +17,7 @@ LOCK_TIMEOUT = 10
 """Seconds that a call waits for what another one holds, such as a cancellation of many devices."""
 
 app = typer.Typer()
-token_app = typer.Typer(help="Tokens of the HTTP API.", no_args_is_help=True)
+token_app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
