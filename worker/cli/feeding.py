@@ -13,7 +13,8 @@ from worker.batches import settle
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, print_json, ready_database, run_async, screen
 from worker.intake import jsonl
-from worker.intake.amqp import Consumer, connected
+from worker.intake.amqp import Consumer
+from worker.intake.connection import connected
 from worker.intake.publisher import publish as publish_messages
 from worker.intake.topology import Topology
 from worker.mending.parked import watch

@@ -10,7 +10,7 @@ from statemachine.diagram import mermaid
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, notices, print_json, ready_database, run_async, screen
 from worker.errors import DeviceopsError
-from worker.intake.amqp import connected
+from worker.intake.connection import connected
 from worker.intake.topology import Topology
 from worker.mending.retention import Retention
 from worker.settings import PREFIX, Settings, unknown_variables

@@ -6,23 +6,20 @@ never meet another channel; what was not acknowledged comes again and is a dupli
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import aio_pika
 import structlog
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import InvalidFrameError
-from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
 
-from worker.errors import DeviceopsError
 from worker.intake.buffer import Buffer
+from worker.intake.connection import BROKER_ERRORS, BrokerUnavailable, connected, explain
 from worker.intake.deliveries import as_given_up, as_message
 from worker.intake.topology import Topology
 from worker.messages import Message
@@ -30,49 +27,18 @@ from worker.settings import Settings, without_password
 
 MAX_PREFETCH = 2_000
 """Quorum queues take no more."""
-CONNECT_TIMEOUT = 10
-"""Seconds to wait for the broker to answer."""
 DRAIN = 25
 """Seconds that a batch has to commit after a stop was asked for."""
 CHECK = 1
 """Seconds between two looks whether the channel still consumes."""
-
-BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)
 
 _log = structlog.get_logger()
 
 Settle = Callable[[Sequence[Message]], Awaitable[object]]
 
 
-class BrokerUnavailable(DeviceopsError):
-    """No connection can be had; the message says why, without the password."""
-
-
 class BrokerLost(Exception):
     """The session ended without our doing: connect again."""
-
-
-@asynccontextmanager
-async def connected(url: SecretStr) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
-    """A connection for the length of a block. Raises BrokerUnavailable if none can be had."""
-    try:
-        connection = await aio_pika.connect(
-            url.get_secret_value(),
-            timeout=CONNECT_TIMEOUT,
-            client_properties={"connection_name": "deviceops"},
-        )
-    except BROKER_ERRORS as error:
-        raise BrokerUnavailable(f"broker {without_password(url)}: {explain(error)}") from error
-    async with connection:
-        yield connection
-
-
-def explain(error: BaseException) -> str:
-    """A broker error in one line."""
-    if isinstance(error, InvalidFrameError):  # how the client takes a refusal to open the virtual host
-        return "closed the connection; does the virtual host exist, and may the user enter it?"
-    text = " ".join(str(error).split())
-    return text or ("does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 Reading = Callable[[DeliveredMessage, datetime], Message]

@@ -10,7 +10,7 @@ from aio_pika.exceptions import DeliveryError
 
 from worker.contract import shown
 from worker.errors import DeviceopsError
-from worker.intake.amqp import BROKER_ERRORS, explain
+from worker.intake.connection import BROKER_ERRORS, explain
 from worker.messages import REPORT, Message, body_id
 
 CONFIRM_TIMEOUT = 30

@@ -8,7 +8,7 @@ from worker.cli.dead_letters import render
 from worker.cli.dead_letters.selecting import Limit, selected, selecting
 from worker.cli.wiring import Json, actor, configure_logging, print_json, run_async, screen
 from worker.errors import SettingsError
-from worker.intake.amqp import connected
+from worker.intake.connection import connected
 from worker.intake.topology import Topology
 from worker.ledger import Outcome
 from worker.mending.replay import Summary, foretell, outcome_documents
