@@ -1,6 +1,7 @@
 """What tests through a real RabbitMQ do: send, count, wait."""
 
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,15 @@ def eventually(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.05)
     return result
+
+
+def until_logged(worker: subprocess.Popen[str], words: str) -> str:
+    """The next line of a worker's log that has these words."""
+    assert worker.stderr is not None
+    for line in worker.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"the worker ended with {worker.wait()} and did not say {words!r}")
 
 
 async def messages_in(channel: AbstractChannel, queue: str) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from uuid import uuid4
@@ -14,10 +13,10 @@ import yarl
 from aio_pika.abc import AbstractChannel
 from pamqp.common import FieldTable
 
-from tests.brokering import PATIENCE, declared, eventually, messages_in, report, send
+from tests.brokering import PATIENCE, declared, eventually, messages_in, report, send, until_logged
 from tests.command import Deviceops
 from tests.proxy import proxy_to
-from worker.intake.amqp import Consumer
+from worker.intake.consumer import Consumer
 from worker.intake.topology import Topology
 from worker.messages import Message
 from worker.settings import Settings
@@ -170,12 +169,11 @@ async def test_a_queue_deleted_under_the_worker_is_declared_and_consumed_again(
 ) -> None:
     exchange = await declared(deviceops, channel)
     queue = f"{deviceops.settings['topology_prefix']}.reports"
-    with deviceops.start("run", stderr=subprocess.PIPE) as worker:
-        assert worker.stderr is not None
-        assert "consuming" in worker.stderr.readline()
+    with deviceops.start("run") as worker:
+        until_logged(worker, "consuming")
         await channel.queue_delete(queue)
-        assert "broker lost" in worker.stderr.readline()
-        assert "consuming" in worker.stderr.readline()
+        until_logged(worker, "broker lost")
+        until_logged(worker, "consuming")
         await send(exchange, report())
         eventually(lambda: deviceops.document("status"))
         worker.send_signal(signal.SIGTERM)

@@ -229,7 +229,11 @@ def test_a_schema_of_another_version_is_refused_in_one_line(deviceops: Deviceops
 
 SECRET = "s3cr3t"  # noqa: S105  # planted, to see that nothing prints it
 WRONG = {
-    "no broker": (1, ["run"], {"amqp_url": f"amqp://guest:{SECRET}@127.0.0.1:1/"}),
+    "no broker": (
+        1,
+        ["run", "--until-idle", "0.5"],
+        {"amqp_url": f"amqp://guest:{SECRET}@127.0.0.1:1/", "log_level": "ERROR"},
+    ),
     "no broker to publish to": (1, ["publish", "-"], {"amqp_url": f"amqp://guest:{SECRET}@127.0.0.1:1/"}),
     "no broker's address": (2, ["status"], {"amqp_url": f"amqp://gu est:{SECRET}@["}),
     "no database": (1, ["status"], {"database_url": f"postgresql://root:{SECRET}@127.0.0.1:1/test"}),

@@ -16,7 +16,7 @@ from tests.odd_values import bodies
 from tests.sending import ANNOUNCEMENT, REPORT, assert_counters_are_a_recount, assert_everything_is_accounted_for
 from tests.test_hostile_properties import RawProperties, short, table
 from worker.batches import settle
-from worker.intake.amqp import Consumer
+from worker.intake.consumer import Consumer
 from worker.intake.topology import Topology
 from worker.messages import REPLAY_OF, Message
 from worker.outcomes import Tally

@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from worker.batches import settle
 from worker.intake import jsonl
-from worker.intake.amqp import Consumer
+from worker.intake.consumer import Consumer
 from worker.intake.publisher import publish
 from worker.intake.topology import Topology
 from worker.messages import Message

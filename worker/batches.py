@@ -5,15 +5,14 @@
 - What is a defect of the program is raised.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-import structlog
 from sqlalchemy import Row
 from tenacity import (
     AsyncRetrying,
-    RetryCallState,
     retry_if_exception,
     stop_after_delay,
     stop_never,
@@ -33,10 +32,8 @@ MAX_WEIGHT = 10_000
 """Device operations in one transaction, about: a bulk message may bring as many alone."""
 BYTES_PER_WEIGHT = 1_000
 """Bytes of a body that weigh as much as a device operation."""
-LONGEST_PAUSE = 30
+LONGEST_PAUSE = 5
 """Seconds between two tries, at most."""
-
-_log = structlog.get_logger()
 
 Result = TypeVar("Result")
 Processing = Callable[[Sequence[Item]], Awaitable[Tally]]
@@ -130,24 +127,35 @@ async def _process_alone(process: Processing, item: Item) -> Tally:
 async def waiting_out_failures(
     database: Database, patience: float | None, work: Callable[..., Awaitable[Result]], *arguments: object
 ) -> Result:
-    """What `work` gives, once the database lets it; `patience` is as for `settle`."""
+    """What `work` gives, once the database lets it; `patience` is as for `settle`.
+
+    A try that gets no answer is given up, as a frozen server or a cut line never gives one. Each next try may take
+    twice as long, so that a database that is merely slow gets the time that it needs.
+    """
     retrying = AsyncRetrying(
         retry=retry_if_exception(is_passing),
         wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
         stop=stop_never if patience is None else stop_after_delay(patience),
-        before_sleep=_log_pause(database),
         reraise=True,
     )
-    result: Result = await retrying(work, *arguments)
-    if retrying.statistics["attempt_number"] > 1:
-        _log.info("resumed: the database answers", database=str(database))
+    async for attempt in retrying:
+        with attempt:
+            limit = database.answer_timeout * 2 ** (attempt.retry_state.attempt_number - 1)
+            try:
+                result = await _within(limit, work(*arguments))
+            except Exception as error:
+                if is_passing(error):
+                    database.condition.fails(explain(error), database=str(database))
+                raise
+    database.condition.works(database=str(database))
     return result
 
 
-def _log_pause(database: Database) -> Callable[[RetryCallState], None]:
-    def log(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if state.attempt_number == 1 and error is not None:
-            _log.warning("paused: the database fails", database=str(database), error=explain(error))
-
-    return log
+async def _within(seconds: float, work: Awaitable[Result]) -> Result:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await work
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TimeoutError(f"does not answer within {seconds:g} s") from error

@@ -89,6 +89,40 @@ class Settings(BaseSettings):
         le=60_000,
         description="milliseconds that a batch stays open while messages trickle in, at most",
     )
+    database_timeout: float = Field(
+        60,
+        gt=0,
+        le=3_600,
+        description="seconds without an answer after which `deviceops run` gives a transaction up and tries it "
+        "again; each next try may take twice as long",
+    )
+    hold_timeout: float = Field(
+        600,
+        gt=0,
+        le=3_600,
+        description="seconds that `deviceops run` holds messages while the database is away, before it gives them "
+        "back; less than half of the broker's consumer_timeout (30 minutes)",
+    )
+    stall_timeout: float = Field(
+        300,
+        gt=0,
+        le=86_400,
+        description="seconds without progress after which `deviceops run` says so and exits, to be started again",
+    )
+    drain_timeout: float = Field(
+        25,
+        gt=0,
+        le=3_600,
+        description="seconds that `deviceops run` takes to finish after SIGTERM, at most",
+    )
+    probe_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="the address on which `deviceops run` answers /livez, /readyz and /metrics",
+    )
+    probe_port: int = Field(
+        8081, ge=0, le=65_535, description="its port; 0 for any that is free, as when the default one is taken"
+    )
     services: Annotated[Json[dict[str, Service]] | None, NoDecode, _EMPTY_IS_NONE] = Field(
         None,
         description="who may report, as JSON: for each service_id what it may say, such as "

@@ -3,9 +3,6 @@
 import asyncio
 import logging
 import signal
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -21,7 +18,7 @@ from worker.api.changes import Changes
 from worker.api.context import Context
 from worker.api.edge import MAX_HEADERS
 from worker.contract import one_line
-from worker.errors import DeviceopsError
+from worker.listener import Server, listen, url_of
 from worker.settings import Settings
 from worker.store.database import Database
 
@@ -45,13 +42,6 @@ class _Protocol(H11Protocol):
         for event in (response, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `serve`: raised again at the end, as here, they make a stop look like a crash."""
-        yield
 
 
 async def serve(settings: Settings, database: Database, writing: Database) -> None:
@@ -81,12 +71,10 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
         forwarded_allow_ips=settings.http_proxies,
         timeout_graceful_shutdown=PATIENCE,
     )
-    listener = _listen(host, settings.http_port)
-    with listener:
-        address = listener.getsockname()
-        name = f"[{address[0]}]" if ":" in address[0] else address[0]
-        _log.info("listening", url=f"http://{name}:{address[1]}", docs=f"http://{name}:{address[1]}/docs")
-        server = _Server(config)
+    with listen(host, settings.http_port) as listener:
+        url = url_of(listener)
+        _log.info("listening", url=url, docs=f"{url}/docs")
+        server = Server(config)
 
         def stop() -> None:
             server.force_exit = server.should_exit  # told twice, it waits for nobody
@@ -97,11 +85,3 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
             asyncio.get_running_loop().add_signal_handler(number, stop)
         await server.serve(sockets=[listener])
     _log.info("stopped")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise DeviceopsError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None

@@ -2,7 +2,8 @@
 
 - `wiring`: settings, logging, the database and the event loop of a command
 - `render`: tables and progress bars
-- `feeding`: run, ingest, publish
+- `running`: run
+- `feeding`: ingest, publish
 - `reading`: status, devices, device
 - `dead_letters`: everything about what was rejected
 - `serving`: serve, token
@@ -17,7 +18,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from worker.cli import dead_letters, feeding, reading, serving, trying, upkeep
+from worker.cli import dead_letters, feeding, reading, running, serving, trying, upkeep
 from worker.errors import DeviceopsError
 
 INTERRUPTED = 130
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (feeding, reading, serving, upkeep, trying):
+for commands in (running, feeding, reading, serving, upkeep, trying):
     app.add_typer(commands.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(serving.token_app, name="token")

@@ -17,8 +17,8 @@ from worker.cli import render
 from worker.cli.wiring import configure_logging, ready_database, screen
 from worker.errors import DeviceopsError
 from worker.intake import jsonl
-from worker.intake.amqp import Consumer
 from worker.intake.connection import BrokerUnavailable, connected
+from worker.intake.consumer import Consumer
 from worker.intake.publisher import publish
 from worker.intake.topology import Topology
 from worker.messages import Message

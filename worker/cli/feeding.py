@@ -1,9 +1,6 @@
-"""Commands through which reports come in: run, ingest, publish."""
+"""Commands that feed JSON lines: ingest, publish."""
 
-import asyncio
-import gc
 import os
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
@@ -11,13 +8,11 @@ import typer
 
 from worker.batches import settle
 from worker.cli import render
-from worker.cli.wiring import Json, configure_logging, print_json, ready_database, run_async, screen
+from worker.cli.wiring import Json, configure_logging, ready_database, run_async, screen
 from worker.intake import jsonl
-from worker.intake.amqp import Consumer
 from worker.intake.connection import connected
 from worker.intake.publisher import publish as publish_messages
 from worker.intake.topology import Topology
-from worker.mending.parked import watch
 from worker.messages import Message
 from worker.outcomes import Tally
 from worker.settings import Settings
@@ -31,45 +26,11 @@ Source = Annotated[str, typer.Argument(metavar="FILE|-", help="A file of JSON li
 
 
 @app.command()
-def run(
-    until_idle: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", min=0.1, help="Leave when nothing has come for so long."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."""
-    settings = Settings.load()
-    configure_logging(settings.log_level)
-    _show(run_async(_run(settings, until_idle)), json)
-
-
-async def _run(settings: Settings, until_idle: float | None) -> Tally:
-    tally = Tally()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with ready_database(settings) as database:
-
-        async def process(messages: Sequence[Message]) -> None:
-            tally.add(await settle(database, messages, trust=settings.trust))
-
-        gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
-        watching = asyncio.create_task(watch(database, settings.stale_after, stop))
-        try:
-            await Consumer(settings, process, stop).run(until_idle)
-        finally:
-            stop.set()
-            await watching
-    return tally
-
-
-@app.command()
 def ingest(source: Source, json: Json = False) -> None:
     """Process JSON lines without a broker: reports, or envelopes with type, message_id, headers and body."""
     settings = Settings.load()
     configure_logging(settings.log_level)
-    _show(run_async(_ingest(settings, source)), json)
+    render.show_tally(run_async(_ingest(settings, source)), json)
 
 
 async def _ingest(settings: Settings, source: str) -> Tally:
@@ -117,10 +78,3 @@ async def _feed(source: str, size: int, process: Callable[[Sequence[Message]], A
                 batch = lines[start : start + size]
                 await process([jsonl.as_message(line) for line in batch if line.strip()])
                 progress.advance(task, sum(map(len, batch)) + len(batch))
-
-
-def _show(tally: Tally, json: bool) -> None:
-    if json:
-        print_json(tally.document())
-    else:
-        screen.print(render.tally(tally))

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.wiring import notices
+from worker.cli.wiring import notices, print_json, screen
 from worker.contract import one_line
 from worker.outcomes import Tally
 from worker.store import views
@@ -66,6 +66,14 @@ def tally(result: Tally) -> Table:
     dead_lettered = counts.pop("dead_lettered")
     assert isinstance(dead_lettered, Mapping)
     return numbers(counts | {f"dead-lettered: {reason}": number for reason, number in dead_lettered.items()})
+
+
+def show_tally(result: Tally, json: bool) -> None:
+    """Print it, as a document if that is asked for."""
+    if json:
+        print_json(result.document())
+    else:
+        screen.print(tally(result))
 
 
 def numbers(counts: Mapping[str, object]) -> Table:

@@ -2,7 +2,8 @@
 
 - `topology`: the exchanges and queues, declared and verified
 - `connection`: connections to RabbitMQ, and what its errors mean
-- `amqp`: consuming from RabbitMQ, with acknowledgement after the commit
+- `consumer`: consuming from RabbitMQ, session after session
+- `session`: one connection, with acknowledgement after the commit
 - `deliveries`: what was delivered as messages, `deaths`: why the broker gave one up, in words
 - `decoding`: no property or header breaks the connection
 - `buffer`: how deliveries become batches

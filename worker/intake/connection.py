@@ -21,6 +21,10 @@ class BrokerUnavailable(DeviceopsError):
     """No connection can be had; the message says why, without the password."""
 
 
+class BrokerRefused(BrokerUnavailable):
+    """Trying again will not help as things are: a wrong password, no such virtual host."""
+
+
 @asynccontextmanager
 async def connected(url: SecretStr) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
     """A connection for the length of a block. Raises BrokerUnavailable if none can be had."""

@@ -14,6 +14,9 @@ from worker.intake import decoding  # noqa: F401  # makes the decoding of delive
 from worker.intake.deaths import read_deaths, told
 from worker.messages import REPLAY_OF, Message, Origin
 
+SUSPECT = 10
+"""Deliveries that came to nothing, after which a message is suspected to be what the workers die of."""
+
 
 def as_message(delivery: DeliveredMessage, received_at: datetime) -> Message:
     """What the processor needs of a delivery; the rest is read only if it becomes a dead letter."""
@@ -41,6 +44,16 @@ def as_given_up(delivery: DeliveredMessage, received_at: datetime) -> Message:
     message.redeliveries = redeliveries if isinstance(redeliveries, int) else 0
     message.origin = lambda: replace(origin, exchange=first.exchange) if first else origin
     return message
+
+
+def is_suspect(delivery: DeliveredMessage) -> bool:
+    """Whether workers that got this message keep dying, of it or of one that was delivered with it."""
+    deliver, headers = delivery.delivery, delivery.header.properties.headers
+    # A message that was not delivered before carries the header only if its sender made it up.
+    if not headers or not isinstance(deliver, spec.Basic.Deliver) or not deliver.redelivered:
+        return False
+    count = headers.get("x-delivery-count")
+    return isinstance(count, int) and count >= SUSPECT
 
 
 def _replay_of(headers: dict[str, Any]) -> UUID | None:

@@ -24,7 +24,7 @@ async def watch(database: Database, stale_after: float, stop: asyncio.Event, int
     known = 0
     while not stop.is_set():
         try:
-            async with database.read() as connection:
+            async with asyncio.timeout(database.answer_timeout), database.read() as connection:
                 parked = await letters.parked(connection, datetime.now(UTC) - timedelta(seconds=stale_after))
         except (SQLAlchemyError, OSError):
             parked = None  # whoever settles batches waits for the database, and says so

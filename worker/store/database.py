@@ -1,8 +1,9 @@
 """The connection to SQLite or PostgreSQL, and what its errors mean."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from worker.condition import Condition
 from worker.errors import DeviceopsError
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
+ANSWER_TIMEOUT = 60
+"""Seconds after which a transaction counts as one that will get no answer, for the first time."""
+CLOSE_TIMEOUT = 3
+"""Seconds that a server has to say goodbye."""
 SQLITE_LOCK_TIMEOUT = 30
 """Seconds to wait for another process's transaction on the same SQLite file."""
 _READ_ONLY = "deviceops_read_only"
@@ -34,11 +40,16 @@ class Database:
     """One database. `write` gives a transaction that commits at its end, `read` one consistent snapshot.
 
     `lock_timeout` is how many seconds a statement waits for what another transaction holds, None for as long as
-    it takes (on SQLite: for 30 seconds).
+    it takes (on SQLite: for 30 seconds). `answer_timeout` is how many seconds a transaction gets before whoever
+    can try again does so. `condition` is how it stands with the database, as far as those know who wait for it.
     """
 
-    def __init__(self, url: URL, lock_timeout: float | None = None) -> None:
+    def __init__(
+        self, url: URL, lock_timeout: float | None = None, answer_timeout: float = ANSWER_TIMEOUT
+    ) -> None:
         self.url = url
+        self.answer_timeout = answer_timeout
+        self.condition = Condition("database", "paused: the database fails", "resumed: the database answers")
         is_sqlite = url.get_backend_name() == "sqlite"
         self.connect_args = _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout)
         self.engine = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, self.connect_args)
@@ -69,14 +80,18 @@ class Database:
             yield await connection.execution_options(**options)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self.engine.dispose()
+        """Close every connection; a server that does not answer is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.engine.dispose()
 
 
 @asynccontextmanager
-async def opened(url: URL, lock_timeout: float | None = None) -> AsyncIterator[Database]:
+async def opened(
+    url: URL, lock_timeout: float | None = None, answer_timeout: float = ANSWER_TIMEOUT
+) -> AsyncIterator[Database]:
     """A database for the length of a block; its failures leave the block as one clear DeviceopsError."""
-    database = Database(url, lock_timeout)
+    database = Database(url, lock_timeout, answer_timeout)
     try:
         yield database
     except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError) as error:

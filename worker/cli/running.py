@@ -1,0 +1,89 @@
+"""The command that consumes: run."""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from worker.batches import settle, waiting_out_failures
+from worker.cli import render
+from worker.cli.wiring import Json, configure_logging, run_async
+from worker.intake.consumer import Consumer
+from worker.mending import parked
+from worker.messages import Message
+from worker.outcomes import Tally
+from worker.settings import Settings
+from worker.store import database, schema
+
+SQLITE_LOCK_TIMEOUT = 5
+"""Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
+thread hears of no stop."""
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    until_idle: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.1, help="Leave when nothing has come for so long."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."""
+    settings = Settings.load()
+    configure_logging(settings.log_level)
+    render.show_tally(run_async(_run(settings, until_idle)), json)
+
+
+async def _run(settings: Settings, until_idle: float | None) -> Tally:
+    from worker.watch import metrics, probes, supervision  # here, because every command would pay for it
+    from worker.watch.health import Health
+
+    tally = Tally()
+    stop = _stop_on_signals()
+    url = settings.sqlalchemy_url
+    lock_timeout = SQLITE_LOCK_TIMEOUT if url.get_backend_name() == "sqlite" else None
+    async with database.opened(url, lock_timeout, settings.database_timeout) as store:
+
+        async def process(messages: Sequence[Message]) -> None:
+            tally.add(await settle(store, messages, trust=settings.trust))
+
+        async def ready() -> None:
+            await waiting_out_failures(store, until_idle, schema.require_current_schema, store)
+
+        consumer = Consumer(settings, process, stop, ready=ready, database=store.condition)
+        health = Health((consumer.condition, store.condition), stop)
+        async with (
+            supervision.supervised(health, settings.stall_timeout, settings.drain_timeout),
+            probes.answering(settings, health, metrics.registry_of(tally, health)),
+        ):
+            gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
+            watching = asyncio.create_task(parked.watch(store, settings.stale_after, stop))
+            try:
+                await consumer.run(until_idle)
+            finally:
+                stop.set()
+                watching.cancel()
+                await asyncio.wait([watching])
+    return tally
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set when a signal asks to stop. A second signal has its usual effect, and ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def begin_to_stop() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        loop.add_signal_handler(number, begin_to_stop)
+    return stop

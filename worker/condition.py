@@ -1,0 +1,43 @@
+"""How it stands with what a worker depends on: the broker, the database."""
+
+import time
+from dataclasses import dataclass, field
+
+import structlog
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Condition:
+    """Whether something that a worker depends on does its work; each change is one line in the log, each try none.
+
+    Probes, systemd, metrics and the watchdog all read it, so that they cannot disagree.
+    """
+
+    name: str
+    lost: str
+    """What the log says when it fails."""
+    found: str
+    """What the log says when it works again."""
+    trouble: str | None = None
+    """What is wrong, in words; None while all is well."""
+    failures: int = 0
+    """How often it went from working to failing."""
+    _is_told: bool = False
+    """Whether the log has the present trouble."""
+    _since: float = field(default_factory=time.monotonic)
+
+    def fails(self, why: str, **facts: object) -> None:
+        """Take note that it does not work, and why in one line; `facts` are for the log."""
+        if not self._is_told:
+            self.failures += 1
+            self._since = time.monotonic()
+            _log.warning(self.lost, **facts, error=why)
+        self.trouble, self._is_told = why, True
+
+    def works(self, **facts: object) -> None:
+        """Take note that it works."""
+        if self.trouble is not None:
+            _log.info(self.found, **facts, after=round(time.monotonic() - self._since, 1))
+        self.trouble, self._is_told = None, False

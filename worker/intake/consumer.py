@@ -1,0 +1,107 @@
+"""Consuming from RabbitMQ, session after session, until somebody wants it to stop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
+
+from worker.condition import Condition
+from worker.intake.connection import BrokerRefused, BrokerUnavailable, connected
+from worker.intake.session import BrokerLost, Session, Settle
+from worker.intake.topology import Topology
+from worker.settings import Settings, without_password
+
+LONGEST_PAUSE = 5
+"""Seconds between two tries to connect, at most."""
+
+
+async def _at_once() -> None:
+    """Be ready."""
+
+
+class Consumer:
+    """Consumes batches until it is stopped, or idle, and connects again whenever the broker was away.
+
+    `ready` returns when there is any use in having messages; `database` is what a batch may have to wait for.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        settle: Settle,
+        stop: asyncio.Event,
+        *,
+        ready: Callable[[], Awaitable[None]] = _at_once,
+        database: Condition | None = None,
+    ) -> None:
+        self.condition = Condition(
+            "broker", "broker lost, connecting again", "consuming", trouble="not connected yet"
+        )
+        self._settings = settings
+        self._settle = settle
+        self._stop = stop
+        self._ready = ready
+        self._database = database
+        self._was_connected = False
+
+    async def run(self, until_idle: float | None = None) -> None:
+        """Consume until `stop` is set, or until nothing came for `until_idle` seconds.
+
+        Waits for a broker that does not answer for as long as it takes, but with `until_idle` no longer than that
+        for the first answer. Raises DeviceopsError if the broker refuses the first connection, if the topology
+        differs from ours, or if nothing moves though it should.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        def is_worth_another_try(error: BaseException) -> bool:
+            if isinstance(error, BrokerLost) or self._was_connected:
+                return isinstance(error, BrokerLost | BrokerUnavailable)
+            is_time_up = until_idle is not None and loop.time() - began >= until_idle
+            return isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerRefused) and not is_time_up
+
+        reconnecting = AsyncRetrying(
+            retry=retry_if_exception(is_worth_another_try),
+            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE),
+            stop=stop_when_event_set(self._stop),  # type: ignore[arg-type]  # it only asks is_set()
+            sleep=self._pause,
+            retry_error_callback=lambda _: None,
+        )
+        async for attempt in reconnecting:
+            with attempt:
+                session = Session(self._settings, self._settle, self._stop, self._database)
+                try:
+                    await self._run(session, until_idle)
+                except (BrokerLost, BrokerUnavailable) as error:
+                    self.condition.fails(str(error))
+                    if session.has_settled:  # a new trouble: its pauses begin short again
+                        attempt.retry_state.attempt_number = 1
+                    raise
+
+    async def _run(self, session: Session, until_idle: float | None) -> None:
+        await self._unless_stopped(self._ready())
+        if self._stop.is_set():
+            return
+        async with connected(self._settings.amqp_url) as connection:
+            await session.open(connection)
+            self._was_connected = True
+            queue = Topology(self._settings.topology_prefix).reports
+            self.condition.works(queue=queue, broker=without_password(self._settings.amqp_url))
+            await session.run(until_idle)
+
+    async def _pause(self, seconds: float) -> None:
+        await self._unless_stopped(asyncio.sleep(seconds))
+
+    async def _unless_stopped(self, waiting: Awaitable[None]) -> None:
+        """Wait, but no longer than until `stop` is set."""
+        task, stopping = asyncio.ensure_future(waiting), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            for each in (task, stopping):
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each

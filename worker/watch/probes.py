@@ -1,0 +1,78 @@
+"""`/livez`, `/readyz` and `/metrics` on a port of their own, answered by the event loop that does the work.
+
+So a worker whose loop hangs does not answer at all. 200 is yes, 503 is no with the reasons in words.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from socket import socket
+
+import structlog
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from worker.errors import DeviceopsError
+from worker.listener import Server, listen, url_of
+from worker.settings import Settings
+from worker.watch.health import Health
+
+_log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def answering(settings: Settings, health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
+    """Answer probes for the length of a block. Raises DeviceopsError if the port that was asked for is taken."""
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # below, its lines repeat what ours say
+    with _listen(settings) as listener:
+        _log.info("answering probes", url=url_of(listener))
+        server = Server(
+            uvicorn.Config(
+                _app(health, registry),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def _listen(settings: Settings) -> socket:
+    try:
+        return listen(settings.probe_host, settings.probe_port)
+    except DeviceopsError as error:
+        if "probe_port" in settings.model_fields_set:
+            raise
+        _log.warning("probes are on another port than the default one", error=str(error))
+        return listen(settings.probe_host, 0)  # a second worker on this machine: no reason not to work
+
+
+def _app(health: Health, registry: CollectorRegistry) -> Starlette:
+    async def livez(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        if troubles := health.troubles:
+            return JSONResponse({"status": "not ready", "reasons": troubles}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)],
+    )
