@@ -33,6 +33,8 @@ settings.load_profile("deviceops")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--full`: the sizes that CI runs; the everyday run is to stay under ten minutes."""
     parser.addoption("--full", action="store_true", help="the sizes that CI runs: more streams, more reports")
+    parser.addoption("--long", action="store_true", help="try each fault 100 times, and soak for an hour")
+    parser.addoption("--seed", type=int, help="for the moments at which faults strike, as a failed run printed it")
 
 
 def pytest_configure(config: pytest.Config) -> None:

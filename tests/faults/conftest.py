@@ -1,0 +1,103 @@
+"""Private servers that tests may kill, workers, ledgers; and the table at the end of a run."""
+
+import json
+import secrets
+import statistics
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.databases import NewDatabase, PostgresqlServer
+from tests.faults.scene import NewScene, Scene, scene
+from tests.faults.trials import RESULT, Trials
+from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
+
+SECONDS_A_TRY = 60
+"""For the timeout of tests that try many times."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test the time that its tries may take."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(300 + SECONDS_A_TRY * tries_of(config)))
+
+
+def tries_of(config: pytest.Config) -> int:
+    """How often each fault is tried: `--long`, CI, every day."""
+    if config.getoption("--long"):
+        return 100
+    return 3 if config.getoption("--full") else 1
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> Trials:
+    """How often each fault is tried, and by which seed, which is printed."""
+    seed = request.config.getoption("--seed")
+    return Trials(request, tries_of(request.config), secrets.randbelow(10**9) if seed is None else seed)
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[PrivateRabbitMQ]:
+    """A RabbitMQ that may be killed; each test leaves it running."""
+    with PrivateRabbitMQ() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PrivatePostgreSQL]:
+    """A PostgreSQL that may be killed; each test leaves it running."""
+    with PrivatePostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _databases(postgresql: PrivatePostgreSQL) -> PostgresqlServer:
+    return PostgresqlServer(postgresql.url)
+
+
+@pytest.fixture
+def fragile_database(_databases: PostgresqlServer) -> str:
+    """The URL of a fresh, migrated database on the server that may be killed."""
+    return _databases.create()
+
+
+@pytest.fixture
+async def new_scene(tmp_path: Path) -> AsyncIterator[NewScene]:
+    """Makes scenes; what they need on a broker is gone after the test, and so are their workers."""
+    async with AsyncExitStack() as stack:
+
+        async def make(amqp_url: str, database_url: str, **settings: object) -> Scene:
+            return await stack.enter_async_context(scene(tmp_path, amqp_url, database_url, settings))
+
+        yield make
+
+
+@pytest.fixture
+def sturdy_database(new_postgresql_database: NewDatabase) -> str:
+    """The URL of a fresh, migrated PostgreSQL database on the server that nobody kills."""
+    return new_postgresql_database()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of the faults: what the README shows, from the run that just ended."""
+    results: defaultdict[str, list[Any]] = defaultdict(list)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == RESULT and getattr(report, "when", "") == "call":
+                results[json.loads(value)["fault"]].append(json.loads(value))
+    if not results:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.line("| fault | tried | lost | doubled | resumed after (median, longest) |")
+    terminalreporter.line("|---|---|---|---|---|")
+    for fault, found in sorted(results.items()):
+        tried, lost, doubled = (sum(each[name] for each in found) for name in ("tried", "lost", "doubled"))
+        seconds = [second for each in found for second in each["seconds"]]
+        times = f"{statistics.median(seconds):.1f} s, {max(seconds):.1f} s"
+        terminalreporter.line(f"| {fault} | {tried} | {lost} | {doubled} | {times} |")

@@ -1,0 +1,163 @@
+"""What the broker has confirmed, held against what the database has."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+import aio_pika
+from aio_pika.abc import AbstractConnection, AbstractExchange
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from sqlalchemy import bindparam, func, make_url, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from tests.faults.fleet import Fleet
+from tests.model import counters_of
+from worker.intake.topology import Topology
+from worker.outcomes import Status
+from worker.store.database import Database
+from worker.store.tables import activity, dead_letters, device_operations, operations
+
+PATIENCE = 120
+"""Seconds that anything may take once the fault is lifted: far more than it should."""
+AT_ONCE = 20
+"""Reports on their way to the broker at a time."""
+
+_BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, RuntimeError)
+
+
+_HISTORY = (
+    select(activity.c.report_id)
+    .join_from(activity, device_operations, device_operations.c.id == activity.c.device_operation_id)
+    .where(device_operations.c.operation_id == bindparam("id"))
+)
+_OPERATION = select(operations).where(operations.c.id == bindparam("id"))
+_DEAD_LETTERS = select(func.count()).where(
+    dead_letters.c.operation_id == bindparam("id"), dead_letters.c.status == Status.OPEN
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is wrong with the database, if anything, after all reports of a fleet were confirmed."""
+
+    missing: int
+    """Reports of which the database has no trace."""
+    doubled: int
+    """By how much counters are beyond what the reports amount to, and histories too long."""
+    wrong: str
+    """What else differs."""
+
+
+class Ledger:
+    """Publishes fleets, however often it takes until the broker confirms, and compares."""
+
+    def __init__(self, amqp_url: str, prefix: str, database: Database) -> None:
+        self._amqp_url = amqp_url
+        self._topology = Topology(prefix)
+        self._database = database
+        self._connection: AbstractConnection | None = None
+        self._exchange: AbstractExchange | None = None
+        self._connecting = asyncio.Lock()
+        self.copies = 1
+        """How often each report is published."""
+
+    async def publish(self, fleet: Fleet, seconds: float = 0) -> None:
+        """Publish all of a fleet's reports, over so many seconds, and return once each is confirmed."""
+        reports = list(fleet.reports.items()) * self.copies
+        fleet.random.shuffle(reports)
+        for start in range(0, len(reports), AT_ONCE):
+            await asyncio.gather(*(self._confirmed(*report) for report in reports[start : start + AT_ONCE]))
+            await asyncio.sleep(seconds * AT_ONCE / len(reports))
+
+    async def caught_up(self, fleet: Fleet) -> None:
+        """Return once the database has all of a fleet's reports."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := await self._number(fleet.operation)) < len(fleet.reports):
+            assert time.monotonic() < deadline, f"{found} of {len(fleet.reports)} reports are in the database"
+            await asyncio.sleep(0.05)
+
+    async def compare(self, fleet: Fleet) -> Comparison:
+        """Hold a fleet's reports, all of them confirmed, against the database."""
+        async with self._database.read() as connection:
+            found = Counter((await connection.execute(_HISTORY, {"id": fleet.operation})).scalars())
+            row = (await connection.execute(_OPERATION, {"id": fleet.operation})).one_or_none()
+            letters = (await connection.execute(_DEAD_LETTERS, {"id": fleet.operation})).scalar_one()
+        counters = {name: getattr(row, name, 0) for name in counters_of([])}
+        expected = fleet.counters
+        wrong = []
+        if letters:
+            wrong.append(f"{letters} dead letters")
+        if counters != expected:
+            wrong.append(f"counters {counters}, expected {expected}")
+        if row is not None and row.state != fleet.state:
+            wrong.append(f"state {row.state}, expected {fleet.state}")
+        return Comparison(
+            missing=len(fleet.reports.keys() - found.keys()),
+            doubled=sum(number - 1 for number in found.values())
+            + sum(max(0, counters[name] - number) for name, number in expected.items()),
+            wrong="; ".join(wrong),
+        )
+
+    async def messages_left(self) -> int:
+        """Messages in the queues; to be asked once no worker holds any."""
+        async with await aio_pika.connect(self._amqp_url) as connection:
+            channel = await connection.channel()
+            left = 0
+            for name in (self._topology.reports, self._topology.dead_letters):
+                left += (await channel.declare_queue(name, passive=True)).declaration_result.message_count or 0
+            return left
+
+    async def close(self) -> None:
+        """Let the broker go."""
+        await self._forget()
+
+    async def _number(self, operation: UUID) -> int:
+        with suppress(SQLAlchemyError, OSError):
+            async with asyncio.timeout(5), self._database.read() as connection:
+                return len((await connection.execute(_HISTORY, {"id": operation})).all())
+        return 0
+
+    async def _confirmed(self, id_: str, body: bytes) -> None:
+        """Publish until the broker confirms: what it did not confirm may have arrived, and is a duplicate then."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with suppress(*_BROKER_ERRORS):
+                exchange = await self._connected()
+                message = aio_pika.Message(body, message_id=id_, delivery_mode=2)
+                await exchange.publish(message, "fault", timeout=5)
+                return
+            assert time.monotonic() < deadline, "the broker does not confirm"
+            await self._forget()
+            await asyncio.sleep(0.1)
+
+    async def _connected(self) -> AbstractExchange:
+        async with self._connecting:
+            if self._exchange is None or self._connection is None or self._connection.is_closed:
+                self._connection = await aio_pika.connect(self._amqp_url, timeout=5)
+                channel = await self._connection.channel(on_return_raises=True)
+                async with asyncio.timeout(5):
+                    self._exchange = await self._topology.declare(channel)
+            return self._exchange
+
+    async def _forget(self) -> None:
+        connection, self._connection, self._exchange = self._connection, None, None
+        if connection is not None:
+            with suppress(*_BROKER_ERRORS, asyncio.CancelledError):
+                async with asyncio.timeout(2):
+                    await connection.close()
+
+
+@asynccontextmanager
+async def ledger_of(amqp_url: str, prefix: str, database_url: str) -> AsyncIterator[Ledger]:
+    """A ledger with connections of its own."""
+    database = Database(make_url(database_url))
+    ledger = Ledger(amqp_url, prefix, database)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+        await database.close()

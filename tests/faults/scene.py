@@ -1,0 +1,48 @@
+"""A worker at work between a broker and a database, and the ledger of what it gets."""
+
+import secrets
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import aio_pika
+
+from tests.faults.ledger import Ledger, ledger_of
+from tests.faults.workers import Worker
+from worker.intake.topology import Topology
+
+
+class Scene(NamedTuple):
+    """A worker that is ready, and its ledger."""
+
+    worker: Worker
+    ledger: Ledger
+
+
+NewScene = Callable[..., Awaitable[Scene]]
+"""Makes a scene by the URLs of the broker and the database, and more settings of the worker.
+
+Settings named `amqp_url` and `database_url` lead the worker another way to both, such as through a proxy.
+"""
+
+
+@asynccontextmanager
+async def scene(
+    folder: Path, amqp_url: str, database_url: str, settings: Mapping[str, object]
+) -> AsyncIterator[Scene]:
+    """A scene of its own names; at its end, both servers must answer."""
+    topology = Topology(f"fault-{secrets.token_hex(8)}")
+    ways = {"amqp_url": amqp_url, "database_url": database_url, "topology_prefix": topology.prefix}
+    async with ledger_of(amqp_url, topology.prefix, database_url) as ledger:
+        worker = Worker(folder / topology.prefix, {**ways, **settings})
+        try:
+            worker.start()
+            await worker.is_ready()
+            yield Scene(worker, ledger)
+        finally:
+            worker.kill()
+            sys.stdout.write(f"what the worker said:\n{worker.log[-5000:]}\n")  # shown if the test fails
+            async with await aio_pika.connect(amqp_url) as connection:
+                await topology.delete(await connection.channel())

@@ -1,0 +1,87 @@
+"""One fault, tried many times in a stream of reports."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from tests.faults.fleet import Fleet
+from tests.faults.ledger import Ledger
+from tests.faults.workers import Worker
+
+RESULT = "fault"
+"""The name under which what came of a fault travels to the table at the end of the run."""
+
+Fault = Callable[[Random], Awaitable[None]]
+"""Puts a fault into the world, and lifts it."""
+
+
+@dataclass
+class Result:
+    """What came of one fault."""
+
+    fault: str
+    tried: int = 0
+    lost: int = 0
+    doubled: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """From when the fault was lifted until the database had everything, for each try."""
+
+
+@dataclass
+class Trials:
+    """How often a fault is tried, and by which seed."""
+
+    request: pytest.FixtureRequest
+    tries: int
+    seed: int
+
+    async def endure(
+        self,
+        fault_name: str,
+        fault: Fault,
+        ledger: Ledger,
+        *workers: Worker,
+        seconds: float = 1,
+        devices: int = 40,
+    ) -> Result:
+        """Try a fault again and again while reports come in; after each, everything must be there once.
+
+        At the end the workers are stopped in order, which must succeed and leave nothing in the queue.
+        """
+        result = Result(fault_name)
+        for number in range(self.tries):
+            seed = f"{self.seed}/{number}"
+            print(f"seed {seed}")  # noqa: T201
+            random = Random(seed)  # noqa: S311
+            fleet = Fleet(random, devices)
+            publishing = asyncio.create_task(ledger.publish(fleet, seconds))
+            try:
+                await asyncio.sleep(random.uniform(0, seconds))
+                await fault(random)
+                lifted = time.monotonic()
+                await publishing
+            finally:
+                publishing.cancel()
+            await ledger.caught_up(fleet)
+            result.seconds.append(time.monotonic() - lifted)
+            found = await ledger.compare(fleet)
+            result.tried += 1
+            result.lost += found.missing
+            result.doubled += found.doubled
+            self._record(result)
+            logs = "\n".join(worker.log[-3000:] for worker in workers)
+            assert (found.missing, found.doubled, found.wrong) == (0, 0, ""), f"seed {seed}: {found}\n{logs}"
+        for worker in workers:
+            assert await worker.stop() == 0, worker.log[-3000:]
+        assert await ledger.messages_left() == 0
+        return result
+
+    def _record(self, result: Result) -> None:
+        properties = self.request.node.user_properties
+        properties[:] = [each for each in properties if each[0] != RESULT]
+        properties.append((RESULT, json.dumps(vars(result))))

@@ -1,0 +1,124 @@
+"""Workers under a supervisor, as processes of their own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from tests.faults.ledger import PATIENCE
+from tests.services.machine import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Worker:
+    """A worker that lives again whenever it has died."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.port = free_port()
+        self._lives = folder / "lives"
+        self._log = folder / "log"
+        self.settings = {**settings, "probe_port": self.port}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._twins: list[Worker] = []
+
+    def twin(self) -> "Worker":
+        """Another worker with the same settings, not started."""
+        twin = Worker(self.folder.with_name(f"{self.folder.name}-{self.port}"), self.settings)
+        self._twins.append(twin)
+        return twin
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the supervisor, and so the first life."""
+        ours = {f"DEVICEOPS_{name.upper()}": str(value) for name, value in self.settings.items()}
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("DEVICEOPS_")}
+        with self._lives.open("ab") as lives, self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.lives"],
+                cwd=self.folder,
+                env={
+                    **outside,
+                    "PYTHONPATH": str(ROOT),
+                    "SABOTAGE": str(self.folder),
+                    **ours,
+                    **(environment or {}),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=lives,
+                stderr=log,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The present life's; 0 if there is none."""
+        last = self._lives.read_text().splitlines()[-1:]
+        return int(last[0].split()[1]) if last and last[0].startswith("born") else 0
+
+    @property
+    def deaths(self) -> list[int]:
+        """The exit code of every life that has ended, negative for a signal."""
+        lines = self._lives.read_text().splitlines()
+        return [int(line.split()[2]) for line in lines if line.startswith("died")]
+
+    @property
+    def log(self) -> str:
+        """What all lives have logged."""
+        return self._log.read_text()
+
+    def sabotage(self, place: str, how: str = "die") -> None:
+        """Have the next one that gets to the place die or hang there, once."""
+        order = self.folder / f"{place}.new"
+        order.write_text(how)
+        order.rename(self.folder / place)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the present life."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    async def has_died(self, times: int = 1) -> None:
+        """Return once so many lives have ended."""
+        await self.until(lambda: len(self.deaths) >= times, f"{times} deaths")
+
+    async def is_ready(self) -> None:
+        """Return once it says that it is ready."""
+        await self.until(lambda: self.probe("readyz")[0] == httpx.codes.OK, "ready")
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """What the worker answers there: 0 and nothing if it does not answer."""
+        with suppress(httpx.HTTPError):
+            response = httpx.get(f"http://127.0.0.1:{self.port}/{path}", timeout=2)
+            return response.status_code, response.text
+        return 0, ""
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Return once a condition holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not await asyncio.to_thread(condition):
+            assert time.monotonic() < deadline, f"the worker is not {what}:\n{self.log[-3000:]}"
+            await asyncio.sleep(0.05)
+
+    async def stop(self) -> int:
+        """Have it stop in order, and give its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return await asyncio.to_thread(self._process.wait, PATIENCE)
+
+    def kill(self) -> None:
+        """End the supervisor and the present life, whatever they are at, and those of its twins."""
+        for twin in self._twins:
+            twin.kill()
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+            for number in (signal.SIGKILL, signal.SIGCONT):
+                self.signal(number)
