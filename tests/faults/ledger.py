@@ -10,7 +10,6 @@ from uuid import UUID
 
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractExchange
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from sqlalchemy import bindparam, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,8 +24,6 @@ PATIENCE = 120
 """Seconds that anything may take once the fault is lifted: far more than it should."""
 AT_ONCE = 20
 """Reports on their way to the broker at a time."""
-
-_BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, RuntimeError)
 
 
 _HISTORY = (
@@ -62,6 +59,8 @@ class Ledger:
         self._connection: AbstractConnection | None = None
         self._exchange: AbstractExchange | None = None
         self._connecting = asyncio.Lock()
+        self._gate = asyncio.Lock()
+        self._confirmed_ids: set[str] = set()
         self.copies = 1
         """How often each report is published."""
 
@@ -69,9 +68,26 @@ class Ledger:
         """Publish all of a fleet's reports, over so many seconds, and return once each is confirmed."""
         reports = list(fleet.reports.items()) * self.copies
         fleet.random.shuffle(reports)
+        self._confirmed_ids = set()
         for start in range(0, len(reports), AT_ONCE):
-            await asyncio.gather(*(self._confirmed(*report) for report in reports[start : start + AT_ONCE]))
+            async with self._gate:
+                await asyncio.gather(*(self._confirmed(*report) for report in reports[start : start + AT_ONCE]))
             await asyncio.sleep(seconds * AT_ONCE / len(reports))
+
+    @asynccontextmanager
+    async def pause(self) -> AsyncIterator[None]:
+        """Publish nothing for the length of a block, which begins once what was published is in the database."""
+        async with self._gate:
+            await self.arrived()
+            yield
+
+    async def arrived(self) -> None:
+        """Return once the database has what is confirmed by now, be it parked."""
+        confirmed = set(self._confirmed_ids)
+        deadline = time.monotonic() + PATIENCE
+        while not await self._has(confirmed):
+            assert time.monotonic() < deadline, "what was published does not arrive"
+            await asyncio.sleep(0.05)
 
     async def caught_up(self, fleet: Fleet) -> None:
         """Return once the database has all of a fleet's reports."""
@@ -121,14 +137,22 @@ class Ledger:
                 return len((await connection.execute(_HISTORY, {"id": operation})).all())
         return 0
 
+    async def _has(self, ids: set[str]) -> bool:
+        """Whether the database has these reports, parked ones too."""
+        async with self._database.read() as connection:
+            found = set((await connection.execute(select(activity.c.report_id))).scalars())
+            found |= set((await connection.execute(select(dead_letters.c.report_id))).scalars())
+        return ids <= found
+
     async def _confirmed(self, id_: str, body: bytes) -> None:
         """Publish until the broker confirms: what it did not confirm may have arrived, and is a duplicate then."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            with suppress(*_BROKER_ERRORS):
+            with suppress(Exception):  # whatever the client makes of it: it is not confirmed
                 exchange = await self._connected()
                 message = aio_pika.Message(body, message_id=id_, delivery_mode=2)
                 await exchange.publish(message, "fault", timeout=5)
+                self._confirmed_ids.add(id_)
                 return
             assert time.monotonic() < deadline, "the broker does not confirm"
             await self._forget()
@@ -146,7 +170,7 @@ class Ledger:
     async def _forget(self) -> None:
         connection, self._connection, self._exchange = self._connection, None, None
         if connection is not None:
-            with suppress(*_BROKER_ERRORS, asyncio.CancelledError):
+            with suppress(Exception):
                 async with asyncio.timeout(2):
                     await connection.close()
 

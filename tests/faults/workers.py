@@ -1,6 +1,7 @@
 """Workers under a supervisor, as processes of their own."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -68,6 +69,11 @@ class Worker:
         """The exit code of every life that has ended, negative for a signal."""
         lines = self._lives.read_text().splitlines()
         return [int(line.split()[2]) for line in lines if line.startswith("died")]
+
+    @property
+    def events(self) -> list[str]:
+        """What all lives have logged, one after another, without the particulars."""
+        return [json.loads(line)["event"] for line in self.log.splitlines() if line.startswith("{")]
 
     @property
     def log(self) -> str:

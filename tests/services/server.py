@@ -112,6 +112,20 @@ class PrivateServer(ABC):
         while living().keys() & members:
             time.sleep(0.01)
 
+    def freeze(self) -> None:
+        """Have every process of the server stand still: its connections stay, and nothing answers."""
+        self._signal_family(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have a frozen server go on."""
+        self._signal_family(signal.SIGCONT)
+
+    def _signal_family(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        for pid in family(self._process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             # A CI that gives up sends SIGTERM. Let it clean up as Ctrl-C does.

@@ -70,7 +70,7 @@ class Consumer:
         )
         async for attempt in reconnecting:
             with attempt:
-                session = Session(self._settings, self._settle, self._stop, self._database)
+                session = Session(self._settings, self._settle, self._stop, self.condition, self._database)
                 try:
                     await self._run(session, until_idle)
                 except (BrokerLost, BrokerUnavailable) as error:

@@ -7,7 +7,7 @@ was not acknowledged comes again and is a duplicate.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -84,12 +84,18 @@ class Session:
     """Consumes over one connection, until it is to stop, or is idle, or something is wrong."""
 
     def __init__(
-        self, settings: Settings, settle: Settle, stop: asyncio.Event, database: Condition | None = None
+        self,
+        settings: Settings,
+        settle: Settle,
+        stop: asyncio.Event,
+        broker: Condition,
+        database: Condition | None = None,
     ) -> None:
         self._settings = settings
         self._topology = Topology(settings.topology_prefix)
         self._settle = settle
         self._stop = stop
+        self._broker = broker
         self._database = database
         self._subscriptions: list[_Subscription] = []
         self._end: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -129,8 +135,8 @@ class Session:
         finally:
             stopping.cancel()
             watching.cancel()
-        if self._end.done():
-            self._end.result()
+        self._finish()
+        self._end.result()
         with _losing_the_broker():
             async with asyncio.timeout(CLOSING):
                 for subscription in self._subscriptions:
@@ -143,8 +149,15 @@ class Session:
                 self._end.set_result(None)
             else:
                 self._end.set_exception(reason)
+            if isinstance(reason, BrokerLost):
+                self._broker.fails(str(reason))
         for subscription in self._subscriptions:
             subscription.buffer.stir()
+
+    def _note_closing(self, closing: asyncio.Future[object]) -> None:
+        error = None if closing.cancelled() else closing.exception()
+        reason = explain(error) if error is not None else "no reason was given"
+        self._finish(BrokerLost(f"the channel was closed: {reason}"))
 
     async def _guarded(self, part: Awaitable[None]) -> None:
         try:
@@ -161,7 +174,7 @@ class Session:
         await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))
         tag = (await channel.basic_consume(queue, buffer.put)).consumer_tag
         assert tag is not None
-        channel.closing.add_done_callback(lambda _: buffer.stir())
+        channel.closing.add_done_callback(self._note_closing)
         return _Subscription(queue, channel, tag, buffer, read)
 
     async def _consume(self, subscription: _Subscription, until_idle: float | None) -> None:
@@ -173,8 +186,6 @@ class Session:
             if deliveries:
                 await self._process(subscription, deliveries)
                 self._last_settled = loop.time()
-            elif subscription.channel.is_closed:
-                raise BrokerLost(f"the channel was closed: {_closed_because(subscription.channel)}")
             elif subscription.tag not in subscription.channel.consumers:
                 raise BrokerLost(f"the consumer of {subscription.queue} was cancelled; was the queue deleted?")
             elif until_idle is not None and loop.time() - self._last_settled >= until_idle:
@@ -247,13 +258,6 @@ class Session:
                 raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")
             waiting += found.message_count or 0
         return waiting
-
-
-def _closed_because(channel: Channel) -> str:
-    with suppress(asyncio.CancelledError):
-        if error := channel.closing.exception():
-            return explain(error)
-    return "no reason was given"
 
 
 @contextmanager
