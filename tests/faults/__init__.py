@@ -11,6 +11,7 @@ database has: `endure` in `trials.py` is what they have in common.
 | `lives.py` | that supervisor: it forks the next life as soon as one has ended |
 | `sabotage.py` | the places in a worker at which a test can have it die or hang |
 | `scene.py` | a worker between a broker and a database, and its ledger |
+| `locking.py` | a database in which batches wait |
 | `trials.py` | one fault, tried many times; what came of it goes into the table at the end of a run |
 | `protections.py` | what the tests guard, and how each was seen to fail without it |
 """

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from random import Random
 
 import aio_pika
-import asyncpg
 import pytest
 
 from tests.databases import NewDatabase
+from tests.faults.locking import locked
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
@@ -141,18 +141,6 @@ async def impatient(broker: PrivateRabbitMQ) -> AsyncIterator[None]:
     finally:
         for name, value in usual.items():
             await asyncio.to_thread(broker.control, "eval", f"application:set_env(rabbit, {name}, {value}).")
-
-
-@asynccontextmanager
-async def locked(database_url: str) -> AsyncIterator[None]:
-    """A database in which no batch can be committed for the length of a block."""
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
-    try:
-        async with connection.transaction():
-            await connection.execute("LOCK TABLE operations IN EXCLUSIVE MODE")
-            yield
-    finally:
-        await connection.close()
 
 
 async def test_the_queue_is_deleted_under_the_worker(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Trials:
     request: pytest.FixtureRequest
     tries: int
     seed: int
+    until: float = math.inf
+    """The moment, by the monotonic clock, after which no further try begins."""
 
     async def endure(
         self,
@@ -54,8 +57,8 @@ class Trials:
         At the end the workers are stopped in order, which must succeed and leave nothing in the queue.
         """
         result = Result(fault_name)
-        for number in range(self.tries):
-            seed = f"{self.seed}/{number}"
+        while result.tried < self.tries and time.monotonic() < self.until:
+            seed = f"{self.seed}/{result.tried}"
             print(f"seed {seed}")  # noqa: T201
             random = Random(seed)  # noqa: S311
             fleet = Fleet(random, devices)

@@ -106,6 +106,11 @@ class Worker:
             return response.status_code, response.text
         return 0, ""
 
+    def metrics(self) -> Mapping[str, float]:
+        """The samples without labels that it shows Prometheus."""
+        samples = (line.rsplit(" ", 1) for line in self.probe("metrics")[1].splitlines() if line[:1] != "#")
+        return {name: float(value) for name, value in samples if "{" not in name}
+
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Return once a condition holds."""
         deadline = time.monotonic() + PATIENCE

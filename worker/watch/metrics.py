@@ -1,5 +1,6 @@
 """A worker's numbers in Prometheus' format, read off when somebody asks: no batch pays for them."""
 
+import asyncio
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -53,6 +54,7 @@ class _Worker(Collector):
             works.add_metric([condition.name], float(condition.trouble is None))
             failures.add_metric([condition.name], condition.failures)
         yield from (works, failures)
+        yield GaugeMetricFamily("deviceops_tasks", "Tasks of the event loop.", float(len(asyncio.all_tasks())))
 
 
 def registry_of(tally: Tally, health: Health) -> CollectorRegistry:

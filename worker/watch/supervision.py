@@ -39,18 +39,18 @@ async def supervised(health: Health, stall_timeout: float, drain_timeout: float)
 
 
 async def _beat(health: Health, stall_timeout: float, drain_timeout: float) -> None:
+    stopping = asyncio.create_task(health.stop.wait())
     told = ""
-    is_leaving = False
-    while True:
-        if not health.stop.is_set():
-            _end_the_process_after(stall_timeout)
-        elif not is_leaving:
-            is_leaving = True
-            _tell(Notification.STOPPING)
-            _end_the_process_after(drain_timeout + LEAVING)
+    while not stopping.done():
+        _end_the_process_after(stall_timeout)
         _tell(Notification.WATCHDOG)
         if told != (told := str(health)):
             _tell(Notification.STATUS, told)
+        await asyncio.wait([stopping], timeout=BEAT)
+    _end_the_process_after(drain_timeout + LEAVING)
+    _tell(Notification.STOPPING)
+    while True:
+        _tell(Notification.WATCHDOG)
         await asyncio.sleep(BEAT)
 
 

@@ -1,0 +1,69 @@
+"""A worker that lives long through many small faults stays as small as it was."""
+
+import statistics
+import sys
+import time
+from random import Random
+
+import asyncpg
+import pytest
+import yarl
+
+from tests.databases import NewDatabase
+from tests.faults.scene import NewScene
+from tests.faults.trials import Trials
+from tests.proxy import proxy_to
+
+MEGABYTE = 1_000_000
+GROWTH = 10 * MEGABYTE
+"""How much more memory the worker may have in the last third of its life than in the one before."""
+
+
+@pytest.mark.timeout(2 * 3_600)
+async def test_memory_tasks_and_files_stay_flat(
+    request: pytest.FixtureRequest,
+    trials: Trials,
+    new_scene: NewScene,
+    amqp_url: str,
+    new_postgresql_database: NewDatabase,
+) -> None:
+    """An hour with `--long`, a minute in CI, 15 seconds every day: a fault in each fleet, never a fatal one."""
+    seconds = 3_600 if request.config.getoption("--long") else 60 if request.config.getoption("--full") else 15
+    url, broker = new_postgresql_database(), yarl.URL(amqp_url)
+    memory, tasks, files = [], [], []
+    async with proxy_to(str(broker.host), broker.port or 5672) as proxy:
+        way = str(broker.with_host("127.0.0.1").with_port(proxy.port))
+        worker, ledger = await new_scene(amqp_url, url, amqp_url=way, batch_size=100)
+
+        async def hurt(random: Random) -> None:
+            if random.random() < 0.5:
+                proxy.cut()
+            else:
+                await terminate_backends(url)
+            await worker.is_ready()
+            now = worker.metrics()
+            memory.append(now["process_resident_memory_bytes"])
+            tasks.append(now["deviceops_tasks"])
+            files.append(now["process_open_fds"])
+
+        trials.tries, trials.until = sys.maxsize, time.monotonic() + seconds
+        await trials.endure("soak: connections cut, backends terminated", hurt, ledger, worker, devices=100)
+    assert worker.deaths == [0]
+    third = len(memory) // 3
+    before, after = (statistics.median(values) for values in (memory[third:-third], memory[-third:]))
+    print(f"memory: {before / MEGABYTE:.0f} MB in the middle third, {after / MEGABYTE:.0f} MB in the last")  # noqa: T201
+    assert after - before < GROWTH
+    for counts in (tasks, files):
+        assert statistics.median(counts[-third:]) <= statistics.median(counts[third:-third]) + 1, counts
+
+
+async def terminate_backends(database_url: str) -> None:
+    """End every connection of the worker to its database."""
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = 'deviceops' AND pid <> pg_backend_pid()"
+        )
+    finally:
+        await connection.close()
