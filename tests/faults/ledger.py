@@ -1,6 +1,7 @@
 """What the broker has confirmed, held against what the database has."""
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,7 +21,7 @@ from worker.outcomes import Status
 from worker.store.database import Database
 from worker.store.tables import activity, dead_letters, device_operations, operations
 
-PATIENCE = 120
+PATIENCE = float(os.environ.get("FAULT_PATIENCE", "120"))
 """Seconds that anything may take once the fault is lifted: far more than it should."""
 AT_ONCE = 20
 """Reports on their way to the broker at a time."""

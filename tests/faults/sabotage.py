@@ -1,7 +1,7 @@
 """Places in a worker at which a test can have it die or hang.
 
 In the folder that the variable SABOTAGE names, a file with a place's name strikes the next time that a worker gets
-there, once: it says "die", or for how many seconds the worker's event loop hangs.
+there, once: it says "die", or for how many seconds the worker's event loop hangs, and after how many passes.
 """
 
 import os
@@ -33,7 +33,10 @@ def prepare() -> None:
     def strike(place: str) -> None:
         order = folder / place
         if order.exists():
-            how = order.read_text()
+            how, passes = order.read_text().split()
+            if int(passes) > 0:
+                order.write_text(f"{how} {int(passes) - 1}")
+                return
             order.unlink()
             if how == "die":
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -31,9 +31,11 @@ async def test_killed_at_the_worst_moment(
 ) -> None:
     worker, ledger = await new_scene(amqp_url, database_url, batch_size=50)
 
-    async def kill(_: Random) -> None:
-        before = len(worker.deaths)
-        worker.sabotage(place)
-        await worker.has_died(before + 1)
+    async def kill(random: Random) -> None:
+        for _ in range(3):
+            before = len(worker.deaths)
+            worker.sabotage(place, passes=random.randrange(3))
+            await worker.has_died(before + 1)
 
-    await trials.endure(f"worker killed {place.replace('-', ' ')}", kill, ledger, worker)
+    name = f"worker killed {place.replace('-', ' ')}, three times"
+    await trials.endure(name, kill, ledger, worker, seconds=4, devices=160)

@@ -54,6 +54,7 @@ class Trials:
     ) -> Result:
         """Try a fault again and again while reports come in; after each, everything must be there once.
 
+        A fault begins in the first third of the `seconds` over which a fleet of so many devices reports.
         At the end the workers are stopped in order, which must succeed and leave nothing in the queue.
         """
         result = Result(fault_name)
@@ -64,7 +65,7 @@ class Trials:
             fleet = Fleet(random, devices)
             publishing = asyncio.create_task(ledger.publish(fleet, seconds))
             try:
-                await asyncio.sleep(random.uniform(0, seconds))
+                await asyncio.sleep(random.uniform(0, seconds / 3))
                 await fault(random)
                 lifted = time.monotonic()
                 await publishing

@@ -80,10 +80,10 @@ class Worker:
         """What all lives have logged."""
         return self._log.read_text()
 
-    def sabotage(self, place: str, how: str = "die") -> None:
-        """Have the next one that gets to the place die or hang there, once."""
+    def sabotage(self, place: str, how: str = "die", passes: int = 0) -> None:
+        """Have the worker die or hang at the place, once, after so many passes."""
         order = self.folder / f"{place}.new"
-        order.write_text(how)
+        order.write_text(f"{how} {passes}")
         order.rename(self.folder / place)
 
     def signal(self, number: signal.Signals) -> None:

@@ -1,0 +1,174 @@
+"""What the fault tests guard: each protection, taken out, must make its test fail.
+
+`python -m tests.faults.protections` takes each out in a copy of the project, runs its test there, and prints the
+table that PROTECTIONS.md has. With words after it, only protections whose names have one of them.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = "15"
+"""Seconds that a test without its protection waits for what will not come."""
+SECONDS = 300
+"""That one test may take."""
+SESSION, CONSUMER = "worker/intake/session.py", "worker/intake/consumer.py"
+
+
+@dataclass(frozen=True)
+class Protection:
+    """A protection, the test that guards it, and the edits of the source that take it out: (file, old, new)."""
+
+    name: str
+    test: str
+    edits: tuple[tuple[str, str, str], ...]
+
+
+NEVER_LOOKING = (SESSION, "await asyncio.sleep(min(LOOK, stall / 4))", "await asyncio.sleep(3_600)")
+
+PROTECTIONS = (
+    Protection(
+        "acknowledgement after the commit",
+        "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-commit]",
+        (
+            (
+                SESSION,
+                "        now = datetime.now(UTC)\n",
+                "        now = datetime.now(UTC)\n        await subscription.acknowledge(deliveries)\n",
+            ),
+            (
+                SESSION,
+                "                    await subscription.acknowledge(deliveries)\n            subscription.settled",
+                "                    pass\n            subscription.settled",
+            ),
+        ),
+    ),
+    Protection(
+        "reports that were seen before are duplicates",
+        "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-acknowledgement]",
+        (("worker/processor.py", "seen=seen,", "seen=set(),"),),
+    ),
+    Protection(
+        "counters change in the transaction that changes the state",
+        "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-commit]",
+        (
+            (
+                "worker/processor.py",
+                "        await _write_operations(connection, ledger, ledger.deltas(), now)\n",
+                "    async with database.write() as connection:\n"
+                "        await _write_operations(connection, ledger, ledger.deltas(), now)\n",
+            ),
+        ),
+    ),
+    Protection(
+        "a lost broker is connected to again",
+        "test_broker_fails.py::test_the_broker_closes_every_connection",
+        ((CONSUMER, "return isinstance(error, BrokerLost | BrokerUnavailable)", "return False"),),
+    ),
+    Protection(
+        "a broker that is away at the start is waited for",
+        "test_broker_fails.py::test_the_broker_is_away_when_the_worker_starts",
+        ((CONSUMER, "and not is_time_up", "and False"),),
+    ),
+    Protection(
+        "one line in the log for each change, not for each try",
+        "test_broker_fails.py::test_the_broker_is_killed_and_started_again",
+        (("worker/condition.py", "if not self._is_told:", "if True:"),),
+    ),
+    Protection(
+        "the end of a session is noted while a batch waits",
+        "test_broker_fails.py::test_the_broker_closes_the_channel_of_a_worker_that_does_not_acknowledge",
+        ((SESSION, "        channel.closing.add_done_callback(self._note_closing)\n", ""), NEVER_LOOKING),
+    ),
+    Protection(
+        "a consumer that the broker cancelled is noticed",
+        "test_broker_fails.py::test_the_queue_is_deleted_under_the_worker",
+        ((SESSION, "elif subscription.tag not in subscription.channel.consumers:", "elif False:"), NEVER_LOOKING),
+    ),
+    Protection(
+        "the connection that consumes never publishes",
+        "test_broker_fails.py::test_an_alarm_of_the_broker_stops_publishers_and_no_worker[memory]",
+        (
+            (
+                SESSION,
+                "                self._looking = looking\n",
+                "                self._looking = looking\n"
+                "                await looking.basic_publish(b'', exchange=topology.dead_letters)\n",
+            ),
+        ),
+    ),
+    Protection(
+        "a deadline for the batch at work when told to stop",
+        "test_draining.py::test_a_batch_that_cannot_commit_in_time_is_given_back",
+        ((SESSION, "return drain - min(CLOSING, drain / 2)", "return 3_600"),),
+    ),
+    Protection(
+        "a stop waits for the batch at work",
+        "test_draining.py::test_stopped_under_load_it_acknowledges_what_it_committed[postgresql]",
+        ((SESSION, "return drain - min(CLOSING, drain / 2)", "return 0"),),
+    ),
+    Protection(
+        "a second signal ends the process at once",
+        "test_draining.py::test_a_second_signal_ends_it_at_once",
+        (("worker/cli/running.py", "            loop.remove_signal_handler(number)\n", "            continue\n"),),
+    ),
+)
+
+
+def without(protection: Protection) -> str:
+    """How the test fails when the protection is taken out; empty if it passes all the same."""
+    with TemporaryDirectory(prefix="deviceops-") as name:
+        copy = Path(name) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        for file, old, new in protection.edits:
+            source = (copy / file).read_text()
+            assert source.count(old) == 1, f"{protection.name}: {file} does not have, once: {old}"
+            (copy / file).write_text(source.replace(old, new))
+        try:
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "--full",
+                    f"tests/faults/{protection.test}",
+                ],
+                cwd=copy,
+                env={**os.environ, "PYTHONPATH": str(copy), "FAULT_PATIENCE": PATIENCE},
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return f"does not end within {SECONDS} s"
+    failures = re.findall(r"^E +(\S.*)$", done.stdout, re.MULTILINE)
+    assert done.returncode in (0, 1), done.stdout[-3_000:] + done.stderr
+    return "" if done.returncode == 0 else shortened(failures[0] if failures else done.stdout[-200:])
+
+
+def shortened(text: str) -> str:
+    """A failure as it can stand in a table."""
+    first = re.sub(r"\s+", " ", text.replace("|", "/")).strip()
+    return first if len(first) <= 160 else f"{first[:160]}…"
+
+
+def main() -> int:
+    """Print the table; 1 if a test did not notice."""
+    chosen = [each for each in PROTECTIONS if not sys.argv[1:] or any(word in each.name for word in sys.argv[1:])]
+    print("| protection | test | how it fails without |\n|---|---|---|")  # noqa: T201
+    unnoticed = 0
+    for protection in chosen:
+        failure = without(protection)
+        unnoticed += not failure
+        print(f"| {protection.name} | `{protection.test}` | {failure or 'NOT NOTICED'} |", flush=True)  # noqa: T201
+    return int(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
