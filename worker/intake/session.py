@@ -28,7 +28,7 @@ from worker.settings import Settings
 MAX_PREFETCH = 2_000
 """Quorum queues take no more."""
 ANSWER = 10
-"""Seconds that the broker has to answer, or to take an acknowledgement, before it counts as lost."""
+"""Seconds that the broker has to answer, or to take an acknowledgement, before it counts as lost, at most."""
 LOOK = 10
 """Seconds between two looks at the queues, at most."""
 CHECK = 1
@@ -94,6 +94,8 @@ class Session:
         self._subscriptions: list[_Subscription] = []
         self._end: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         """Done when the session has to end, with the reason if that is not our own wish."""
+        # A look at the queues and its answer together take half of the time after which a worker counts as stuck.
+        self._answer = min(ANSWER, settings.stall_timeout / 4)
         self._last_settled = 0.0
         """When anything was settled last, by the loop's clock."""
 
@@ -200,7 +202,7 @@ class Session:
                 return
             settling.result()
             with _losing_the_broker():
-                async with asyncio.timeout(ANSWER):
+                async with asyncio.timeout(self._answer):
                     await subscription.acknowledge(deliveries)
             subscription.settled += len(deliveries)
         finally:
@@ -241,7 +243,7 @@ class Session:
         waiting = 0
         for subscription in self._subscriptions:
             with _losing_the_broker():
-                async with asyncio.timeout(ANSWER):
+                async with asyncio.timeout(self._answer):
                     found = await self._looking.queue_declare(subscription.queue, passive=True)
             if not found.consumer_count:
                 raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")
@@ -251,7 +253,10 @@ class Session:
 
 def _closed_because(channel: Channel) -> str:
     with suppress(asyncio.CancelledError):
-        if error := channel.closing.exception():
+        error = channel.closing.exception()
+        if isinstance(error, asyncio.CancelledError):  # how the client ends when it misses the heartbeat
+            return "nothing was heard from the broker, not even a heartbeat"
+        if error is not None:
             return explain(error)
     return "no reason was given"
 
