@@ -52,7 +52,9 @@ def prepare() -> None:
         await acknowledge(subscription, deliveries)
         if (folder / FORGOTTEN).exists():
             (folder / FORGOTTEN).unlink()
+            consumers = dict(subscription.channel.consumers)
             await subscription.channel.rpc(Basic.Cancel(subscription.tag))
+            subscription.channel.consumers.update(consumers)
 
     def die_of(body: bytes) -> None:
         if POISON in body:
