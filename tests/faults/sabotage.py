@@ -7,23 +7,27 @@ there, once: it says "die", or for how many seconds the worker's event loop hang
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from aiormq.channel import Channel
 from pamqp.commands import Basic
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from worker import batches, messages
+from worker import batches, dead_letters, messages
 from worker.intake import session
 
 BEFORE_COMMIT = "before-commit"
 BEFORE_ACKNOWLEDGEMENT = "before-acknowledgement"
 DEAF = "deaf"
 """From then on, deliveries to this worker are lost."""
+FORGOTTEN = "forgotten"
+"""The broker takes this worker for no consumer any more, and it does not hear of that; at an acknowledgement."""
 POISON = b"poison"
-"""A message that has this kills whoever parses it."""
+"""A message that has this kills whoever reads its body."""
 
 
 def prepare() -> None:
@@ -43,24 +47,40 @@ def prepare() -> None:
             time.sleep(float(how))
 
     event.listen(Engine, "commit", lambda _: strike(BEFORE_COMMIT))
-    acknowledge, parse, deliver = session._Subscription.acknowledge, messages.parse, Channel._on_deliver_frame
+    acknowledge, deliver = session._Subscription.acknowledge, Channel._on_deliver_frame
+    parse, name = messages.parse, messages.named_in
 
-    async def acknowledge_or_not(*arguments: Any) -> None:
+    async def acknowledge_or_not(subscription: session._Subscription, deliveries: Any) -> None:
         strike(BEFORE_ACKNOWLEDGEMENT)
-        await acknowledge(*arguments)
+        await acknowledge(subscription, deliveries)
+        if (folder / FORGOTTEN).exists():
+            (folder / FORGOTTEN).unlink()
+            consumers = dict(subscription.channel.consumers)
+            await subscription.channel.rpc(Basic.Cancel(subscription.tag))
+            subscription.channel.consumers.update(consumers)
+
+    def die_of(body: bytes) -> None:
+        if POISON in body:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def parse_or_die(message: messages.Message) -> list[messages.Item]:
-        if POISON in message.body:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if message.given_up is None:  # otherwise nobody reads it
+            die_of(message.body)
         return parse(message)
 
-    async def deliver_or_not(channel: Channel, frame: Basic.Deliver) -> None:
-        if not (folder / DEAF).exists():
-            await deliver(channel, frame)
+    def name_or_die(body: bytes) -> Mapping[str, UUID | str]:
+        die_of(body)
+        return name(body)
 
-    for owner, name, replacement in (
+    async def deliver_or_not(channel: Channel, frame: Basic.Deliver) -> None:
+        if (folder / DEAF).exists():
+            frame.consumer_tag = "nobody"  # the rest of the message is read, and dropped
+        await deliver(channel, frame)
+
+    for owner, attribute, replacement in (
         (session._Subscription, "acknowledge", acknowledge_or_not),
         (batches, "parse", parse_or_die),
+        (dead_letters, "named_in", name_or_die),
         (Channel, "_on_deliver_frame", deliver_or_not),
     ):
-        setattr(owner, name, replacement)
+        setattr(owner, attribute, replacement)

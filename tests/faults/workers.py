@@ -87,9 +87,10 @@ class Worker:
         order.rename(self.folder / place)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the present life."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        """Send a signal to the present life, if there is one."""
+        if pid := self.pid:  # 0 would be everybody in this process group
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     async def has_died(self, times: int = 1) -> None:
         """Return once so many lives have ended."""

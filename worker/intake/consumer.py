@@ -73,8 +73,10 @@ class Consumer:
                 session = Session(self._settings, self._settle, self._stop, self.condition, self._database)
                 try:
                     await self._run(session, until_idle)
-                except (BrokerLost, BrokerUnavailable) as error:
+                except BrokerUnavailable as error:
                     self.condition.fails(str(error))
+                    raise
+                except BrokerLost:
                     if session.has_settled:  # a new trouble: its pauses begin short again
                         attempt.retry_state.attempt_number = 1
                     raise
@@ -84,11 +86,15 @@ class Consumer:
         if self._stop.is_set():
             return
         async with connected(self._settings.amqp_url) as connection:
-            await session.open(connection)
-            self._was_connected = True
-            queue = Topology(self._settings.topology_prefix).reports
-            self.condition.works(queue=queue, broker=without_password(self._settings.amqp_url))
-            await session.run(until_idle)
+            try:
+                await session.open(connection)
+                self._was_connected = True
+                queue = Topology(self._settings.topology_prefix).reports
+                self.condition.works(queue=queue, broker=without_password(self._settings.amqp_url))
+                await session.run(until_idle)
+            except BrokerLost as error:
+                self.condition.fails(str(error))  # before the connection is closed: a dead line delays that
+                raise
 
     async def _pause(self, seconds: float) -> None:
         await self._unless_stopped(asyncio.sleep(seconds))

@@ -28,7 +28,7 @@ from worker.settings import Settings
 MAX_PREFETCH = 2_000
 """Quorum queues take no more."""
 ANSWER = 10
-"""Seconds that the broker has to answer, or to take an acknowledgement, before it counts as lost."""
+"""Seconds that the broker has to answer, or to take an acknowledgement, before it counts as lost, at most."""
 LOOK = 10
 """Seconds between two looks at the queues, at most."""
 CHECK = 1
@@ -100,6 +100,8 @@ class Session:
         self._subscriptions: list[_Subscription] = []
         self._end: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         """Done when the session has to end, with the reason if that is not our own wish."""
+        # A look at the queues and its answer together take half of the time after which a worker counts as stuck.
+        self._answer = min(ANSWER, settings.stall_timeout / 4)
         self._last_settled = 0.0
         """When anything was settled last, by the loop's clock."""
 
@@ -156,7 +158,10 @@ class Session:
 
     def _note_closing(self, closing: asyncio.Future[object]) -> None:
         error = None if closing.cancelled() else closing.exception()
-        reason = explain(error) if error is not None else "no reason was given"
+        if isinstance(error, asyncio.CancelledError):  # how the client ends when it misses the heartbeat
+            reason = "nothing was heard from the broker, not even a heartbeat"
+        else:
+            reason = "no reason was given" if error is None else explain(error)
         self._finish(BrokerLost(f"the channel was closed: {reason}"))
 
     async def _guarded(self, part: Awaitable[None]) -> None:
@@ -211,7 +216,7 @@ class Session:
                 return
             settling.result()
             with _losing_the_broker():
-                async with asyncio.timeout(ANSWER):
+                async with asyncio.timeout(self._answer):
                     await subscription.acknowledge(deliveries)
             subscription.settled += len(deliveries)
         finally:
@@ -252,7 +257,7 @@ class Session:
         waiting = 0
         for subscription in self._subscriptions:
             with _losing_the_broker():
-                async with asyncio.timeout(ANSWER):
+                async with asyncio.timeout(self._answer):
                     found = await self._looking.queue_declare(subscription.queue, passive=True)
             if not found.consumer_count:
                 raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")

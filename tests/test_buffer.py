@@ -1,0 +1,62 @@
+"""How deliveries take turns into batches, so that what workers die of holds nobody up."""
+
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.common import FieldTable
+from pamqp.header import ContentHeader
+
+from worker.intake.buffer import Buffer
+from worker.intake.deliveries import SUSPECT, is_suspect
+
+
+def delivered(tag: int, count: int | None = None, *, redelivered: bool = True) -> DeliveredMessage:
+    """A delivery that came to nothing so many times before; None for one that is new."""
+    headers: FieldTable = {} if count is None else {"x-delivery-count": count}
+    return DeliveredMessage(
+        delivery=Basic.Deliver(delivery_tag=tag, redelivered=redelivered and count is not None),
+        header=ContentHeader(properties=Basic.Properties(headers=headers)),
+        body=b"",
+        channel=None,  # type: ignore[arg-type]  # a buffer has no use for it
+    )
+
+
+async def filled(*deliveries: DeliveredMessage) -> Buffer:
+    buffer = Buffer()
+    for delivery in deliveries:
+        await buffer.put(delivery)
+    return buffer
+
+
+async def taken(buffer: Buffer, size: int) -> list[list[int]]:
+    """The tags of all batches of a buffer."""
+    batches = []
+    while buffer:
+        batches.append([delivery.delivery_tag or 0 for delivery in await buffer.batch(size, 0, 0)])
+    return batches
+
+
+def test_who_was_delivered_too_often_for_nothing_is_suspect() -> None:
+    assert not is_suspect(delivered(1))
+    assert not is_suspect(delivered(1, SUSPECT - 1))
+    assert is_suspect(delivered(1, SUSPECT))
+
+
+def test_a_sender_cannot_make_a_new_message_suspect() -> None:
+    assert not is_suspect(delivered(1, SUSPECT, redelivered=False))
+
+
+async def test_suspects_come_one_by_one_between_batches_of_others() -> None:
+    buffer = await filled(delivered(1, SUSPECT), delivered(2, SUSPECT), *map(delivered, range(3, 9)))
+
+    turns = await taken(buffer, 2)
+
+    assert (turns[0], turns[2], turns[4]) == ([3, 4], [5, 6], [7, 8])
+    assert sorted(turns[1] + turns[3]) == [1, 2]
+    assert len(turns) == 5
+
+
+async def test_which_suspect_comes_first_is_drawn_by_lot() -> None:
+    orders = [await taken(await filled(delivered(1, SUSPECT), delivered(2, SUSPECT)), 9) for _ in range(64)]
+
+    assert [[1], [2]] in orders
+    assert [[2], [1]] in orders
