@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from tests import services
 from tests.command import Deviceops
-from tests.databases import NewDatabase, PostgresqlServer, SqliteFiles, in_a_thread
+from tests.databases import NewDatabase, PostgresqlServer, SqliteFiles, cleared, in_a_thread
 from tests.serving import Server, serving
 from worker.store.database import Database
 
@@ -192,11 +192,34 @@ async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
         yield await connection.channel()
 
 
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def _shared_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Deviceops]]:
+    directory = tmp_path_factory.mktemp("served")
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = request.getfixturevalue("_sqlite_files").create(directory)
+        else:
+            databases: PostgresqlServer = request.getfixturevalue("_postgresql_server")
+            url = databases.create()
+            stack.callback(databases.drop, url)
+        deviceops = Deviceops(directory, {"database_url": url})
+        yield stack.enter_context(serving(deviceops)), deviceops
+
+
 @pytest.fixture
-def server(deviceops: Deviceops) -> Iterator[Server]:
-    """A server on a fresh database; once on each kind."""
-    with serving(deviceops) as server:
-        yield server
+def server(_shared_server: tuple[Server, Deviceops]) -> Server:
+    """A server on a database as good as fresh, not to be stopped: others use it too; once on each kind."""
+    server, deviceops = _shared_server
+    in_a_thread(cleared(deviceops.settings["database_url"]))
+    return server
+
+
+@pytest.fixture
+def deviceops_at_server(server: Server, _shared_server: tuple[Server, Deviceops]) -> Deviceops:  # noqa: ARG001  # cleared
+    """The command on the database of `server`."""
+    return _shared_server[1]
 
 
 @pytest.fixture

@@ -104,6 +104,15 @@ async def _migrate(url: str) -> None:
         await database.close()
 
 
+async def cleared(url: str) -> None:
+    """Make the database at a URL as good as fresh."""
+    database = Database(make_url(url))
+    try:
+        await clear(database)
+    finally:
+        await database.close()
+
+
 async def clear(database: Database) -> None:
     """Make a database as good as fresh."""
     async with database.write() as connection:

@@ -24,6 +24,8 @@ install_services() {
 
 step activate_environment dev
 step install_services
+# Once, for the hundreds of commands that tests start: where PYTHONDONTWRITEBYTECODE is set, each would do it again.
+step python -m compileall -q statemachine worker tests
 step ruff check .
 step ruff format --check .
 step mypy

@@ -22,6 +22,7 @@ from tests.serving import (
     announce,
     put,
     refused,
+    serving,
 )
 from tests.test_seed_documents import DEVICE_ID, OPERATION, SEED, assert_same_shape
 
@@ -108,24 +109,24 @@ def test_a_page_of_operations_is_ordered_and_filtered_by_their_states(api: httpx
 
 
 def test_dead_letters_are_listed_shown_replayed_and_discarded_as_on_the_command_line(
-    deviceops: Deviceops, api: httpx.Client
+    deviceops_at_server: Deviceops, api: httpx.Client
 ) -> None:
     early = {**REPORT, "operation_id": OPERATION["id"], "device_id": DEVICE_ID}
-    deviceops.out("ingest", "-", lines=f"{json.dumps(early)}\nno report\nnone either\n")
+    deviceops_at_server.out("ingest", "-", lines=f"{json.dumps(early)}\nno report\nnone either\n")
 
     page = api.get("/v0/dead-letters/").json()["content"]
-    assert page["results"] == deviceops.document("dead-letters", "list")
+    assert page["results"] == deviceops_at_server.document("dead-letters", "list")
     [parked] = api.get("/v0/dead-letters/", params={"operation_id": OPERATION["id"]}).json()["content"]["results"]
     shown = api.get(f"/v0/dead-letters/{parked['id']}/").json()["content"]
-    assert shown == deviceops.document("dead-letters", "show", str(parked["id"]))
+    assert shown == deviceops_at_server.document("dead-letters", "show", str(parked["id"]))
     dry = api.post("/v0/dead-letters/replay/", json={"all": True, "dry_run": True}).json()["content"]
     assert [letter["outcome"] for letter in dry["dead_letters"]] == [each["reason"] for each in page["results"]]
     done = api.post("/v0/dead-letters/replay/", json={"ids": [parked["id"]]}).json()["content"]
     assert (done["selected"], done["still_dead"]) == (1, {"unknown_device_operation": 1})
     discarding = {"reason": "malformed", "because": "noise"}
     assert api.post("/v0/dead-letters/discard/", json=discarding).json() == {"content": {"discarded": 2}}
-    [malformed, _] = deviceops.document("dead-letters", "list", "--status", "discarded")
-    history = deviceops.document("dead-letters", "show", str(malformed["id"]))["history"]
+    [malformed, _] = deviceops_at_server.document("dead-letters", "list", "--status", "discarded")
+    history = deviceops_at_server.document("dead-letters", "show", str(malformed["id"]))["history"]
     assert [(entry["action"], entry["actor"], entry["outcome"]) for entry in history[1:]] == [
         ("discarded", "tests", "noise")
     ]
@@ -183,9 +184,9 @@ def test_every_fault_of_a_request_is_named(api: httpx.Client) -> None:
     assert put(api, "CREATED", reason="no type of its own").is_success
 
 
-def test_every_error_has_one_shape_and_every_response_an_id_that_the_log_has(server: Server) -> None:
+def test_every_error_has_one_shape_and_every_response_an_id_that_the_log_has(deviceops: Deviceops) -> None:
     mine = str(uuid4())
-    with server.client() as api:
+    with serving(deviceops) as server, server.client() as api:
         responses = [
             api.get("/nowhere"),
             api.delete(PATH),

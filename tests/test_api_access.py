@@ -51,14 +51,14 @@ CALLS = [
 ]
 
 
-@pytest.fixture
-def tokens(deviceops_on_sqlite: Deviceops) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A token of each scope alone, and under `setting` what makes them known."""
+    deviceops = Deviceops(tmp_path_factory.mktemp("tokens"))
     made: dict[str, str] = {}
     setting = ""
     for scope in SCOPES:
-        deviceops = deviceops_on_sqlite.with_settings(api_tokens=setting)
-        made[scope], setting = token(deviceops, f"only {scope}", [scope])
+        made[scope], setting = token(deviceops.with_settings(api_tokens=setting), f"only {scope}", [scope])
     return {**made, "setting": setting}
 
 

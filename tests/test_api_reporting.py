@@ -88,7 +88,7 @@ def test_what_is_not_settled_can_be_asked_to_be_cancelled(api: httpx.Client) -> 
 
 
 def test_cancelling_an_operation_cancels_what_is_not_settled_and_nothing_else(
-    deviceops: Deviceops, api: httpx.Client
+    deviceops_at_server: Deviceops, api: httpx.Client
 ) -> None:
     announce(api, DEVICES)
     for device, state in zip(DEVICES, ("SUCCESS", "TIMEOUT", "PROCESSING"), strict=False):
@@ -103,7 +103,7 @@ def test_cancelling_an_operation_cancels_what_is_not_settled_and_nothing_else(
     assert states[DEVICES[0]][0] == "SUCCESS"
     assert states[DEVICES[1]][0] == "TIMEOUT"
     assert {states[device] for device in DEVICES[2:]} == {("CANCELLED", "enough")}
-    assert deviceops.document("recount")["drifted"] == []
+    assert deviceops_at_server.document("recount")["drifted"] == []
     refused(api.put(OF_OPERATION, json={"state": "COMPLETED"}), 400)
 
 
@@ -151,10 +151,10 @@ def test_a_cancellations_key_is_not_that_of_a_report(api: httpx.Client) -> None:
 
 
 def test_a_report_with_the_id_of_a_parked_one_is_a_duplicate_of_what_is_not_registered(
-    deviceops: Deviceops, api: httpx.Client
+    deviceops_at_server: Deviceops, api: httpx.Client
 ) -> None:
     parked = {**REPORT, "operation_id": OPERATION["id"], "device_id": DEVICE_ID, "report_id": "parked"}
-    deviceops.out("ingest", "-", lines=json.dumps(parked))
+    deviceops_at_server.out("ingest", "-", lines=json.dumps(parked))
 
     again = api.put(PATH, json={**REPORT, "state": "CREATED"}, headers={"Idempotency-Key": "parked"})
 
@@ -162,7 +162,9 @@ def test_a_report_with_the_id_of_a_parked_one_is_a_duplicate_of_what_is_not_regi
     assert again.headers["X-Verdict"] == "duplicate"
 
 
-def test_the_first_and_the_last_moment_are_kept_as_moments(deviceops: Deviceops, api: httpx.Client) -> None:
+def test_the_first_and_the_last_moment_are_kept_as_moments(
+    deviceops_at_server: Deviceops, api: httpx.Client
+) -> None:
     for time in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
         announced = announce(api, [], created_at=time).json()["content"]
         assert announced["created_at"][:10] == time[:10]
@@ -170,6 +172,6 @@ def test_the_first_and_the_last_moment_are_kept_as_moments(deviceops: Deviceops,
     announce(api, [DEVICE_ID])
     assert put(api, "PROCESSING", occurred_at="0001-01-01T00:00:00Z").is_success
     message = {**REPORT, "operation_id": OPERATION["id"], "device_id": DEVICE_ID}
-    deviceops.out("ingest", "-", lines=json.dumps({**message, "occurred_at": "0001-01-01T00:00:00Z"}))
+    deviceops_at_server.out("ingest", "-", lines=json.dumps({**message, "occurred_at": "0001-01-01T00:00:00Z"}))
     activity = api.get(PATH).json()["content"]["device_operation_activity"]
     assert [entry["created_at"][:4] for entry in activity[:2]] == ["0001", "0001"]

@@ -11,7 +11,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import aio_pika
-import pytest
 from aio_pika.abc import AbstractChannel
 
 from tests.brokering import declared, messages_in, report
@@ -52,7 +51,6 @@ def resident(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.alone
 async def test_a_storm_of_malformed_messages_hides_nothing_and_fills_no_memory(
     deviceops_on_broker: Deviceops, channel: AbstractChannel, full: bool
 ) -> None:

@@ -170,7 +170,7 @@ async def test_a_large_fleet_through_the_broker_beside_a_second_worker(
     deviceops = deviceops_on_sqlite.with_settings(
         database_url=url, amqp_url=amqp_url, topology_prefix=topology_prefix
     )
-    reports, devices = (300_000, "3200") if full else (50_000, "600")
+    reports, devices = (300_000, "3200") if full else (20_000, "240")
     fleet = ("--operations", "20", "--devices", devices, "--seed", "11", "--early", "0.1")
     spoilt = ("--disorder", "0.2", "--duplicates", "0.1", "--malformed", "0.005")
     lines = deviceops.out("simulate", *fleet, *spoilt)
