@@ -72,7 +72,7 @@ async def new_scene(tmp_path: Path) -> AsyncIterator[NewScene]:
     """Makes scenes; what they need on a broker is gone after the test, and so are their workers."""
     async with AsyncExitStack() as stack:
 
-        async def make(amqp_url: str, database_url: str, **settings: object) -> Scene:
+        async def make(amqp_url: str, database_url: str, /, **settings: object) -> Scene:
             return await stack.enter_async_context(scene(tmp_path, amqp_url, database_url, settings))
 
         yield make
