@@ -1,42 +1,93 @@
-"""A way to a server that can be cut."""
+"""A way to a server that can be cut, slow, or a black hole."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+
+@dataclass(eq=False)
+class _Link:
+    """One client's connection, carried to the server."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    left: int | None = None
+    """Bytes that still reach the client before the link breaks; None for any number."""
+    is_lost: bool = False
+    """Whether anything that was sent vanished: no stream survives that, so all that follows vanishes too."""
+
+    def abort(self) -> None:
+        for end in (self.client, self.server):
+            end.transport.abort()
 
 
 class Proxy:
-    """Carries bytes both ways between clients and one server."""
+    """Carries bytes both ways between clients and one server, as badly as it is told to."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._links: set[_Link] = set()
         self.port = 0
+        self.swallow = False
+        """Whether all that is sent vanishes, also that an end was closed; connections are accepted all the same.
+
+        A connection on which anything vanished stays lost when this is over, as where a firewall forgot it.
+        """
+        self.delay = 0.0
+        """Seconds that each chunk of bytes takes."""
 
     def cut(self) -> None:
         """Break every connection that is open; new ones are carried."""
-        for writer in self._writers:
-            writer.transport.abort()
+        for link in self._links:
+            link.abort()
+
+    def cut_after(self, number: int) -> None:
+        """Break each connection that is open after so many more bytes to the client: one at least."""
+        for link in self._links:
+            link.left = number
+
+    def forget(self) -> None:
+        """Leave every connection that is open half-open: what is sent there vanishes; new ones are carried."""
+        for link in self._links:
+            link.is_lost = True
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client's connection, until either side ends it."""
-        there_reader, there_writer = await asyncio.open_connection(self._host, self._port)
-        ends = {writer, there_writer}
-        self._writers |= ends
+        """One client's connection, until both sides have ended it; refused if the server does not answer."""
         try:
-            await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
+            there_reader, there_writer = await asyncio.open_connection(self._host, self._port)
+        except OSError:
+            writer.transport.abort()
+            return
+        link = _Link(writer, there_writer)
+        self._links.add(link)
+        writer.transport.set_write_buffer_limits(0)  # so that what drain() let go is on its way
+        try:
+            await asyncio.gather(self._pump(link, reader, there_writer), self._pump(link, there_reader, writer))
         finally:
-            self._writers -= ends
-            for end in ends:
+            self._links.discard(link)
+            for end in (writer, there_writer):
                 end.close()
 
+    async def _pump(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                await asyncio.sleep(self.delay)
+                if self._is_lost(link):
+                    continue
+                if writer is link.client and link.left is not None:
+                    data = data[: link.left]
+                    link.left -= len(data)
+                writer.write(data)
+                await writer.drain()
+                if link.left == 0:
+                    link.abort()
+        if not self._is_lost(link):
+            writer.close()
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    def _is_lost(self, link: _Link) -> bool:
+        link.is_lost = link.is_lost or self.swallow
+        return link.is_lost
 
 
 @asynccontextmanager
