@@ -1,6 +1,8 @@
 """Outages of the database as a worker tells of them, and sessions of others on the same database."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -10,7 +12,7 @@ import asyncpg
 from sqlalchemy import make_url
 
 from tests.faults.fleet import Fleet
-from tests.faults.ledger import Ledger
+from tests.faults.ledger import PATIENCE, Ledger
 from tests.faults.workers import Worker
 
 PAUSED = "paused: the database fails"
@@ -35,9 +37,17 @@ def assert_clean(log: str) -> None:
 
 
 async def is_paused(worker: Worker, ledger: Ledger, random: Random) -> None:
-    """Return once a worker says that its database fails; it gets a few more reports, lest it needs none now."""
-    await ledger.publish(Fleet(random, devices=1))
-    await worker.until(lambda: len(said(worker.log, PAUSED)) > len(said(worker.log, RESUMED)), "paused")
+    """Return once a worker says that its database fails; it gets more reports, lest it needs none now."""
+    await has_paused(worker, ledger, random, len(said(worker.log, RESUMED)))
+
+
+async def has_paused(worker: Worker, ledger: Ledger, random: Random, times: int) -> None:
+    """Return once it has said so more often than so many times, whether or not it goes on by now."""
+    deadline = time.monotonic() + PATIENCE
+    while len(said(worker.log, PAUSED)) <= times:
+        assert time.monotonic() < deadline, f"the worker is not paused:\n{worker.log}"
+        await ledger.publish(Fleet(random, devices=5))
+        await asyncio.sleep(0.2)
 
 
 @asynccontextmanager

@@ -40,10 +40,10 @@ class PrivateServer(ABC):
     stop_signal: ClassVar[signal.Signals]
     url: str
 
-    def __init__(self, account: str | None = None) -> None:
+    def __init__(self, account: str | None = None, folder: Path | None = None) -> None:
         self._program = self.find_program()
         self._port = free_port()
-        self._temporary = TemporaryDirectory(prefix="deviceops-")
+        self._temporary = TemporaryDirectory(prefix="deviceops-", dir=folder)
         self._directory = Path(self._temporary.name)
         self._log = self._directory / "log"
         # Not the tests' own: a variable that is meant for another server would lead this one astray.
