@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from worker.condition import Condition
 from worker.errors import DeviceopsError
+from worker.store.lines import let_go_of_dead_ones
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
@@ -154,13 +155,15 @@ def _sqlite_args(lock_timeout: float | None) -> dict[str, Any]:
 
 
 def _postgresql_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=4,
         max_overflow=0,
         pool_pre_ping=False,
         connect_args=connect_args,
     )
+    let_go_of_dead_ones(engine)
+    return engine
 
 
 def _sqlite_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
