@@ -34,6 +34,8 @@ BYTES_PER_WEIGHT = 1_000
 """Bytes of a body that weigh as much as a device operation."""
 LONGEST_PAUSE = 5
 """Seconds between two tries, at most."""
+MAX_DOUBLINGS = 4
+"""How often the time that a try may take is doubled, at most."""
 
 Result = TypeVar("Result")
 Processing = Callable[[Sequence[Item]], Awaitable[Tally]]
@@ -129,8 +131,8 @@ async def waiting_out_failures(
 ) -> Result:
     """What `work` gives, once the database lets it; `patience` is as for `settle`.
 
-    A try that gets no answer is given up, as a frozen server or a cut line never gives one. Each next try may take
-    twice as long, so that a database that is merely slow gets the time that it needs.
+    A try that gets no answer is given up, as a frozen server or a cut line never gives one. The next one may then
+    take twice as long, so that a database that is merely slow gets the time that it needs.
     """
     retrying = AsyncRetrying(
         retry=retry_if_exception(is_passing),
@@ -138,12 +140,14 @@ async def waiting_out_failures(
         stop=stop_never if patience is None else stop_after_delay(patience),
         reraise=True,
     )
+    doublings = 0
     async for attempt in retrying:
         with attempt:
-            limit = database.answer_timeout * 2 ** (attempt.retry_state.attempt_number - 1)
             try:
-                result = await _within(limit, work(*arguments))
+                result = await _within(database.answer_timeout * 2**doublings, work(*arguments))
             except Exception as error:
+                if isinstance(error, TimeoutError):
+                    doublings = min(doublings + 1, MAX_DOUBLINGS)
                 if is_passing(error):
                     database.condition.fails(explain(error), database=str(database))
                 raise
