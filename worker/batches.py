@@ -5,7 +5,6 @@
 - What is a defect of the program is raised.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
@@ -25,7 +24,7 @@ from worker.messages import Announced, Item, Message, Rejected, parse
 from worker.outcomes import Tally
 from worker.processor import process_batch
 from worker.store import letters
-from worker.store.database import Database, explain, is_fault_of_data, is_passing
+from worker.store.database import Database, explain, is_fault_of_data, is_passing, within
 from worker.trust import Trust
 
 MAX_WEIGHT = 10_000
@@ -144,7 +143,8 @@ async def waiting_out_failures(
     async for attempt in retrying:
         with attempt:
             try:
-                result = await _within(database.answer_timeout * 2**doublings, work(*arguments))
+                async with within(database.answer_timeout * 2**doublings):
+                    result = await work(*arguments)
             except Exception as error:
                 if isinstance(error, TimeoutError):
                     doublings = min(doublings + 1, MAX_DOUBLINGS)
@@ -153,13 +153,3 @@ async def waiting_out_failures(
                 raise
     database.condition.works(database=str(database))
     return result
-
-
-async def _within(seconds: float, work: Awaitable[Result]) -> Result:
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            return await work
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise TimeoutError(f"does not answer within {seconds:g} s") from error

@@ -42,14 +42,20 @@ class Database:
 
     `lock_timeout` is how many seconds a statement waits for what another transaction holds, None for as long as
     it takes (on SQLite: for 30 seconds). `answer_timeout` is how many seconds a transaction gets before whoever
-    can try again does so. `condition` is how it stands with the database, as far as those know who wait for it.
+    can try again does so. `limit` is how many it may take at all before it ends with a TimeoutError, None for any.
+    `condition` is how it stands with the database, as far as those know who wait for it.
     """
 
     def __init__(
-        self, url: URL, lock_timeout: float | None = None, answer_timeout: float = ANSWER_TIMEOUT
+        self,
+        url: URL,
+        lock_timeout: float | None = None,
+        answer_timeout: float | None = None,
+        limit: float | None = None,
     ) -> None:
         self.url = url
-        self.answer_timeout = answer_timeout
+        self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
+        self._limit = limit
         self.condition = Condition("database", "paused: the database fails", "resumed: the database answers")
         is_sqlite = url.get_backend_name() == "sqlite"
         self.connect_args = _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout)
@@ -66,13 +72,13 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits at the end of the block and rolls back on an error."""
-        async with self.engine.begin() as connection:
+        async with within(self._limit), self.engine.begin() as connection:
             yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads, and sees one state of the database from first to last."""
-        async with self.engine.connect() as connection:
+        async with within(self._limit), self.engine.connect() as connection:
             options = (
                 {_READ_ONLY: True}
                 if self.is_sqlite
@@ -88,11 +94,26 @@ class Database:
 
 
 @asynccontextmanager
+async def within(seconds: float | None) -> AsyncIterator[None]:
+    """A block that a database gets so many seconds for, then it ends with a TimeoutError; None for any number."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TimeoutError(f"does not answer within {seconds:g} s") from error
+
+
+@asynccontextmanager
 async def opened(
-    url: URL, lock_timeout: float | None = None, answer_timeout: float = ANSWER_TIMEOUT
+    url: URL,
+    lock_timeout: float | None = None,
+    answer_timeout: float | None = None,
+    limit: float | None = None,
 ) -> AsyncIterator[Database]:
     """A database for the length of a block; its failures leave the block as one clear DeviceopsError."""
-    database = Database(url, lock_timeout, answer_timeout)
+    database = Database(url, lock_timeout, answer_timeout, limit)
     try:
         yield database
     except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError) as error:
@@ -144,9 +165,8 @@ def _passes(error: asyncpg.PostgresError) -> bool:
 
 
 def _postgresql_args(lock_timeout: float | None) -> dict[str, Any]:
-    settings = {"application_name": "deviceops"}
-    if lock_timeout is not None:
-        settings["lock_timeout"] = str(int(lock_timeout * 1_000))
+    settings = {} if lock_timeout is None else {"lock_timeout": str(int(lock_timeout * 1_000))}
+    settings["application_name"] = "deviceops"
     return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
 
 
