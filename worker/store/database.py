@@ -42,7 +42,8 @@ class Database:
 
     `lock_timeout` is how many seconds a statement waits for what another transaction holds, None for as long as
     it takes (on SQLite: for 30 seconds). `answer_timeout` is how many seconds a transaction gets before whoever
-    can try again does so. `limit` is how many it may take at all before it ends with a TimeoutError, None for any.
+    can try again does so, and how many the server waits for a word of ours in one, None where a person may let it
+    wait. `limit` is how many it may take at all before it ends with a TimeoutError, None for any number.
     `condition` is how it stands with the database, as far as those know who wait for it.
     """
 
@@ -58,7 +59,9 @@ class Database:
         self._limit = limit
         self.condition = Condition("database", "paused: the database fails", "resumed: the database answers")
         is_sqlite = url.get_backend_name() == "sqlite"
-        self.connect_args = _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout)
+        self.connect_args = (
+            _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout, answer_timeout)
+        )
         self.engine = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, self.connect_args)
 
     @property
@@ -164,8 +167,10 @@ def _passes(error: asyncpg.PostgresError) -> bool:
     return str(error.sqlstate).startswith(("08", "25", "40", "53", "55", "57", "58"))
 
 
-def _postgresql_args(lock_timeout: float | None) -> dict[str, Any]:
-    settings = {} if lock_timeout is None else {"lock_timeout": str(int(lock_timeout * 1_000))}
+def _postgresql_args(lock_timeout: float | None, idle_timeout: float | None) -> dict[str, Any]:
+    # A transaction whose line is dead keeps its locks until the server notices: by itself, after hours.
+    timeouts = {"lock_timeout": lock_timeout, "idle_in_transaction_session_timeout": idle_timeout}
+    settings = {name: str(int(seconds * 1_000)) for name, seconds in timeouts.items() if seconds is not None}
     settings["application_name"] = "deviceops"
     return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
 
