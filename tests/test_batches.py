@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from statemachine import Verdict
 from tests.databases import NewDatabase, read
 from tests.services import PrivatePostgreSQL
+from worker import batches
 from worker.batches import MAX_WEIGHT, settle
 from worker.messages import ANNOUNCEMENT, REPORTS, Message
 from worker.outcomes import Reason, Tally
@@ -187,3 +188,19 @@ async def test_a_defect_of_the_program_is_raised_not_kept(database: Database) ->
     with pytest.raises(DBAPIError):
         async with asyncio.timeout(10):
             await settle(database, [report(uuid4())], patience=1)
+
+
+async def test_an_outage_may_last_for_any_number_of_tries(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "LONGEST_PAUSE", 0)
+    tries = 0
+
+    async def work() -> int:
+        nonlocal tries
+        tries += 1
+        if tries < 1_100:  # twice the time for each would be beyond all numbers
+            raise ConnectionRefusedError
+        return tries
+
+    assert await batches.waiting_out_failures(sqlite_database, None, work) == 1_100

@@ -5,7 +5,6 @@
 - What is a defect of the program is raised.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
@@ -25,7 +24,7 @@ from worker.messages import Announced, Item, Message, Rejected, parse
 from worker.outcomes import Tally
 from worker.processor import process_batch
 from worker.store import letters
-from worker.store.database import Database, explain, is_fault_of_data, is_passing
+from worker.store.database import Database, explain, is_fault_of_data, is_passing, within
 from worker.trust import Trust
 
 MAX_WEIGHT = 10_000
@@ -34,6 +33,8 @@ BYTES_PER_WEIGHT = 1_000
 """Bytes of a body that weigh as much as a device operation."""
 LONGEST_PAUSE = 5
 """Seconds between two tries, at most."""
+MAX_DOUBLINGS = 4
+"""How often the time that a try may take is doubled, at most."""
 
 Result = TypeVar("Result")
 Processing = Callable[[Sequence[Item]], Awaitable[Tally]]
@@ -129,8 +130,8 @@ async def waiting_out_failures(
 ) -> Result:
     """What `work` gives, once the database lets it; `patience` is as for `settle`.
 
-    A try that gets no answer is given up, as a frozen server or a cut line never gives one. Each next try may take
-    twice as long, so that a database that is merely slow gets the time that it needs.
+    A try that gets no answer is given up, as a frozen server or a cut line never gives one. The next one may then
+    take twice as long, so that a database that is merely slow gets the time that it needs.
     """
     retrying = AsyncRetrying(
         retry=retry_if_exception(is_passing),
@@ -138,24 +139,17 @@ async def waiting_out_failures(
         stop=stop_never if patience is None else stop_after_delay(patience),
         reraise=True,
     )
+    doublings = 0
     async for attempt in retrying:
         with attempt:
-            limit = database.answer_timeout * 2 ** (attempt.retry_state.attempt_number - 1)
             try:
-                result = await _within(limit, work(*arguments))
+                async with within(database.answer_timeout * 2**doublings):
+                    result = await work(*arguments)
             except Exception as error:
+                if isinstance(error, TimeoutError):
+                    doublings = min(doublings + 1, MAX_DOUBLINGS)
                 if is_passing(error):
                     database.condition.fails(explain(error), database=str(database))
                 raise
     database.condition.works(database=str(database))
     return result
-
-
-async def _within(seconds: float, work: Awaitable[Result]) -> Result:
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            return await work
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise TimeoutError(f"does not answer within {seconds:g} s") from error

@@ -93,8 +93,8 @@ class Settings(BaseSettings):
         60,
         gt=0,
         le=3_600,
-        description="seconds without an answer after which `deviceops run` gives a transaction up and tries it "
-        "again; each next try may take twice as long",
+        description="seconds without an answer after which a transaction is given up: `deviceops serve` answers "
+        "503, `deviceops run` tries again, and each next try may take twice as long",
     )
     hold_timeout: float = Field(
         600,

@@ -13,5 +13,7 @@ database has: `endure` in `trials.py` is what they have in common.
 | `scene.py` | a worker between a broker and a database, and its ledger |
 | `locking.py` | a database in which batches wait |
 | `trials.py` | one fault, tried many times; what came of it goes into the table at the end of a run |
+| `outages.py` | what a worker says of its database, and sessions of others on it |
+| `disks.py` | a small disk that is filled |
 | `protections.py` | what the tests guard, and how each was seen to fail without it |
 """

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import aio_pika
+import asyncpg
 from aio_pika.abc import AbstractConnection, AbstractExchange
 from sqlalchemy import bindparam, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -64,9 +65,12 @@ class Ledger:
         self._confirmed_ids: set[str] = set()
         self.copies = 1
         """How often each report is published."""
+        self._fleets: list[Fleet] = []
 
-    async def publish(self, fleet: Fleet, seconds: float = 0) -> None:
+    async def publish(self, fleet: Fleet, seconds: float = 0, *, is_to_arrive: bool = True) -> None:
         """Publish all of a fleet's reports, over so many seconds, and return once each is confirmed."""
+        if is_to_arrive:
+            self._fleets.append(fleet)
         reports = list(fleet.reports.items()) * self.copies
         fleet.random.shuffle(reports)
         self._confirmed_ids = set()
@@ -90,10 +94,14 @@ class Ledger:
             assert time.monotonic() < deadline, "what was published does not arrive"
             await asyncio.sleep(0.05)
 
-    async def caught_up(self, fleet: Fleet) -> None:
-        """Return once the database has all of a fleet's reports."""
+    async def caught_up(self) -> None:
+        """Return once the database has all reports of all fleets so far, but for those that are not to arrive."""
         deadline = time.monotonic() + PATIENCE
-        while (found := await self._number(fleet.operation)) < len(fleet.reports):
+        while self._fleets:
+            fleet = self._fleets[0]
+            if (found := await self._number(fleet.operation)) >= len(fleet.reports):
+                self._fleets.pop(0)
+                continue
             assert time.monotonic() < deadline, f"{found} of {len(fleet.reports)} reports are in the database"
             await asyncio.sleep(0.05)
 
@@ -121,19 +129,25 @@ class Ledger:
 
     async def messages_left(self) -> int:
         """Messages in the queues; to be asked once no worker holds any."""
+        return sum(
+            [(await self._looked_at(name))[0] for name in (self._topology.reports, self._topology.dead_letters)]
+        )
+
+    async def waiting(self) -> tuple[int, int]:
+        """Reports that the broker has and has not delivered, and how many workers consume."""
+        return await self._looked_at(self._topology.reports)
+
+    async def _looked_at(self, queue: str) -> tuple[int, int]:
         async with await aio_pika.connect(self._amqp_url) as connection:
-            channel = await connection.channel()
-            left = 0
-            for name in (self._topology.reports, self._topology.dead_letters):
-                left += (await channel.declare_queue(name, passive=True)).declaration_result.message_count or 0
-            return left
+            found = (await (await connection.channel()).declare_queue(queue, passive=True)).declaration_result
+            return found.message_count or 0, found.consumer_count or 0
 
     async def close(self) -> None:
         """Let the broker go."""
         await self._forget()
 
     async def _number(self, operation: UUID) -> int:
-        with suppress(SQLAlchemyError, OSError):
+        with suppress(SQLAlchemyError, OSError, asyncpg.PostgresError):
             async with asyncio.timeout(5), self._database.read() as connection:
                 return len((await connection.execute(_HISTORY, {"id": operation})).all())
         return 0

@@ -86,11 +86,8 @@ async def test_the_broker_stands_still(
     worker, ledger = await new_scene(broker.url, database_url, amqp_url=broker.url + HEARTBEAT, stall_timeout=8)
 
     async def freeze(random: Random) -> None:
-        broker.freeze()
-        try:
+        with broker.frozen():
             await asyncio.sleep(random.uniform(0, 20))
-        finally:
-            broker.thaw()
 
     await trials.endure("broker frozen for up to 20 s", freeze, ledger, worker)
     assert worker.deaths == [0]

@@ -55,11 +55,11 @@ async def test_poison_is_given_up_alone(
         assert await worker.stop() == 0
         before = len(worker.deaths)
         poison, innocent = poisonous(random), Fleet(random, INNOCENT)
-        await ledger.publish(poison)
+        await ledger.publish(poison, is_to_arrive=False)
         await ledger.publish(innocent)
         given_up.update(poison.reports)
         worker.start()
-        await ledger.caught_up(innocent)
+        await ledger.caught_up()
         assert len(worker.deaths) - before < DELIVERY_LIMIT / 2, "lives until the innocent are done"
         async with asyncio.timeout(PATIENCE):
             while len(await undeliverable(database)) < len(given_up):  # noqa: ASYNC110  # no event says so

@@ -71,7 +71,7 @@ class Trials:
                 await publishing
             finally:
                 publishing.cancel()
-            await ledger.caught_up(fleet)
+            await ledger.caught_up()
             result.seconds.append(time.monotonic() - lifted)
             found = await ledger.compare(fleet)
             result.tried += 1

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import asyncpg
 
@@ -19,8 +20,8 @@ class PrivatePostgreSQL(PrivateServer):
     usual_urls = ("postgresql://root@127.0.0.1:5432/test", "postgresql://postgres@127.0.0.1:5432/postgres")
     stop_signal = signal.SIGINT
 
-    def __init__(self) -> None:
-        super().__init__(account="postgres" if os.geteuid() == 0 else None)  # it refuses to run as root
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__("postgres" if os.geteuid() == 0 else None, folder)  # it refuses to run as root
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         self._data = self._directory / "data"
 

@@ -9,9 +9,9 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar, Self
@@ -40,10 +40,10 @@ class PrivateServer(ABC):
     stop_signal: ClassVar[signal.Signals]
     url: str
 
-    def __init__(self, account: str | None = None) -> None:
+    def __init__(self, account: str | None = None, folder: Path | None = None) -> None:
         self._program = self.find_program()
         self._port = free_port()
-        self._temporary = TemporaryDirectory(prefix="deviceops-")
+        self._temporary = TemporaryDirectory(prefix="deviceops-", dir=folder)
         self._directory = Path(self._temporary.name)
         self._log = self._directory / "log"
         # Not the tests' own: a variable that is meant for another server would lead this one astray.
@@ -91,7 +91,7 @@ class PrivateServer(ABC):
 
     def stop(self) -> None:
         """End in order."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or not self.is_running:
             return
         self._process.send_signal(self.stop_signal)
         try:
@@ -101,30 +101,38 @@ class PrivateServer(ABC):
 
     def kill(self) -> None:
         """End as in a crash: SIGKILL to every process of the server."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or not self.is_running:
             return
         self._process.send_signal(signal.SIGSTOP)  # so that no child is born while we list them
         members = family(self._process.pid)
-        for pid in members:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._signal(members, signal.SIGKILL)
         self._process.wait()
         while living().keys() & members:
             time.sleep(0.01)
 
-    def freeze(self) -> None:
-        """Have every process of the server stand still: its connections stay, and nothing answers."""
-        self._signal_family(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Have a frozen server go on."""
-        self._signal_family(signal.SIGCONT)
-
-    def _signal_family(self, number: signal.Signals) -> None:
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """For the length of a block none of its processes moves; connections stay open, and new ones hang."""
         assert self._process is not None
-        for pid in family(self._process.pid):
+        members: set[int] = set()
+        try:
+            while more := family(self._process.pid) - members:  # again, for those born meanwhile
+                members |= more
+                self._signal(more, signal.SIGSTOP)
+            yield
+        finally:
+            self._signal(members, signal.SIGCONT)
+
+    @staticmethod
+    def _signal(members: Iterable[int], number: signal.Signals) -> None:
+        for pid in members:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its first process lives."""
+        return self._process is not None and self._process.poll() is None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

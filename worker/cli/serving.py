@@ -35,9 +35,10 @@ def serve(
 async def _serve(settings: Settings) -> None:
     from worker.api import serving  # here, because every command would pay for it and one serves
 
+    limit = settings.database_timeout
     async with (
-        ready_database(settings) as reading,
-        database.opened(settings.sqlalchemy_url, lock_timeout=LOCK_TIMEOUT) as writing,
+        ready_database(settings, limit) as reading,
+        database.opened(settings.sqlalchemy_url, LOCK_TIMEOUT, limit, limit) as writing,
     ):
         await serving.serve(settings, reading, writing)
 

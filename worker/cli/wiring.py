@@ -34,9 +34,12 @@ def run_async(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 @asynccontextmanager
-async def ready_database(settings: Settings) -> AsyncIterator[Database]:
-    """The database with the schema that this code expects; failures are one-line DeviceopsErrors."""
-    async with database.opened(settings.sqlalchemy_url) as opened:
+async def ready_database(settings: Settings, limit: float | None = None) -> AsyncIterator[Database]:
+    """The database with the schema that this code expects; failures are one-line DeviceopsErrors.
+
+    `limit` is how many seconds a transaction may take, None for any number.
+    """
+    async with database.opened(settings.sqlalchemy_url, answer_timeout=limit, limit=limit) as opened:
         await schema.require_current_schema(opened)
         yield opened
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from worker.condition import Condition
 from worker.errors import DeviceopsError
+from worker.store.lines import let_go_of_dead_ones
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
@@ -41,17 +42,26 @@ class Database:
 
     `lock_timeout` is how many seconds a statement waits for what another transaction holds, None for as long as
     it takes (on SQLite: for 30 seconds). `answer_timeout` is how many seconds a transaction gets before whoever
-    can try again does so. `condition` is how it stands with the database, as far as those know who wait for it.
+    can try again does so, and how many the server waits for a word of ours in one, None where a person may let it
+    wait. `limit` is how many it may take at all before it ends with a TimeoutError, None for any number.
+    `condition` is how it stands with the database, as far as those know who wait for it.
     """
 
     def __init__(
-        self, url: URL, lock_timeout: float | None = None, answer_timeout: float = ANSWER_TIMEOUT
+        self,
+        url: URL,
+        lock_timeout: float | None = None,
+        answer_timeout: float | None = None,
+        limit: float | None = None,
     ) -> None:
         self.url = url
-        self.answer_timeout = answer_timeout
+        self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
+        self._limit = limit
         self.condition = Condition("database", "paused: the database fails", "resumed: the database answers")
         is_sqlite = url.get_backend_name() == "sqlite"
-        self.connect_args = _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout)
+        self.connect_args = (
+            _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout, answer_timeout)
+        )
         self.engine = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, self.connect_args)
 
     @property
@@ -65,13 +75,13 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits at the end of the block and rolls back on an error."""
-        async with self.engine.begin() as connection:
+        async with within(self._limit), self.engine.begin() as connection:
             yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads, and sees one state of the database from first to last."""
-        async with self.engine.connect() as connection:
+        async with within(self._limit), self.engine.connect() as connection:
             options = (
                 {_READ_ONLY: True}
                 if self.is_sqlite
@@ -87,11 +97,26 @@ class Database:
 
 
 @asynccontextmanager
+async def within(seconds: float | None) -> AsyncIterator[None]:
+    """A block that a database gets so many seconds for, then it ends with a TimeoutError; None for any number."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TimeoutError(f"does not answer within {seconds:g} s") from error
+
+
+@asynccontextmanager
 async def opened(
-    url: URL, lock_timeout: float | None = None, answer_timeout: float = ANSWER_TIMEOUT
+    url: URL,
+    lock_timeout: float | None = None,
+    answer_timeout: float | None = None,
+    limit: float | None = None,
 ) -> AsyncIterator[Database]:
     """A database for the length of a block; its failures leave the block as one clear DeviceopsError."""
-    database = Database(url, lock_timeout, answer_timeout)
+    database = Database(url, lock_timeout, answer_timeout, limit)
     try:
         yield database
     except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError) as error:
@@ -142,10 +167,11 @@ def _passes(error: asyncpg.PostgresError) -> bool:
     return str(error.sqlstate).startswith(("08", "25", "40", "53", "55", "57", "58"))
 
 
-def _postgresql_args(lock_timeout: float | None) -> dict[str, Any]:
-    settings = {"application_name": "deviceops"}
-    if lock_timeout is not None:
-        settings["lock_timeout"] = str(int(lock_timeout * 1_000))
+def _postgresql_args(lock_timeout: float | None, idle_timeout: float | None) -> dict[str, Any]:
+    # A transaction whose line is dead keeps its locks until the server notices: by itself, after hours.
+    timeouts = {"lock_timeout": lock_timeout, "idle_in_transaction_session_timeout": idle_timeout}
+    settings = {name: str(int(seconds * 1_000)) for name, seconds in timeouts.items() if seconds is not None}
+    settings["application_name"] = "deviceops"
     return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
 
 
@@ -154,13 +180,15 @@ def _sqlite_args(lock_timeout: float | None) -> dict[str, Any]:
 
 
 def _postgresql_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=4,
         max_overflow=0,
         pool_pre_ping=False,
         connect_args=connect_args,
     )
+    let_go_of_dead_ones(engine)
+    return engine
 
 
 def _sqlite_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from worker.store.database import Database
+from worker.store.lines import let_go_of_dead_ones
 from worker.store.rows import CHANNEL
 
 ALIVE = 10
@@ -22,6 +23,7 @@ async def listen(database: Database, told: Callable[[UUID], None], ready: Callab
     """
     # A connection of its own, for as long as somebody listens: the pool's are for those who come and go.
     engine = create_async_engine(database.url, poolclass=NullPool, connect_args=database.connect_args)
+    let_go_of_dead_ones(engine)
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -1,0 +1,61 @@
+"""Outages of the database as a worker tells of them, and sessions of others on the same database."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import asyncpg
+from sqlalchemy import make_url
+
+from tests.faults.fleet import Fleet
+from tests.faults.ledger import PATIENCE, Ledger
+from tests.faults.workers import Worker
+
+PAUSED = "paused: the database fails"
+RESUMED = "resumed: the database answers"
+
+
+def said(log: str, event: str) -> list[dict[str, Any]]:
+    """The lines of a worker's log that tell of an event."""
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{") and line.endswith("}")]
+    return [line for line in lines if line["event"] == event]
+
+
+def assert_told_once(log: str, outages: int = 1) -> None:
+    """A log has one line for the beginning and one for the end of each outage, and no line of others."""
+    assert (len(said(log, PAUSED)), len(said(log, RESUMED))) == (outages, outages), log
+    assert_clean(log)
+
+
+def assert_clean(log: str) -> None:
+    """A log has lines of our own only: no traceback, and no warning of Python's."""
+    assert all(line.startswith("{") for line in log.splitlines()), log
+
+
+async def is_paused(worker: Worker, ledger: Ledger, random: Random) -> None:
+    """Return once a worker says that its database fails; it gets more reports, lest it needs none now."""
+    await has_paused(worker, ledger, random, len(said(worker.log, RESUMED)))
+
+
+async def has_paused(worker: Worker, ledger: Ledger, random: Random, times: int) -> None:
+    """Return once it has said so more often than so many times, whether or not it goes on by now."""
+    deadline = time.monotonic() + PATIENCE
+    while len(said(worker.log, PAUSED)) <= times:
+        assert time.monotonic() < deadline, f"the worker is not paused:\n{worker.log}"
+        await ledger.publish(Fleet(random, devices=5))
+        await asyncio.sleep(0.2)
+
+
+@asynccontextmanager
+async def session(database_url: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of somebody else's to a PostgreSQL database."""
+    url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url, server_settings={"application_name": "others", **settings})
+    try:
+        yield connection
+    finally:
+        connection.terminate()

@@ -1,0 +1,86 @@
+"""A bad line to PostgreSQL, which breaks anywhere or swallows everything, loses nothing and doubles nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+from typing import NamedTuple
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.faults.ledger import Ledger
+from tests.faults.outages import PAUSED, assert_clean, assert_told_once, has_paused, is_paused, said
+from tests.faults.scene import NewScene
+from tests.faults.trials import Trials
+from tests.faults.workers import Worker
+from tests.proxy import Proxy, proxy_to
+
+
+class Line(NamedTuple):
+    """A scene whose worker gets to the database by a proxy."""
+
+    proxy: Proxy
+    worker: Worker
+    ledger: Ledger
+
+
+@pytest.fixture
+async def line(new_scene: NewScene, amqp_url: str, sturdy_database: str) -> AsyncIterator[Line]:
+    url = make_url(sturdy_database)
+    async with proxy_to(url.host or "", url.port or 5432) as proxy:
+        way = url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+        scene = await new_scene(amqp_url, sturdy_database, database_url=way, database_timeout=1, batch_size=20)
+        yield Line(proxy, *scene)
+
+
+async def test_cut_at_random(trials: Trials, line: Line) -> None:
+    async def cut(random: Random) -> None:
+        for _ in range(20):
+            line.proxy.cut()
+            await asyncio.sleep(random.uniform(0, 0.1))
+
+    await trials.endure("line to PostgreSQL cut at random", cut, line.ledger, line.worker, seconds=2)
+    assert said(line.worker.log, PAUSED)
+    assert_clean(line.worker.log)
+
+
+async def test_cut_in_the_middle_of_an_answer(trials: Trials, line: Line) -> None:
+    async def cut(random: Random) -> None:
+        for _ in range(20):
+            line.proxy.cut_after(random.randint(1, 1_000))
+            await asyncio.sleep(random.uniform(0, 0.1))
+
+    await trials.endure("line to PostgreSQL cut in mid-frame", cut, line.ledger, line.worker, seconds=2)
+    assert said(line.worker.log, PAUSED)
+    assert_clean(line.worker.log)
+
+
+async def test_a_black_hole(trials: Trials, line: Line) -> None:
+    async def swallow(random: Random) -> None:
+        line.proxy.swallow = True
+        await is_paused(line.worker, line.ledger, random)
+        line.proxy.swallow = False
+
+    await trials.endure("line to PostgreSQL a black hole", swallow, line.ledger, line.worker)
+    assert_told_once(line.worker.log, trials.tries)
+
+
+async def test_connections_forgotten_by_a_firewall(trials: Trials, line: Line) -> None:
+    async def forget(random: Random) -> None:
+        before = len(said(line.worker.log, PAUSED))
+        line.proxy.forget()
+        await has_paused(line.worker, line.ledger, random, before)
+
+    await trials.endure("connections to PostgreSQL forgotten", forget, line.ledger, line.worker)
+    assert_told_once(line.worker.log, trials.tries)
+
+
+async def test_slow_line(trials: Trials, line: Line) -> None:
+    async def be_slow(random: Random) -> None:
+        line.proxy.delay = random.uniform(0.01, 0.05)
+        await asyncio.sleep(2)
+        line.proxy.delay = 0
+
+    await trials.endure("line to PostgreSQL slow", be_slow, line.ledger, line.worker, seconds=2)
+    assert line.worker.deaths == [0]
+    assert_clean(line.worker.log)

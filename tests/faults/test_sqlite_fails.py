@@ -1,0 +1,57 @@
+"""An SQLite file that is locked, or whose disk is full, holds a worker up; no report is to blame."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from random import Random
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.databases import NewDatabase
+from tests.faults.disks import SmallDisk, small_disk
+from tests.faults.outages import PAUSED, assert_told_once, is_paused, said
+from tests.faults.scene import NewScene
+from tests.faults.trials import Trials
+
+
+async def test_locked_by_another_process(
+    trials: Trials, new_scene: NewScene, amqp_url: str, new_sqlite_database: NewDatabase
+) -> None:
+    url = new_sqlite_database()
+    worker, ledger = await new_scene(amqp_url, url, batch_size=50)
+
+    async def lock(random: Random) -> None:
+        with closing(sqlite3.connect(make_url(url).database or "", timeout=10, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await is_paused(worker, ledger, random)
+
+    await trials.endure("SQLite file locked", lock, ledger, worker)
+    assert_told_once(worker.log, trials.tries)
+    assert all("locked" in line["error"] for line in said(worker.log, PAUSED)), worker.log
+
+
+@pytest.fixture
+def disk() -> Iterator[SmallDisk]:
+    """Room for an SQLite file and a little more."""
+    with small_disk(megabytes=8) as disk:
+        yield disk
+
+
+async def test_disk_full(
+    trials: Trials, new_scene: NewScene, amqp_url: str, disk: SmallDisk, new_sqlite_database: NewDatabase
+) -> None:
+    url = make_url(new_sqlite_database())
+    url = url.set(database=str(shutil.move(url.database or "", disk.folder)))
+    worker, ledger = await new_scene(amqp_url, str(url), batch_size=50)
+
+    async def fill(random: Random) -> None:
+        await asyncio.to_thread(disk.fill)
+        await is_paused(worker, ledger, random)
+        disk.make_room()
+
+    await trials.endure("disk full under SQLite", fill, ledger, worker)
+    assert_told_once(worker.log, trials.tries)
+    assert all("full" in line["error"] for line in said(worker.log, PAUSED)), worker.log
