@@ -10,6 +10,7 @@ import aio_pika
 import pytest
 
 from tests.databases import NewDatabase
+from tests.faults.fleet import Fleet
 from tests.faults.locking import locked
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
@@ -116,15 +117,16 @@ async def test_the_broker_closes_the_channel_of_a_worker_that_does_not_acknowled
     worker, ledger = await new_scene(broker.url, database_url)
     said = "PRECONDITION_FAILED - delivery acknowledgement on channel"
 
-    async def time_out(_: Random) -> None:
+    async def time_out(random: Random) -> None:
         before = worker.log.count(said)
         async with impatient(broker):
             worker.signal(signal.SIGKILL)  # a channel keeps the patience that it was opened with
             await worker.has_died()
             async with locked(database_url):
+                await ledger.publish(Fleet(random, devices=4))
                 await worker.until(lambda: worker.log.count(said) > before, "thrown out")
 
-    await trials.endure("channel closed by the broker", time_out, ledger, worker, seconds=6)
+    await trials.endure("channel closed by the broker", time_out, ledger, worker)
 
 
 @asynccontextmanager
