@@ -19,6 +19,7 @@ PATIENCE = "15"
 SECONDS = 300
 """That one test may take."""
 SESSION, CONSUMER = "worker/intake/session.py", "worker/intake/consumer.py"
+BATCHES, DATABASE = "worker/batches.py", "worker/store/database.py"
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,177 @@ PROTECTIONS = (
         "a stop waits for the batch at work",
         "test_draining.py::test_stopped_under_load_it_acknowledges_what_it_committed[postgresql]",
         ((SESSION, "return drain - min(CLOSING, drain / 2)", "return 0"),),
+    ),
+    Protection(
+        "a consumer that the broker forgot is noticed",
+        "test_loop_hangs.py::test_the_broker_forgets_the_consumer",
+        ((SESSION, "if not found.consumer_count:", "if False:"),),
+    ),
+    Protection(
+        "a broker that does not answer is noticed by asking",
+        "test_network_fails.py::test_a_half_open_link_is_noticed_by_a_look_at_the_queues",
+        ((SESSION, "waiting = await self._messages_waiting()", "waiting = 0"),),
+    ),
+    Protection(
+        "a bound for goodbyes to the broker",
+        "test_network_fails.py::test_told_to_stop_in_a_black_hole",
+        ((SESSION, "asyncio.timeout(CLOSING)", "asyncio.timeout(None)"),),
+    ),
+    Protection(
+        "nothing moves: the process ends",
+        "test_loop_hangs.py::test_deaf",
+        ((SESSION, "elif loop.time() - changed_at >= stall:", "elif False:"),),
+    ),
+    Protection(
+        "the loop hangs: the process ends",
+        "test_loop_hangs.py::test_for_longer_than_anybody_waits",
+        (
+            (
+                "worker/watch/supervision.py",
+                "faulthandler.dump_traceback_later(seconds, exit=True)",
+                "faulthandler.dump_traceback_later(seconds)",
+            ),
+        ),
+    ),
+    Protection(
+        "a loop that hung beyond the heartbeat connects again",
+        "test_loop_hangs.py::test_for_longer_than_the_heartbeat",
+        ((CONSUMER, "if isinstance(error, BrokerLost) or self._was_connected:", "if False:"),),
+    ),
+    Protection(
+        "what kills workers is isolated",
+        "test_poison.py",
+        (("worker/intake/deliveries.py", "return isinstance(count, int) and count >= SUSPECT", "return False"),),
+    ),
+    Protection(
+        "no acknowledgement covers suspects that wait",
+        "test_poison.py",
+        ((SESSION, "bool(others) and not self.buffer.has_suspects", "bool(others)"),),
+    ),
+    Protection(
+        "suspects are drawn by lot",
+        "test_poison.py",
+        (
+            (
+                "worker/intake/buffer.py",
+                "self._suspects.pop(random.randrange(len(self._suspects)))",
+                "self._suspects.pop(0)",
+            ),
+        ),
+    ),
+    Protection(
+        "known ids are known to every worker",
+        "test_duplicates.py",
+        (
+            (
+                "worker/processor.py",
+                "seen, kept = await store.seen(connection, scope.reports)",
+                "seen, kept = set(), {}",
+            ),
+        ),
+    ),
+    Protection(
+        "durations are measured by the monotonic clock",
+        "test_clock_jumps.py",
+        (
+            ("worker/condition.py", "default_factory=time.monotonic", "default_factory=time.time"),
+            ("worker/condition.py", "self._since = time.monotonic()", "self._since = time.time()"),
+            (
+                "worker/condition.py",
+                "round(time.monotonic() - self._since, 1)",
+                "round(time.time() - self._since, 1)",
+            ),
+        ),
+    ),
+    Protection(
+        "a transaction without an answer is given up",
+        "test_postgresql_fails.py::test_frozen_for_longer_than_the_timeout",
+        ((BATCHES, "async with within(database.answer_timeout * 2**doublings):", "async with within(None):"),),
+    ),
+    Protection(
+        "a database that is away at the start is waited for",
+        "test_postgresql_fails.py::test_away_already_when_the_worker_starts",
+        (
+            (
+                "worker/cli/running.py",
+                "await waiting_out_failures(store, until_idle, schema.require_current_schema, store)",
+                "await schema.require_current_schema(store)",
+            ),
+        ),
+    ),
+    Protection(
+        "messages that were held for long go back",
+        "test_postgresql_slow.py::test_messages_held_for_too_long_go_back_until_the_database_answers",
+        ((SESSION, "return_when=asyncio.FIRST_COMPLETED, timeout=hold)", "return_when=asyncio.FIRST_COMPLETED)"),),
+    ),
+    Protection(
+        "nothing is consumed until the database answers",
+        "test_postgresql_slow.py::test_messages_held_for_too_long_go_back_until_the_database_answers",
+        ((CONSUMER, "        await self._unless_stopped(self._ready())\n", ""),),
+    ),
+    Protection(
+        "a slow database holds reports back at the broker",
+        "test_postgresql_slow.py::test_slow_database_holds_reports_back",
+        (
+            (
+                SESSION,
+                "        await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))\n",
+                "",
+            ),
+        ),
+    ),
+    Protection(
+        "PostgreSQL ends transactions of which it hears nothing",
+        "test_postgresql_link.py::test_transaction_on_a_dead_line_keeps_no_locks",
+        (
+            (
+                DATABASE,
+                '"idle_in_transaction_session_timeout": idle_timeout',
+                '"idle_in_transaction_session_timeout": None',
+            ),
+        ),
+    ),
+    Protection(
+        "connections are doubted together",
+        "test_postgresql_link.py::test_forgotten_connections_cost_one_timeout_together",
+        (("worker/store/lines.py", 'if record.info["since"] < given_up_at:', "if False:"),),
+    ),
+    Protection(
+        "too many connections: waited out",
+        "test_postgresql_refuses.py::test_out_of_connections",
+        ((DATABASE, '"40", "53", "55"', '"40", "55"'),),
+    ),
+    Protection(
+        "a full disk under PostgreSQL: waited out",
+        "test_postgresql_disk_full.py",
+        ((DATABASE, '"40", "53", "55"', '"40", "55"'),),
+    ),
+    Protection(
+        "deadlocks and serialization failures: tried again",
+        "test_postgresql_refuses.py",
+        ((DATABASE, '"25", "40", "53"', '"25", "53"'),),
+    ),
+    Protection(
+        "a full disk under SQLite: waited out",
+        "test_sqlite_fails.py::test_disk_full",
+        ((DATABASE, "    sqlite3.SQLITE_FULL,\n", ""),),
+    ),
+    Protection(
+        "a locked SQLite file: waited out",
+        "test_sqlite_fails.py::test_locked_by_another_process",
+        ((DATABASE, "    sqlite3.SQLITE_BUSY,\n", ""),),
+    ),
+    Protection(
+        "the HTTP API does not hang with its database",
+        "test_api_survives.py",
+        (
+            (DATABASE, "async with within(self._limit), self.engine.begin()", "async with self.engine.begin()"),
+            (
+                DATABASE,
+                "async with within(self._limit), self.engine.connect()",
+                "async with self.engine.connect()",
+            ),
+        ),
     ),
     Protection(
         "a second signal ends the process at once",
