@@ -13,6 +13,7 @@ from tests.faults.sabotage import POISON
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from worker.dead_letters import DEADLY
+from worker.intake.deliveries import SUSPECT
 from worker.intake.topology import DELIVERY_LIMIT
 from worker.outcomes import Reason
 from worker.store.database import Database
@@ -54,22 +55,25 @@ async def test_poison_is_given_up_alone(
     async def poison(random: Random) -> None:
         assert await worker.stop() == 0
         before = len(worker.deaths)
-        poison, innocent = poisonous(random), Fleet(random, INNOCENT)
+        poison, innocent, latecomers = poisonous(random), Fleet(random, INNOCENT), Fleet(random)
         await ledger.publish(poison, is_to_arrive=False)
         await ledger.publish(innocent)
         given_up.update(poison.reports)
         worker.start()
+        await worker.has_died(before + SUSPECT + 1)
+        await ledger.publish(latecomers, seconds=2)  # their acknowledgements must leave the suspects alone
         await ledger.caught_up()
         assert len(worker.deaths) - before < DELIVERY_LIMIT / 2, "lives until the innocent are done"
         async with asyncio.timeout(PATIENCE):
             while len(await undeliverable(database)) < len(given_up):  # noqa: ASYNC110  # no event says so
                 await asyncio.sleep(0.1)
         assert LIVES <= len(worker.deaths) - before <= LIVES + MESSAGES, "lives until they are given up"
-        found = await ledger.compare(innocent)
-        assert (found.missing, found.doubled, found.wrong) == (0, 0, "")
+        for fleet in (innocent, latecomers):
+            found = await ledger.compare(fleet)
+            assert (found.missing, found.doubled, found.wrong) == (0, 0, "")
 
     try:
-        await trials.endure(f"{MESSAGES} messages kill whoever reads them", poison, ledger, worker, seconds=3)
+        await trials.endure(f"{MESSAGES} messages kill whoever reads them", poison, ledger, worker)
         letters = await undeliverable(database)
     finally:
         await database.close()
