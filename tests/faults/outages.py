@@ -18,6 +18,10 @@ from tests.faults.workers import Worker
 PAUSED = "paused: the database fails"
 RESUMED = "resumed: the database answers"
 
+OF_WORKERS = "datname = current_database() AND application_name = 'deviceops'"
+"""Which sessions in pg_stat_activity are those of workers, and of the ledger."""
+_WAITS_FOR_LOCK = f"SELECT count(*) FROM pg_stat_activity WHERE {OF_WORKERS} AND wait_event_type = 'Lock'"  # noqa: S608
+
 
 def said(log: str, event: str) -> list[dict[str, Any]]:
     """The lines of a worker's log that tell of an event."""
@@ -48,6 +52,29 @@ async def has_paused(worker: Worker, ledger: Ledger, random: Random, times: int)
         assert time.monotonic() < deadline, f"the worker is not paused:\n{worker.log}"
         await ledger.publish(Fleet(random, devices=5))
         await asyncio.sleep(0.2)
+
+
+@asynccontextmanager
+async def feeding(ledger: Ledger, random: Random) -> AsyncIterator[None]:
+    """Have reports come in for the length of a block, lest a fault strikes when all is done."""
+    is_over = False
+
+    async def feed() -> None:
+        while not is_over:
+            await ledger.publish(Fleet(random, devices=10))
+            await asyncio.sleep(0.2)
+
+    task = asyncio.create_task(feed())
+    try:
+        yield
+    finally:
+        is_over = True
+        await task
+
+
+async def waits_for_a_lock(own: asyncpg.Connection) -> bool:
+    """Whether a worker does, on the database of a session."""
+    return bool(await own.fetchval(_WAITS_FOR_LOCK))
 
 
 @asynccontextmanager

@@ -6,14 +6,26 @@ from random import Random
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from tests.faults.ledger import Ledger
-from tests.faults.outages import PAUSED, assert_clean, assert_told_once, has_paused, is_paused, said
+from tests.faults.outages import (
+    PAUSED,
+    assert_clean,
+    assert_told_once,
+    feeding,
+    has_paused,
+    is_paused,
+    said,
+    session,
+    waits_for_a_lock,
+)
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
 from tests.proxy import Proxy, proxy_to
+from worker.batches import waiting_out_failures
+from worker.store.database import Database
 
 
 class Line(NamedTuple):
@@ -35,9 +47,10 @@ async def line(new_scene: NewScene, amqp_url: str, sturdy_database: str) -> Asyn
 
 async def test_cut_at_random(trials: Trials, line: Line) -> None:
     async def cut(random: Random) -> None:
-        for _ in range(20):
-            line.proxy.cut()
-            await asyncio.sleep(random.uniform(0, 0.1))
+        async with feeding(line.ledger, random):
+            for _ in range(20):
+                line.proxy.cut()
+                await asyncio.sleep(random.uniform(0, 0.1))
 
     await trials.endure("line to PostgreSQL cut at random", cut, line.ledger, line.worker, seconds=2)
     assert said(line.worker.log, PAUSED)
@@ -46,9 +59,10 @@ async def test_cut_at_random(trials: Trials, line: Line) -> None:
 
 async def test_cut_in_the_middle_of_an_answer(trials: Trials, line: Line) -> None:
     async def cut(random: Random) -> None:
-        for _ in range(20):
-            line.proxy.cut_after(random.randint(1, 1_000))
-            await asyncio.sleep(random.uniform(0, 0.1))
+        async with feeding(line.ledger, random):
+            for _ in range(20):
+                line.proxy.cut_after(random.randint(1, 1_000))
+                await asyncio.sleep(random.uniform(0, 0.1))
 
     await trials.endure("line to PostgreSQL cut in mid-frame", cut, line.ledger, line.worker, seconds=2)
     assert said(line.worker.log, PAUSED)
@@ -75,6 +89,20 @@ async def test_connections_forgotten_by_a_firewall(trials: Trials, line: Line) -
     assert_told_once(line.worker.log, trials.tries)
 
 
+async def test_transaction_on_a_dead_line_keeps_no_locks(trials: Trials, line: Line, sturdy_database: str) -> None:
+    async def forget_within(random: Random) -> None:
+        before = len(said(line.worker.log, PAUSED))
+        async with session(sturdy_database) as own, feeding(line.ledger, random), own.transaction():
+            await own.execute("LOCK TABLE operations IN EXCLUSIVE MODE")
+            while not await waits_for_a_lock(own):
+                pass
+            line.proxy.forget()
+        await has_paused(line.worker, line.ledger, random, before)
+
+    await trials.endure("line to PostgreSQL dead within a transaction", forget_within, line.ledger, line.worker)
+    assert_clean(line.worker.log)
+
+
 async def test_slow_line(trials: Trials, line: Line) -> None:
     async def be_slow(random: Random) -> None:
         line.proxy.delay = random.uniform(0.01, 0.05)
@@ -84,3 +112,22 @@ async def test_slow_line(trials: Trials, line: Line) -> None:
     await trials.endure("line to PostgreSQL slow", be_slow, line.ledger, line.worker, seconds=2)
     assert line.worker.deaths == [0]
     assert_clean(line.worker.log)
+
+
+async def test_forgotten_connections_cost_one_timeout_together(
+    sturdy_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = make_url(sturdy_database)
+    async with proxy_to(url.host or "", url.port or 5432) as proxy:
+        database = Database(url.set(host="127.0.0.1", port=proxy.port), answer_timeout=1)
+
+        async def work() -> None:
+            async with database.write() as connection:
+                await connection.execute(text("SELECT pg_sleep(0.1)"))
+
+        await asyncio.gather(*(work() for _ in range(4)))
+        proxy.forget()
+        async with asyncio.timeout(8):  # each with its own, twice the one before, they would take 15 and more
+            await waiting_out_failures(database, None, work)
+        await database.close()
+    assert not caplog.records, caplog.text

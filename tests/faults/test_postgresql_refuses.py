@@ -7,14 +7,22 @@ from random import Random
 
 import asyncpg
 
-from tests.faults.outages import PAUSED, assert_clean, assert_told_once, is_paused, said, session
+from tests.faults.outages import (
+    OF_WORKERS,
+    PAUSED,
+    assert_clean,
+    assert_told_once,
+    feeding,
+    is_paused,
+    said,
+    session,
+    waits_for_a_lock,
+)
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 
-_OF_WORKERS = "datname = current_database() AND application_name = 'deviceops'"
-_END_WORKERS = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {_OF_WORKERS}"  # noqa: S608
+_END_WORKERS = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {OF_WORKERS}"  # noqa: S608
 _END_TRANSACTIONS = f"{_END_WORKERS} AND xact_start IS NOT NULL"
-_WAITS_FOR_LOCK = f"SELECT count(*) FROM pg_stat_activity WHERE {_OF_WORKERS} AND wait_event_type = 'Lock'"  # noqa: S608
 _ROWS = "SELECT id FROM device_operations WHERE operation_id = $1"
 
 
@@ -47,22 +55,24 @@ async def test_transactions_are_ended_at_any_moment(
 
     async def end_many(random: Random) -> None:
         nonlocal ended
-        async with session(fragile_database) as own:
-            for _ in range(100):
+        before = ended
+        async with session(fragile_database) as own, feeding(ledger, random):
+            while ended < before + 5:
                 ended += await own.fetchval(_END_TRANSACTIONS)
                 await asyncio.sleep(random.uniform(0, 0.02))
 
     await trials.endure("PostgreSQL ends transactions at random", end_many, ledger, worker, seconds=2)
-    assert ended
+    assert said(worker.log, PAUSED)
     assert_clean(worker.log)
 
 
 async def test_deadlock(trials: Trials, new_scene: NewScene, amqp_url: str, fragile_database: str) -> None:
     worker, ledger = await new_scene(amqp_url, fragile_database, batch_size=50)
 
-    async def entangle(_: Random) -> None:
+    async def entangle(random: Random) -> None:
         broken = len(said(worker.log, PAUSED))
-        async with session(fragile_database, deadlock_timeout="1min") as own:  # the worker's is a second
+        longer = {"deadlock_timeout": "1min"}  # the worker's is a second, so it is the one that notices
+        async with session(fragile_database, **longer) as own, feeding(ledger, random):
             while True:
                 transaction = own.transaction()
                 await transaction.start()
@@ -84,7 +94,7 @@ async def test_deadlock(trials: Trials, new_scene: NewScene, amqp_url: str, frag
 async def _held_by_the_worker(own: asyncpg.Connection, operation: object) -> object:
     """A device operation that a worker holds while it waits for us, None if there is none."""
     deadline = time.monotonic() + 0.3
-    while not await own.fetchval(_WAITS_FOR_LOCK):
+    while not await waits_for_a_lock(own):
         if time.monotonic() > deadline:
             return None
         await asyncio.sleep(0.01)
@@ -109,9 +119,9 @@ async def test_serialization_failures(
             "could not serialize" in line["error"] for log in (worker.log, twin.log) for line in said(log, PAUSED)
         )
 
-    async def be_strict(_: Random) -> None:
+    async def be_strict(random: Random) -> None:
         before = failures()
-        async with session(fragile_database) as own:
+        async with session(fragile_database) as own, feeding(ledger, random):
             name = await own.fetchval("SELECT current_database()")
             setting = f"ALTER DATABASE {name} SET default_transaction_isolation ="
             await own.execute(f"{setting} 'serializable'")
