@@ -79,6 +79,15 @@ class PrivateServer(ABC):
             )
         return Path(found)
 
+    def keep(self, name: str, content: bytes) -> Path:
+        """Put a file beside the server's own, which it can read and nobody else."""
+        path = self._directory / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        if self._account is not None:
+            shutil.chown(path, self._account)
+        return path
+
     def start(self) -> None:
         """Start, and wait until the server answers. Raises ServiceError with the end of its log."""
         self._process = self._spawn()
