@@ -94,7 +94,7 @@ def publish(source: Source) -> None:
 
 async def _publish(settings: Settings, source: str) -> int:
     count = 0
-    async with connected(settings.amqp_url) as connection:
+    async with connected(settings) as connection:
         channel = await connection.channel(on_return_raises=True)
         exchange = await Topology(settings.topology_prefix).declare(channel)
 

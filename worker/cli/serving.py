@@ -9,7 +9,8 @@ from pydantic_core import to_json
 from worker import tokens
 from worker.cli.wiring import Json, configure_logging, print_json, ready_database, run_async, screen
 from worker.errors import SettingsError
-from worker.settings import PREFIX, Settings
+from worker.settings import Settings
+from worker.sources import PREFIX
 from worker.store import database
 from worker.tokens import Scope
 
@@ -37,7 +38,7 @@ async def _serve(settings: Settings) -> None:
 
     async with (
         ready_database(settings) as reading,
-        database.opened(settings.sqlalchemy_url, lock_timeout=LOCK_TIMEOUT) as writing,
+        database.opened(settings.sqlalchemy_url, LOCK_TIMEOUT, settings.database_tls()) as writing,
     ):
         await serving.serve(settings, reading, writing)
 

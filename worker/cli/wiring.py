@@ -36,7 +36,7 @@ def run_async(main: Coroutine[Any, Any, Result]) -> Result:
 @asynccontextmanager
 async def ready_database(settings: Settings) -> AsyncIterator[Database]:
     """The database with the schema that this code expects; failures are one-line DeviceopsErrors."""
-    async with database.opened(settings.sqlalchemy_url) as opened:
+    async with database.opened(settings.sqlalchemy_url, tls=settings.database_tls()) as opened:
         await schema.require_current_schema(opened)
         yield opened
 

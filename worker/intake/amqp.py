@@ -105,7 +105,7 @@ class Consumer:
                 await self._stop.wait()
 
     async def _session(self, until_idle: float | None) -> None:
-        async with connected(self._settings.amqp_url) as connection:
+        async with connected(self._settings) as connection:
             with _losing_the_broker():
                 topology = self._topology
                 await topology.declare(await connection.channel(publisher_confirms=False))

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from ssl import SSLContext, SSLError
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from worker.errors import DeviceopsError
+from worker.tls import explain as explain_tls
+from worker.tls import trouble as tls_trouble
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
@@ -34,13 +37,13 @@ class Database:
     """One database. `write` gives a transaction that commits at its end, `read` one consistent snapshot.
 
     `lock_timeout` is how many seconds a statement waits for what another transaction holds, None for as long as
-    it takes (on SQLite: for 30 seconds).
+    it takes (on SQLite: for 30 seconds). `tls` is how PostgreSQL is spoken to, None for as its URL says.
     """
 
-    def __init__(self, url: URL, lock_timeout: float | None = None) -> None:
+    def __init__(self, url: URL, lock_timeout: float | None = None, tls: SSLContext | None = None) -> None:
         self.url = url
         is_sqlite = url.get_backend_name() == "sqlite"
-        self.connect_args = _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout)
+        self.connect_args = _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout, tls)
         self.engine = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, self.connect_args)
 
     @property
@@ -74,13 +77,15 @@ class Database:
 
 
 @asynccontextmanager
-async def opened(url: URL, lock_timeout: float | None = None) -> AsyncIterator[Database]:
+async def opened(
+    url: URL, lock_timeout: float | None = None, tls: SSLContext | None = None
+) -> AsyncIterator[Database]:
     """A database for the length of a block; its failures leave the block as one clear DeviceopsError."""
-    database = Database(url, lock_timeout)
+    database = Database(url, lock_timeout, tls)
     try:
         yield database
-    except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError) as error:
-        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+    except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError | SSLError):
             raise  # a file or a terminal of the caller's
         raise DeviceopsError(f"database {database}: {explain(error)}") from error
     finally:
@@ -91,6 +96,8 @@ def explain(error: BaseException) -> str:
     """A database error in one line, without the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     cause = cause.__cause__ if isinstance(cause.__cause__, asyncpg.PostgresError) else cause
+    if (trouble := tls_trouble(cause)) is not None:
+        return explain_tls(trouble)
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
@@ -127,11 +134,11 @@ def _passes(error: asyncpg.PostgresError) -> bool:
     return str(error.sqlstate).startswith(("08", "25", "40", "53", "55", "57", "58"))
 
 
-def _postgresql_args(lock_timeout: float | None) -> dict[str, Any]:
+def _postgresql_args(lock_timeout: float | None, tls: SSLContext | None) -> dict[str, Any]:
     settings = {"application_name": "deviceops"}
     if lock_timeout is not None:
         settings["lock_timeout"] = str(int(lock_timeout * 1_000))
-    return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
+    return {"timeout": CONNECT_TIMEOUT, "server_settings": settings, **({"ssl": tls} if tls else {})}
 
 
 def _sqlite_args(lock_timeout: float | None) -> dict[str, Any]:
