@@ -53,6 +53,12 @@ class PrivateServer(ABC):
             shutil.chown(self._directory, account)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Its first process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     @staticmethod
     @abstractmethod
     async def connect(url: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
@@ -13,7 +14,9 @@ from aio_pika.exceptions import (
     ConnectionClosed,
     ProbableAuthenticationError,
 )
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import ConnectionNotAllowed, InvalidFrameError
+from yarl import URL
 
 from worker import tls
 from worker.errors import DeviceopsError, SettingsError
@@ -51,6 +54,7 @@ async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
             timeout=CONNECT_TIMEOUT,
             ssl_context=settings.amqp_tls(),
             client_properties={"connection_name": "deviceops"},
+            connection_class=_Connection,
         )
     except SettingsError as error:  # a file that was good at the start: it may just be written anew
         raise BrokerUnavailable(f"broker {broker}: {error}") from error
@@ -64,10 +68,39 @@ async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
         await _close(connection)
 
 
+class _Wire(TransportFactory):
+    """Makes the connection that bytes go over, and keeps hold of it."""
+
+    def __init__(self, factory: TransportFactory) -> None:
+        self._factory = factory
+        self.transport: asyncio.WriteTransport | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await self._factory.create(url, **kwargs)
+        self.transport = writer.transport
+        return reader, writer
+
+
+class _Connection(aio_pika.Connection):
+    """A connection that can be dropped: the client waits for minutes for a broker that takes no more bytes."""
+
+    def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
+        super().__init__(url, *arguments, **options)
+        self._wire = _Wire(TLSTransportFactory() if self.url.scheme == "amqps" else TCPTransportFactory())
+        self.kwargs["transport_factory"] = self._wire
+
+    def drop(self) -> None:
+        """End it at once, whatever has not been sent."""
+        if self._wire.transport is not None:
+            self._wire.transport.abort()
+
+
 async def _close(connection: AbstractConnection) -> None:
     closing = asyncio.ensure_future(connection.close())
-    await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
-    closing.cancel()  # not awaited: it may wait for the broker whatever it is told
+    _, late = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
+    if late and isinstance(connection, _Connection):
+        connection.drop()
+    await closing
 
 
 def explain(error: BaseException) -> str:
