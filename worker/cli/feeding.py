@@ -12,13 +12,14 @@ import typer
 from worker.batches import settle
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, print_json, ready_database, run_async, screen
+from worker.errors import DeviceopsError
 from worker.intake import jsonl
 from worker.intake.amqp import Consumer
 from worker.intake.connection import connected
 from worker.intake.publisher import publish as publish_messages
 from worker.intake.topology import Topology
 from worker.mending.parked import watch
-from worker.messages import Message
+from worker.messages import MAX_BODY, Message
 from worker.outcomes import Tally
 from worker.settings import Settings
 
@@ -100,6 +101,10 @@ async def _publish(settings: Settings, source: str) -> int:
 
         async def process(messages: Sequence[Message]) -> None:
             nonlocal count
+            if any(len(message.body) > MAX_BODY for message in messages):
+                raise DeviceopsError(
+                    f"{source}: has a message larger than {MAX_BODY:,} bytes, which no worker reads"
+                )
             await publish_messages(exchange, messages)
             count += len(messages)
 
