@@ -1,7 +1,7 @@
 """Whether a package that constraints.txt pins has a known vulnerability: one is a failure.
 
-Where the service that knows them cannot be reached, that is said, and nothing fails: pip-audit by itself may call it
-a success when it could not look anything up.
+Where the service that knows them cannot be reached, that is said, and nothing fails: pip-audit by itself may call
+it a success when it could not look anything up.
 """
 
 import json

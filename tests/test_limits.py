@@ -15,7 +15,7 @@ from worker.messages import MAX_BODY
 from worker.outcomes import Reason
 from worker.store.database import Database
 
-DETAIL = "body: is larger than 16,777,216 bytes"
+DETAIL = "body: is larger than 67,108,864 bytes"
 
 
 def filled(size: int) -> bytes:
@@ -67,7 +67,7 @@ def test_what_no_worker_would_read_is_not_published(deviceops_on_broker: Deviceo
     done = deviceops_on_broker("publish", "-", lines=filled(MAX_BODY + 1).decode())
 
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert "has a message larger than 16,777,216 bytes, which no worker reads" in done.stderr
+    assert "has a message larger than 67,108,864 bytes, which no worker reads" in done.stderr
     assert "ready, 0 messages wait" in deviceops_on_broker.out("check")
 
 

@@ -1,6 +1,7 @@
 """TLS with the broker and with PostgreSQL: on either side, who cannot prove to be who they are is refused."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -109,13 +110,15 @@ BROKER_REFUSALS = {
     "system's authorities": "its certificate cannot be trusted: self-signed certificate in certificate chain",
     "other host": "its certificate cannot be trusted: Hostname mismatch",
     "expired": "its certificate cannot be trusted: certificate has expired",
-    "no client certificate": "it wants a client certificate",
-    "unknown client certificate": "TLS fails: tlsv1 alert unknown ca",
+    "no client certificate": "(it wants a client certificate|does it want a client certificate[?])$",
+    "unknown client certificate": "(tlsv1 alert unknown ca|does it know who issued our certificate[?])$",
     "TLS where there is none": "no TLS is spoken there",
-    "no TLS where there is": "does it want TLS (amqps://)?",
+    "no TLS where there is": r"does it want TLS \(amqps://\)[?]$",
     "wrong password": "ACCESS_REFUSED",
     "no such virtual host": "does the virtual host exist",
 }
+
+MAY_HANG_UP = ("no TLS where there is", "no client certificate", "unknown client certificate")
 
 
 def refused_settings(case: str, broker: Ports, trust: Trust) -> dict[str, str]:
@@ -154,13 +157,13 @@ async def test_a_broker_that_refuses_or_is_refused_is_one_clear_line(
         done = deviceops_on_sqlite.with_settings(**settings)(*command)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         assert done.stderr.startswith("deviceops: broker amqp")
-        assert BROKER_REFUSALS[case] in done.stderr
+        assert re.search(BROKER_REFUSALS[case], done.stderr)
 
     with pytest.raises(BrokerUnavailable) as raised:
         async with connected(Settings(**settings)):  # type: ignore[arg-type]  # as text, as in the environment
             pass
-    # One that hangs up has not said why: it may be on its way down.
-    assert isinstance(raised.value, BrokerRefused) == (case != "no TLS where there is")
+    # One that hangs up, and whose last word got lost, may as well be on its way down.
+    assert isinstance(raised.value, BrokerRefused) or case in MAY_HANG_UP
 
 
 async def test_a_broker_that_is_away_has_not_refused() -> None:

@@ -26,8 +26,8 @@ REPLAY_OF = "x-deviceops-dead-letter"
 REPLAYS = "x-deviceops-replays"
 """The header beside it: how many times it was processed before."""
 
-MAX_BODY = 16 * 2**20
-"""Bytes of a message that is read: 10,000 reports have some 4 MB. RabbitMQ takes 128 MB."""
+MAX_BODY = 64 * 2**20
+"""Bytes of a message that is read: 10,000 reports with the longest reasons have 45 MB. RabbitMQ takes 128 MB."""
 MAX_ID = 255
 """Characters of a report's id, as of an AMQP message id; a longer one is replaced by its UUIDv5."""
 

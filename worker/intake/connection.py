@@ -60,7 +60,7 @@ async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
         raise BrokerUnavailable(f"broker {broker}: {error}") from error
     except BROKER_ERRORS as error:
         kind = BrokerRefused if _is_refusal(error) else BrokerUnavailable
-        hint = "; does it want TLS (amqps://)?" if _hung_up(error) and broker.startswith("amqp:") else ""
+        hint = _wanted(settings) if _hung_up(error) else ""
         raise kind(f"broker {broker}: {explain(error)}{hint}") from error
     try:
         yield connection
@@ -111,6 +111,15 @@ def explain(error: BaseException) -> str:
         return tls.explain(trouble)
     text = " ".join(str(error).split())
     return text or ("does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def _wanted(settings: Settings) -> str:
+    """What a broker may have missed that hangs up. In TLS 1.3 what it says of that may be lost on the way."""
+    if settings.amqp_url.get_secret_value().startswith("amqp:"):
+        return "; does it want TLS (amqps://)?"
+    if settings.amqp_cert_file is None:
+        return "; does it want a client certificate?"
+    return "; does it know who issued our certificate?"
 
 
 def _hung_up(error: BaseException) -> bool:

@@ -18,8 +18,8 @@ from worker.messages import MAX_BODY, Message, Origin
 
 CHUNK = 1 << 20
 """Bytes read at once, at most. A pipe gives what it has, so a slow one is processed as it comes."""
-MAX_LINE = 2 * MAX_BODY
-"""Bytes of a line that are kept, as an envelope quotes its body; what is cut is too large to be read anyway."""
+MAX_LINE = MAX_BODY + 1
+"""Bytes of a line that are kept; what is cut there is too large to be read anyway."""
 
 
 class _Envelope(BaseModel):
