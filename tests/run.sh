@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that has to pass: lint, format, types, import contracts, tests. Arguments go to pytest, as in
-# `tests/run.sh -k laws`; `--full` runs the sizes of CI. It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL
+# Everything that has to pass: lint, format, types, import contracts, known vulnerabilities, tests. Arguments go to
+# pytest, as in `tests/run.sh -k laws`; `--full` runs the sizes of CI. It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL
 # name services to use, otherwise those of this machine are used, or private ones are started.
 set -euo pipefail
 
@@ -30,5 +30,6 @@ step ruff check .
 step ruff format --check .
 step mypy
 step lint-imports
+step python -m tests.audit
 # In several processes, as most tests wait for a command to start; exec, so that a signal to this script reaches them.
 step exec pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal "$@"

@@ -105,7 +105,7 @@ async def breaking(database: Database, named: Iterable[tuple[str, Message]]) -> 
         await clear(database)
         try:
             await process(database, [[one], [REGISTRATION]])
-        except Exception as error:  # whatever it is, it is what we look for
+        except Exception as error:  # whatever it is, it is what we look for  # noqa: BLE001
             found.append(f"{name} ({type(error).__name__})")
     return found
 

@@ -26,6 +26,8 @@ REPLAY_OF = "x-deviceops-dead-letter"
 REPLAYS = "x-deviceops-replays"
 """The header beside it: how many times it was processed before."""
 
+MAX_BODY = 64 * 2**20
+"""Bytes of a message that is read: 10,000 reports with the longest reasons have 45 MB. RabbitMQ takes 128 MB."""
 MAX_ID = 255
 """Characters of a report's id, as of an AMQP message id; a longer one is replaced by its UUIDv5."""
 
@@ -155,6 +157,8 @@ def parse(message: Message) -> list[Item]:
     """Read one message: its report or announcement, each of its reports, or what is wrong with it."""
     if message.given_up is not None:
         return [Rejected(message.given_up, message, Reason.UNDELIVERABLE)]
+    if len(message.body) > MAX_BODY:
+        return [Rejected(f"body: is larger than {MAX_BODY:,} bytes", message)]
     type_ = message.type or REPORT
     if type_ == REPORT:
         return [_parse_report(message)]
@@ -168,6 +172,8 @@ def parse(message: Message) -> list[Item]:
 
 def named_in(body: bytes) -> Mapping[str, UUID | str]:
     """What an unreadable body says of itself, as far as it can be read, so that its dead letter can be found."""
+    if len(body) > MAX_BODY:
+        return {}
     try:
         document = pydantic_core.from_json(body)
     except ValueError:

@@ -1,8 +1,9 @@
-"""All settings, from the environment (`DEVICEOPS_…`) or a `.env` file; values are passed down from here."""
+"""All settings, from the environment (`DEVICEOPS_…`), files or a `.env` file; values are passed down from here."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from ssl import SSLContext
 from typing import Annotated, Self
 
 import yarl
@@ -10,53 +11,20 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, Json, SecretStr, ValidationError
 from pydantic_core import to_json
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
+from worker import sources, tls, urls
 from worker.contract import Name
 from worker.errors import SettingsError
+from worker.sources import PREFIX, variable
 from worker.tokens import Token
 from worker.trust import Service, Trust
 
-PREFIX = "DEVICEOPS_"
 ENV_FILE = Path(".env")
 
-_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "postgresql": "postgresql+asyncpg",
-    "postgres": "postgresql+asyncpg",
-}
-
-
-def _database_url(secret: SecretStr) -> SecretStr:
-    try:
-        url = make_url(secret.get_secret_value())
-    except ArgumentError:
-        raise ValueError("is not a database URL such as postgresql://user@host/name") from None
-    kind = url.drivername.split("+")[0]
-    if kind not in _DRIVERS:
-        raise ValueError(f"{kind!r} is not supported: use sqlite:///FILE or postgresql://user@host/name")
-    if kind == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ValueError("an SQLite database in memory would lose every report: name a file, sqlite:///FILE")
-    if "sslmode" in url.query:  # libpq's name for what the driver calls ssl
-        url = url.set(query={"ssl": url.query["sslmode"]} | {k: v for k, v in url.query.items() if k != "sslmode"})
-    if unknown := url.query.keys() - ({"ssl"} if kind != "sqlite" else set()):
-        raise ValueError(f"has a parameter that is not supported: {', '.join(sorted(unknown))}")
-    return SecretStr(url.set(drivername=_DRIVERS[kind]).render_as_string(hide_password=False))
-
-
-def _amqp_url(secret: SecretStr) -> SecretStr:
-    try:
-        url = yarl.URL(secret.get_secret_value())
-    except ValueError:
-        raise ValueError("is not a broker URL such as amqp://user:password@host:5672/") from None
-    if url.scheme not in ("amqp", "amqps") or not url.host:
-        raise ValueError("is not a broker URL such as amqp://user:password@host:5672/")
-    return secret
-
-
 _EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
+_File = Annotated[Path | None, _EMPTY_IS_NONE]
 Days = Annotated[Annotated[float, Field(ge=0, le=100_000)] | None, _EMPTY_IS_NONE]
 
 
@@ -67,14 +35,27 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", frozen=True
     )
 
-    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
+    database_url: Annotated[SecretStr, AfterValidator(urls.database_url)] = Field(
         SecretStr("sqlite:///deviceops.db"),
         description="where states, history and counters live: sqlite:///FILE or postgresql://user@host/name",
         validate_default=True,
     )
-    amqp_url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
+    amqp_url: Annotated[SecretStr, AfterValidator(urls.amqp_url)] = Field(
         SecretStr("amqp://guest:guest@localhost:5672/"), description="the RabbitMQ broker"
     )
+    database_ca_file: _File = Field(
+        None,
+        description="PEM file of the authorities that vouch for PostgreSQL; with it the URL's sslmode is "
+        "verify-full unless it names another one",
+    )
+    database_cert_file: _File = Field(None, description="PEM file of our certificate, for a PostgreSQL that asks")
+    database_key_file: _File = Field(None, description="PEM file of its key, without a passphrase")
+    amqp_ca_file: _File = Field(
+        None,
+        description="PEM file of the authorities that vouch for the broker (amqps://…); empty for the system's",
+    )
+    amqp_cert_file: _File = Field(None, description="PEM file of our certificate, for a broker that asks")
+    amqp_key_file: _File = Field(None, description="PEM file of its key, without a passphrase")
     topology_prefix: str = Field(
         "device-operations",
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
@@ -170,17 +151,33 @@ class Settings(BaseSettings):
     )
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # ours stand in its place
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from; what comes first wins."""
+        named, *handed_over, named_in_env_file = (sources.FilesSource(settings_cls, files) for files in _files())
+        return init_settings, env_settings, named, *handed_over, dotenv_settings, named_in_env_file
+
+    @classmethod
     def load(cls) -> Self:
-        """Read the environment and `.env`. Raises SettingsError, which names each wrong setting."""
+        """Read the environment, files and `.env`. Raises SettingsError, which names each wrong setting."""
         _check_env_file()
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
             wrong = "; ".join(
-                f"{_variable(finding['loc'])}: {finding['msg'].removeprefix('Value error, ')}"
+                f"{_place(finding['loc'])}: {finding['msg'].removeprefix('Value error, ')}"
                 for finding in error.errors(include_url=False, include_input=False)
             )
             raise SettingsError(wrong) from None
+        for make in (settings.amqp_tls, settings.database_tls):
+            make()  # what is wrong with a file shows here, before any work
+        return settings
 
     @property
     def trust(self) -> Trust | None:
@@ -188,6 +185,38 @@ class Settings(BaseSettings):
         if self.services is None and not self.verify_user_id:
             return None
         return Trust(self.services, self.verify_user_id)
+
+    def amqp_tls(self) -> SSLContext | None:
+        """How to speak TLS with the broker, None where it is spoken without.
+
+        Reads the files anew, as certificates are renewed. Raises SettingsError if one is of no use.
+        """
+        files = tls.Files(f"{PREFIX}AMQP", self.amqp_ca_file, self.amqp_cert_file, self.amqp_key_file)
+        if yarl.URL(self.amqp_url.get_secret_value()).scheme == "amqps":
+            return files.context()
+        if files.first:
+            raise SettingsError(f"{files.first}: is for amqps://…, and {PREFIX}AMQP_URL begins with amqp://")
+        return None
+
+    def database_tls(self) -> SSLContext | None:
+        """How to speak TLS with PostgreSQL, None where its URL says all. Raises SettingsError as amqp_tls()."""
+        files = tls.Files(
+            f"{PREFIX}DATABASE", self.database_ca_file, self.database_cert_file, self.database_key_file
+        )
+        if files.first is None:
+            return None
+        url = self.sqlalchemy_url
+        if url.get_backend_name() == "sqlite":
+            raise SettingsError(f"{files.first}: is for PostgreSQL, and {PREFIX}DATABASE_URL names an SQLite file")
+        mode = str(url.query.get("ssl", "verify-full"))
+        if mode not in ("require", "verify-ca", "verify-full"):
+            raise SettingsError(f"{files.first}: is for TLS, and {PREFIX}DATABASE_URL says sslmode={mode}")
+        if files.ca is None and mode != "require":
+            raise SettingsError(
+                f"{PREFIX}DATABASE_CA_FILE: is needed to know the server by; sslmode=require would do without"
+            )
+        # As libpq has it, a CA file makes `require` verify too, all but the host's name.
+        return files.context(verified=files.ca is not None, host_checked=mode == "verify-full")
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -202,7 +231,36 @@ class Settings(BaseSettings):
         if self.api_tokens:
             hidden = {name: {**token.model_dump(), "hash": "***"} for name, token in self.api_tokens.items()}
             values["api_tokens"] = _text(hidden)
-        return {f"{PREFIX}{name.upper()}": value for name, value in values.items()}
+        return {variable(name): value for name, value in values.items()}
+
+    @classmethod
+    def origins(cls) -> Mapping[str, str]:
+        """Where each setting comes from, by its variable; those that have their default are left out."""
+        named, *handed_over, named_in_env_file = _files()
+        environment, env_file = ({name.upper() for name in given} for given in (os.environ, _env_file()))
+        places: list[Mapping[str, object]] = [
+            {name: "the environment" for name in cls.model_fields if variable(name) in environment},
+            named,
+            *handed_over,
+            {name: ENV_FILE for name in cls.model_fields if variable(name) in env_file},
+            named_in_env_file,
+        ]
+        return {variable(name): str(place) for found in reversed(places) for name, place in found.items()}
+
+
+def _files() -> list[dict[str, Path]]:
+    """The files that settings are kept in: for each way to say so those it says; what comes first wins."""
+    fields = Settings.model_fields
+    return [
+        sources.named_by(os.environ, fields),
+        sources.credentials(fields),
+        sources.container_secrets(fields),
+        sources.named_by(_env_file(), fields),
+    ]
+
+
+def _env_file() -> Mapping[str, str | None]:
+    return dotenv_values(ENV_FILE) if ENV_FILE.exists() else {}
 
 
 def _text(value: object) -> str:
@@ -213,9 +271,9 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _variable(location: tuple[int | str, ...]) -> str:
+def _place(location: tuple[int | str, ...]) -> str:
     """The variable that a setting comes from, and where in it."""
-    return " ".join([f"{PREFIX}{str(location[0]).upper()}", *map(str, location[1:])])
+    return " ".join([variable(str(location[0])), *map(str, location[1:])])
 
 
 def without_password(url: SecretStr) -> str:
@@ -226,8 +284,9 @@ def without_password(url: SecretStr) -> str:
 
 def unknown_variables() -> list[str]:
     """Variables of our prefix that no setting reads: most likely misspelt."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    given = {*os.environ, *(dotenv_values(ENV_FILE) if ENV_FILE.exists() else ())}
+    values = {variable(name) for name in Settings.model_fields}
+    known = values | {name + sources.SUFFIX for name in values}
+    given = {*os.environ, *_env_file()}
     return sorted(name for name in given if name.upper().startswith(PREFIX) and name.upper() not in known)
 
 

@@ -227,8 +227,8 @@ PROTECTIONS = (
         (
             (
                 SESSION,
-                "        await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))\n",
-                "",
+                "channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))",
+                "asyncio.sleep(0)",
             ),
         ),
     ),

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from pathlib import Path
 
 import aio_pika
 
@@ -64,6 +65,22 @@ class PrivateRabbitMQ(PrivateServer):
         program = self._program.with_name("rabbitmqctl")
         command = [str(program), "--node", self._environment["RABBITMQ_NODENAME"], *arguments]
         subprocess.run(command, env=self._environment, input=typed.encode(), check=True, capture_output=True)
+
+    def listen_with_tls(self, ca: Path, cert: Path, key: Path, *, demands_certificate: bool = False) -> int:
+        """Have it listen for AMQP over TLS as well, until it ends, and give the port."""
+        port = free_port()
+        files = ", ".join(
+            f'{{{name}, "{path}"}}' for name, path in {"cacertfile": ca, "certfile": cert, "keyfile": key}.items()
+        )
+        demands = str(demands_certificate).lower()
+        options = f"[{files}, {{verify, verify_peer}}, {{fail_if_no_peer_cert, {demands}}}]"
+        # The configuration file has one set of options for all listeners; this is what it would call.
+        self.control(
+            "eval",
+            "rabbit_networking:ensure_ssl(), "
+            f'ok = rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 2).',
+        )
+        return port
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return self._popen(self._program)

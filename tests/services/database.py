@@ -24,6 +24,10 @@ class PrivatePostgreSQL(PrivateServer):
         super().__init__("postgres" if os.geteuid() == 0 else None, folder)  # it refuses to run as root
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         self._data = self._directory / "data"
+        self.configuration: dict[str, str | Path] = {}
+        """What its postgresql.conf would say, from the next start on."""
+        self.access: list[str] = []
+        """Lines for its pg_hba.conf, before the one that trusts `postgres`, from the next start on."""
 
     @staticmethod
     async def connect(url: str) -> None:
@@ -36,6 +40,12 @@ class PrivatePostgreSQL(PrivateServer):
                 raise PermissionError("the user may not create databases")
         finally:
             await connection.close()
+
+    def execute(self, *statements: str) -> None:
+        """Run statements as the superuser, each on its own."""
+        program = self._program.with_name("psql")
+        for statement in statements:
+            subprocess.run([str(program), "-q", self.url, "-c", statement], env=self._environment, check=True)
 
     def __exit__(self, *_: object) -> None:
         try:
@@ -55,8 +65,16 @@ class PrivatePostgreSQL(PrivateServer):
                 "--no-locale",
                 "--no-sync",
             ).wait()
+        options: list[str] = []
+        if self.access:
+            trusting = "host all postgres 127.0.0.1/32 trust"
+            hba = self.keep("pg_hba.conf", "\n".join([*self.access, trusting, ""]).encode())
+            options += ["-c", f"hba_file={hba}"]
+        for name, value in self.configuration.items():
+            options += ["-c", f"{name}={value}"]
         return self._popen(
             self._program.with_name("postgres"),
+            *options,
             *("-D", self._data, "-h", "127.0.0.1", "-p", str(self._port)),
             # No socket file: the limit of its path is short. Memory in files of the data directory,
             # because what is in /dev/shm would outlive a server that is killed.

@@ -53,6 +53,12 @@ class PrivateServer(ABC):
             shutil.chown(self._directory, account)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Its first process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     @staticmethod
     @abstractmethod
     async def connect(url: str) -> None:
@@ -78,6 +84,15 @@ class PrivateServer(ABC):
                 f" set {cls.variable} to a server's URL, or run apt-get install {cls.package}."
             )
         return Path(found)
+
+    def keep(self, name: str, content: bytes) -> Path:
+        """Put a file beside the server's own, which it can read and nobody else."""
+        path = self._directory / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        if self._account is not None:
+            shutil.chown(path, self._account)
+        return path
 
     def start(self) -> None:
         """Start, and wait until the server answers. Raises ServiceError with the end of its log."""

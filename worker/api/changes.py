@@ -104,7 +104,7 @@ class Changes:
         try:
             async with self._database.read() as connection:
                 found = await queries.get_operations(connection, changed)
-        except Exception as error:  # whatever it is, those who follow are not to wait for ever
+        except Exception as error:  # whatever it is, those who follow are not to wait for ever  # noqa: BLE001
             if not is_passing(error):
                 _log.error("a defect", exc_info=error)
             await asyncio.sleep(RETRY)
@@ -134,7 +134,7 @@ class Changes:
 
             try:
                 await listen(self._database, self._look_at, ready)
-            except Exception as error:  # the same
+            except Exception as error:  # the same  # noqa: BLE001
                 if not is_passing(error):
                     _log.error("a defect", exc_info=error)
                 if not is_away:

@@ -55,7 +55,7 @@ class Edge:
         try:
             _check(scope)
             await self._app(scope, receive_bounded, send_and_note)
-        except Exception as error:  # whatever it is, the caller gets an answer
+        except Exception as error:  # whatever it is, the caller gets an answer  # noqa: BLE001
             response = _answer(error)
             if status == 0:
                 await response(scope, receive, send_and_note)

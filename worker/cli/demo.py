@@ -51,6 +51,9 @@ async def run_demo(settings: Settings, devices: int, seed: int) -> None:
     configure_logging("ERROR")
     own = Settings(
         database_url=f"sqlite:///{DATABASE}",
+        database_ca_file=None,
+        database_cert_file=None,
+        database_key_file=None,
         amqp_url=settings.amqp_url,
         topology_prefix=f"device-operations-demo-{secrets.token_hex(4)}",
         batch_size=100,
@@ -73,7 +76,7 @@ async def _way(settings: Settings, process: Feed) -> AsyncIterator[Feed]:
     topology = Topology(settings.topology_prefix)
     broker = without_password(settings.amqp_url)
     try:
-        async with connected(settings.amqp_url) as connection:
+        async with connected(settings) as connection:
             screen.print(f"Through RabbitMQ at {broker}, with a topology of its own.")
             channel = await connection.channel(on_return_raises=True)
             stop = asyncio.Event()

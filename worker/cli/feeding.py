@@ -9,11 +9,12 @@ import typer
 from worker.batches import settle
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, ready_database, run_async, screen
+from worker.errors import DeviceopsError
 from worker.intake import jsonl
 from worker.intake.connection import connected
 from worker.intake.publisher import publish as publish_messages
 from worker.intake.topology import Topology
-from worker.messages import Message
+from worker.messages import MAX_BODY, Message
 from worker.outcomes import Tally
 from worker.settings import Settings
 
@@ -55,12 +56,16 @@ def publish(source: Source) -> None:
 
 async def _publish(settings: Settings, source: str) -> int:
     count = 0
-    async with connected(settings.amqp_url) as connection:
+    async with connected(settings) as connection:
         channel = await connection.channel(on_return_raises=True)
         exchange = await Topology(settings.topology_prefix).declare(channel)
 
         async def process(messages: Sequence[Message]) -> None:
             nonlocal count
+            if any(len(message.body) > MAX_BODY for message in messages):
+                raise DeviceopsError(
+                    f"{source}: has a message larger than {MAX_BODY:,} bytes, which no worker reads"
+                )
             await publish_messages(exchange, messages)
             count += len(messages)
 

@@ -153,9 +153,18 @@ def parked(found: Iterable[views.Parked]) -> Table:
     return listing
 
 
-def settings(values: Mapping[str, str], descriptions: Mapping[str, str]) -> Group:
-    """Every setting with its value, and below it what it means."""
-    return Group(*(Text(f"{name}={value}\n    {descriptions[name]}") for name, value in values.items()))
+def settings(values: Mapping[str, str], origins: Mapping[str, str], descriptions: Mapping[str, str]) -> Group:
+    """Every setting with its value, where that comes from unless it is the default, and below what it means."""
+    return Group(
+        *(
+            Text.assemble(
+                f"{name}={value}",
+                (f"  from {origins[name]}" if name in origins else "", "dim"),
+                f"\n    {descriptions[name]}",
+            )
+            for name, value in values.items()
+        )
+    )
 
 
 def plain(text: str) -> Text:

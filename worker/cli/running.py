@@ -47,7 +47,9 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
     stop = _stop_on_signals()
     url = settings.sqlalchemy_url
     lock_timeout = SQLITE_LOCK_TIMEOUT if url.get_backend_name() == "sqlite" else None
-    async with database.opened(url, lock_timeout, settings.database_timeout) as store:
+    async with database.opened(
+        url, tls=settings.database_tls(), lock_timeout=lock_timeout, answer_timeout=settings.database_timeout
+    ) as store:
 
         async def process(messages: Sequence[Message]) -> None:
             tally.add(await settle(store, messages, trust=settings.trust))

@@ -9,7 +9,8 @@ from pydantic_core import to_json
 from worker import tokens
 from worker.cli.wiring import Json, configure_logging, print_json, ready_database, run_async, screen
 from worker.errors import SettingsError
-from worker.settings import PREFIX, Settings
+from worker.settings import Settings
+from worker.sources import PREFIX
 from worker.store import database
 from worker.tokens import Scope
 
@@ -38,7 +39,13 @@ async def _serve(settings: Settings) -> None:
     limit = settings.database_timeout
     async with (
         ready_database(settings, limit) as reading,
-        database.opened(settings.sqlalchemy_url, LOCK_TIMEOUT, limit, limit) as writing,
+        database.opened(
+            settings.sqlalchemy_url,
+            tls=settings.database_tls(),
+            lock_timeout=LOCK_TIMEOUT,
+            answer_timeout=limit,
+            limit=limit,
+        ) as writing,
     ):
         await serving.serve(settings, reading, writing)
 

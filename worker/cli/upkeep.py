@@ -13,7 +13,8 @@ from worker.errors import DeviceopsError
 from worker.intake.connection import connected
 from worker.intake.topology import Topology
 from worker.mending.retention import Retention
-from worker.settings import PREFIX, Settings, unknown_variables
+from worker.settings import Settings, unknown_variables
+from worker.sources import variable
 from worker.store import database, schema
 from worker.store.recount import Drift, find_drift, fix_drift
 
@@ -31,7 +32,7 @@ def migrate() -> None:
 
 
 async def _migrate(settings: Settings) -> str:
-    async with database.opened(settings.sqlalchemy_url) as opened:
+    async with database.opened(settings.sqlalchemy_url, tls=settings.database_tls()) as opened:
         return f"database {opened} has schema {await schema.migrate(opened)}"
 
 
@@ -39,10 +40,8 @@ async def _migrate(settings: Settings) -> str:
 def check() -> None:
     """List every setting, and see whether the database and the broker can be used."""
     settings = Settings.load()
-    descriptions = {
-        f"{PREFIX}{name.upper()}": field.description or "" for name, field in Settings.model_fields.items()
-    }
-    screen.print(render.settings(settings.shown(), descriptions))
+    descriptions = {variable(name): field.description or "" for name, field in Settings.model_fields.items()}
+    screen.print(render.settings(settings.shown(), settings.origins(), descriptions))
     for name in unknown_variables():
         notices.print(f"{name} is not a setting of deviceops: misspelt?", style="yellow")
     failures = run_async(_check(settings))
@@ -58,7 +57,7 @@ async def _check(settings: Settings) -> list[str]:
     except DeviceopsError as error:
         failures.append(str(error))
     try:
-        async with connected(settings.amqp_url) as connection:
+        async with connected(settings) as connection:
             screen.print(await Topology(settings.topology_prefix).verify(connection))
     except DeviceopsError as error:
         failures.append(str(error))

@@ -39,7 +39,9 @@ async def ready_database(settings: Settings, limit: float | None = None) -> Asyn
 
     `limit` is how many seconds a transaction may take, None for any number.
     """
-    async with database.opened(settings.sqlalchemy_url, answer_timeout=limit, limit=limit) as opened:
+    async with database.opened(
+        settings.sqlalchemy_url, tls=settings.database_tls(), answer_timeout=limit, limit=limit
+    ) as opened:
         await schema.require_current_schema(opened)
         yield opened
 

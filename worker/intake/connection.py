@@ -1,20 +1,36 @@
 """Connections to RabbitMQ, and what its errors mean."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
-from aiormq.exceptions import InvalidFrameError
-from pydantic import SecretStr
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelInvalidStateError,
+    ConnectionClosed,
+    ProbableAuthenticationError,
+)
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from aiormq.exceptions import ConnectionNotAllowed, InvalidFrameError
+from yarl import URL
 
-from worker.errors import DeviceopsError
-from worker.settings import without_password
+from worker import tls
+from worker.errors import DeviceopsError, SettingsError
+from worker.settings import Settings, without_password
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for the broker to answer."""
+CLOSE_TIMEOUT = 3
+"""Seconds that a connection may take to close; a broker that hangs is left alone then."""
 
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)
+_NOT_ALLOWED = 530
+"""AMQP's reply code for a virtual host that is not to be entered."""
+_REFUSALS = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed, InvalidFrameError)
 
 
 class BrokerUnavailable(DeviceopsError):
@@ -22,27 +38,97 @@ class BrokerUnavailable(DeviceopsError):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """Trying again will not help as things are: a wrong password, no such virtual host."""
+    """Trying again will not help as things are: a wrong password or virtual host, an untrusted certificate."""
 
 
 @asynccontextmanager
-async def connected(url: SecretStr) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
-    """A connection for the length of a block. Raises BrokerUnavailable if none can be had."""
+async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
+    """A connection for the length of a block.
+
+    Raises BrokerUnavailable if none can be had, BrokerRefused if there is no use in trying again.
+    """
+    broker = without_password(settings.amqp_url)
     try:
         connection = await aio_pika.connect(
-            url.get_secret_value(),
+            settings.amqp_url.get_secret_value(),
             timeout=CONNECT_TIMEOUT,
+            ssl_context=settings.amqp_tls(),
             client_properties={"connection_name": "deviceops"},
+            connection_class=_Connection,
         )
+    except SettingsError as error:  # a file that was good at the start: it may just be written anew
+        raise BrokerUnavailable(f"broker {broker}: {error}") from error
     except BROKER_ERRORS as error:
-        raise BrokerUnavailable(f"broker {without_password(url)}: {explain(error)}") from error
-    async with connection:
+        kind = BrokerRefused if _is_refusal(error) else BrokerUnavailable
+        hint = _wanted(settings) if _hung_up(error) else ""
+        raise kind(f"broker {broker}: {explain(error)}{hint}") from error
+    try:
         yield connection
+    finally:
+        await _close(connection)
+
+
+class _Wire(TransportFactory):
+    """Makes the connection that bytes go over, and keeps hold of it."""
+
+    def __init__(self, factory: TransportFactory) -> None:
+        self._factory = factory
+        self.transport: asyncio.WriteTransport | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await self._factory.create(url, **kwargs)
+        self.transport = writer.transport
+        return reader, writer
+
+
+class _Connection(aio_pika.Connection):
+    """A connection that can be dropped: the client waits for minutes for a broker that takes no more bytes."""
+
+    def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
+        super().__init__(url, *arguments, **options)
+        self._wire = _Wire(TLSTransportFactory() if self.url.scheme == "amqps" else TCPTransportFactory())
+        self.kwargs["transport_factory"] = self._wire
+
+    def drop(self) -> None:
+        """End it at once, whatever has not been sent."""
+        if self._wire.transport is not None:
+            self._wire.transport.abort()
+
+
+async def _close(connection: AbstractConnection) -> None:
+    closing = asyncio.ensure_future(connection.close())
+    _, late = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
+    if late and isinstance(connection, _Connection):
+        connection.drop()
+    await closing
 
 
 def explain(error: BaseException) -> str:
     """A broker error in one line."""
     if isinstance(error, InvalidFrameError):  # how the client takes a refusal to open the virtual host
         return "closed the connection; does the virtual host exist, and may the user enter it?"
+    if (trouble := tls.trouble(error)) is not None:
+        return tls.explain(trouble)
     text = " ".join(str(error).split())
     return text or ("does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def _wanted(settings: Settings) -> str:
+    """What a broker may have missed that hangs up. In TLS 1.3 what it says of that may be lost on the way."""
+    if settings.amqp_url.get_secret_value().startswith("amqp:"):
+        return "; does it want TLS (amqps://)?"
+    if settings.amqp_cert_file is None:
+        return "; does it want a client certificate?"
+    return "; does it know who issued our certificate?"
+
+
+def _hung_up(error: BaseException) -> bool:
+    return isinstance(error.__cause__, ConnectionResetError | asyncio.IncompleteReadError)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    if (trouble := tls.trouble(error)) is not None:
+        return tls.is_refusal(trouble)
+    if isinstance(error, ConnectionClosed):
+        return isinstance(error, _REFUSALS) or error.args[:1] == (_NOT_ALLOWED,)
+    return isinstance(error, _REFUSALS)

@@ -85,7 +85,7 @@ class Consumer:
         await self._unless_stopped(self._ready())
         if self._stop.is_set():
             return
-        async with connected(self._settings.amqp_url) as connection:
+        async with connected(self._settings) as connection:
             try:
                 await session.open(connection)
                 self._was_connected = True

@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from worker.contract import clean
 from worker.errors import DeviceopsError
-from worker.messages import Message, Origin
+from worker.messages import MAX_BODY, Message, Origin
 
 CHUNK = 1 << 20
 """Bytes read at once, at most. A pipe gives what it has, so a slow one is processed as it comes."""
+MAX_LINE = MAX_BODY + 1
+"""Bytes of a line that are kept; what is cut there is too large to be read anyway."""
 
 
 class _Envelope(BaseModel):
@@ -42,18 +44,21 @@ def opened(source: str) -> Iterator[FileIO]:
         yield stream
 
 
-async def chunks(stream: FileIO) -> AsyncIterator[list[bytes]]:
-    """The stream's lines, as many at a time as are there to be read."""
-    rest = b""
+async def chunks(stream: FileIO, longest: int = MAX_LINE) -> AsyncIterator[list[bytes]]:
+    """The stream's lines, as many at a time as are there to be read; of one beyond `longest` bytes, the first."""
+    rest = bytearray()
     while True:
         await _until_readable(stream)
         data = stream.read(CHUNK)
         if not data:
             break
-        *lines, rest = (rest + data).split(b"\n")
-        yield lines
+        first, *others = data.split(b"\n")
+        rest += first[: longest - len(rest)]
+        if others:
+            yield [bytes(rest), *others[:-1]]
+            rest = bytearray(others[-1])
     if rest:
-        yield [rest]
+        yield [bytes(rest)]
 
 
 async def _until_readable(stream: FileIO) -> None:

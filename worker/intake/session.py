@@ -167,7 +167,7 @@ class Session:
     async def _guarded(self, part: Awaitable[None]) -> None:
         try:
             await part
-        except Exception as error:  # whatever it is, it is raised again at the end of the session
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again at the end of the session
             self._finish(error)
 
     async def _subscribe(self, connection: AbstractConnection, queue: str, read: Reading) -> _Subscription:

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from ssl import SSLContext, SSLError
 from typing import Any
 
 import asyncpg
@@ -17,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from worker.condition import Condition
 from worker.errors import DeviceopsError
 from worker.store.lines import let_go_of_dead_ones
+from worker.tls import explain as explain_tls
+from worker.tls import trouble as tls_trouble
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
@@ -40,6 +43,7 @@ _SQLITE_PASSES = {
 class Database:
     """One database. `write` gives a transaction that commits at its end, `read` one consistent snapshot.
 
+    `tls` is how PostgreSQL is spoken to, None for as its URL says.
     `lock_timeout` is how many seconds a statement waits for what another transaction holds, None for as long as
     it takes (on SQLite: for 30 seconds). `answer_timeout` is how many seconds a transaction gets before whoever
     can try again does so, and how many the server waits for a word of ours in one, None where a person may let it
@@ -50,6 +54,8 @@ class Database:
     def __init__(
         self,
         url: URL,
+        *,
+        tls: SSLContext | None = None,
         lock_timeout: float | None = None,
         answer_timeout: float | None = None,
         limit: float | None = None,
@@ -60,7 +66,7 @@ class Database:
         self.condition = Condition("database", "paused: the database fails", "resumed: the database answers")
         is_sqlite = url.get_backend_name() == "sqlite"
         self.connect_args = (
-            _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(lock_timeout, answer_timeout)
+            _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(tls, lock_timeout, answer_timeout)
         )
         self.engine = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, self.connect_args)
 
@@ -111,16 +117,18 @@ async def within(seconds: float | None) -> AsyncIterator[None]:
 @asynccontextmanager
 async def opened(
     url: URL,
+    *,
+    tls: SSLContext | None = None,
     lock_timeout: float | None = None,
     answer_timeout: float | None = None,
     limit: float | None = None,
 ) -> AsyncIterator[Database]:
     """A database for the length of a block; its failures leave the block as one clear DeviceopsError."""
-    database = Database(url, lock_timeout, answer_timeout, limit)
+    database = Database(url, tls=tls, lock_timeout=lock_timeout, answer_timeout=answer_timeout, limit=limit)
     try:
         yield database
-    except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError) as error:
-        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+    except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError | SSLError):
             raise  # a file or a terminal of the caller's
         raise DeviceopsError(f"database {database}: {explain(error)}") from error
     finally:
@@ -131,6 +139,8 @@ def explain(error: BaseException) -> str:
     """A database error in one line, without the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     cause = cause.__cause__ if isinstance(cause.__cause__, asyncpg.PostgresError) else cause
+    if (trouble := tls_trouble(cause)) is not None:
+        return explain_tls(trouble)
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
@@ -167,12 +177,15 @@ def _passes(error: asyncpg.PostgresError) -> bool:
     return str(error.sqlstate).startswith(("08", "25", "40", "53", "55", "57", "58"))
 
 
-def _postgresql_args(lock_timeout: float | None, idle_timeout: float | None) -> dict[str, Any]:
+def _postgresql_args(
+    tls: SSLContext | None, lock_timeout: float | None, idle_timeout: float | None
+) -> dict[str, Any]:
     # A transaction whose line is dead keeps its locks until the server notices: by itself, after hours.
     timeouts = {"lock_timeout": lock_timeout, "idle_in_transaction_session_timeout": idle_timeout}
     settings = {name: str(int(seconds * 1_000)) for name, seconds in timeouts.items() if seconds is not None}
     settings["application_name"] = "deviceops"
-    return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
+    ssl = {} if tls is None else {"ssl": tls}
+    return {"timeout": CONNECT_TIMEOUT, "server_settings": settings, **ssl}
 
 
 def _sqlite_args(lock_timeout: float | None) -> dict[str, Any]:

@@ -28,6 +28,9 @@ from worker.mending.retention import Retention
 from worker.settings import Settings
 from worker.store.letters import Selection
 
+LONGEST = 2**28
+"""Bytes of an exported line: the largest body that RabbitMQ takes, in base64, and what is kept with it."""
+
 app = typer.Typer()
 
 
@@ -83,7 +86,7 @@ async def _import(settings: Settings, source: str) -> tuple[int, int]:
     read = new = number = 0
     async with ready_database(settings) as database:
         with jsonl.opened(source) as stream:
-            async for lines in jsonl.chunks(stream):
+            async for lines in jsonl.chunks(stream, LONGEST):
                 numbered = [(number + index, line) for index, line in enumerate(lines, 1) if line.strip()]
                 number += len(lines)
                 for start in range(0, len(numbered), SIZE):

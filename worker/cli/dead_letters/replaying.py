@@ -86,7 +86,7 @@ async def _foretell(
 
 
 async def _republish(settings: Settings, selection: Selection, limit: int | None, rate: float | None) -> int:
-    async with connected(settings.amqp_url) as connection:
+    async with connected(settings) as connection:
         channel = await connection.channel(on_return_raises=True)
         exchange = await Topology(settings.topology_prefix).declare(channel)
         async with selected(settings, selection, limit, "publishing") as (database, progress):

@@ -1,0 +1,66 @@
+"""The addresses of the database and of the broker. What is said about a wrong one never quotes a password."""
+
+import re
+
+import yarl
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+}
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+"""libpq's, the weakest first: from `require` on it is TLS, from `verify-ca` on the server is known too."""
+
+_SIGNS = "the password has signs to percent-encode: @ is %40, / is %2F, ? is %3F, # is %23"
+"""Left as they are they end the password, and its rest would be shown as the host's name or what follows it."""
+_AUTHORITY = re.compile(r"://([^/?#]*)")
+_BROKER = "is not a broker URL such as amqp://user:password@host:5672/"
+_BROKER_PARAMETERS = {"auth", "happy_eyeballs_delay", "heartbeat", "interleave", "name", "timeout"}
+"""Those of the client, but for TLS, which has settings of its own."""
+
+
+def database_url(secret: SecretStr) -> SecretStr:
+    """A database's URL with its driver. Raises ValueError."""
+    text = secret.get_secret_value()
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        raise ValueError("is not a database URL such as postgresql://user@host/name") from None
+    kind = url.drivername.split("+")[0]
+    if kind not in _DRIVERS:
+        raise ValueError(f"{kind!r} is not supported: use sqlite:///FILE or postgresql://user@host/name")
+    if kind == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("an SQLite database in memory would lose every report: name a file, sqlite:///FILE")
+    if kind != "sqlite" and text.count("@") > 1:
+        raise ValueError(_SIGNS)
+    if "sslmode" in url.query:  # libpq's name for what the driver calls ssl
+        url = url.set(query={"ssl": url.query["sslmode"]} | {k: v for k, v in url.query.items() if k != "sslmode"})
+    if unknown := url.query.keys() - ({"ssl"} if kind != "sqlite" else set()):
+        raise ValueError(f"has a parameter that is not supported: {', '.join(sorted(unknown))}")
+    if url.query.get("ssl", SSL_MODES[0]) not in SSL_MODES:
+        raise ValueError(f"sslmode is one of {', '.join(SSL_MODES)}")
+    return SecretStr(url.set(drivername=_DRIVERS[kind]).render_as_string(hide_password=False))
+
+
+def amqp_url(secret: SecretStr) -> SecretStr:
+    """A broker's URL, as it was given. Raises ValueError."""
+    text = secret.get_secret_value()
+    try:
+        url = yarl.URL(text)
+    except ValueError:
+        raise ValueError(_BROKER) from None
+    if url.scheme not in ("amqp", "amqps") or not url.host:
+        raise ValueError(_BROKER)
+    authority, rest = _AUTHORITY.split(text, maxsplit=1)[1:]
+    if authority.count("@") > 1 or "@" in rest:
+        raise ValueError(_SIGNS)
+    if unknown := url.query.keys() - _BROKER_PARAMETERS:
+        raise ValueError(
+            f"has a parameter that is not supported: {', '.join(sorted(unknown))}"
+            " (files for TLS are the settings DEVICEOPS_AMQP_…_FILE)"
+        )
+    return secret
