@@ -33,7 +33,9 @@ settings.load_profile("deviceops")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--full`: the sizes that CI runs; the everyday run is to stay under ten minutes."""
     parser.addoption("--full", action="store_true", help="the sizes that CI runs: more streams, more reports")
-    parser.addoption("--long", action="store_true", help="try each fault 100 times, and soak for an hour")
+    parser.addoption("--long", action="store_true", help="as --tries 100 --soak 3600")
+    parser.addoption("--tries", type=int, help="how often each fault is tried, instead of once (CI: 3)")
+    parser.addoption("--soak", type=int, help="seconds of small faults for one worker, instead of 15 (CI: 60)")
     parser.addoption("--seed", type=int, help="for the moments at which faults strike, as a failed run printed it")
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that has to pass: lint, format, types, import contracts, known vulnerabilities, tests. Arguments go to
-# pytest, as in `tests/run.sh -k laws`; `--full` runs the sizes of CI. It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL
-# name services to use, otherwise those of this machine are used, or private ones are started.
+# pytest, as in `tests/run.sh -k laws`; `--full` runs the sizes of CI, `--long` tries each fault 100 times and soaks a
+# worker for an hour. It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL name services to use, otherwise
+# those of this machine are used, or private ones are started.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/environment.sh"
@@ -32,4 +33,4 @@ step mypy
 step lint-imports
 step python -m tests.audit
 # In several processes, as most tests wait for a command to start; exec, so that a signal to this script reaches them.
-step exec pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal "$@"
+step exec pytest --numprocesses=4 --dist=worksteal "$@"

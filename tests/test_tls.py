@@ -153,8 +153,8 @@ async def test_a_broker_that_refuses_or_is_refused_is_one_clear_line(
     deviceops_on_sqlite: Deviceops, broker: Ports, trust: Trust, case: str
 ) -> None:
     settings = refused_settings(case, broker, trust)
-    for command in (["run"], ["publish", "-"]):
-        done = deviceops_on_sqlite.with_settings(**settings)(*command)
+    for command in (["run", "--until-idle", "0.5"], ["publish", "-"]):
+        done = deviceops_on_sqlite.with_settings(**settings, log_level="ERROR")(*command)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         assert done.stderr.startswith("deviceops: broker amqp")
         assert re.search(BROKER_REFUSALS[case], done.stderr)
@@ -283,7 +283,8 @@ def test_a_database_that_refuses_or_is_refused_is_one_clear_line(
             url, given = f"{url}?sslmode=verify-full", {}
         case _:
             url = of(postgresql, "worker", "wrong")
-    deviceops = Deviceops(tmp_path, {"database_url": url, **given}).with_environment(HOME=str(tmp_path))
+    settings = {"database_url": url, "log_level": "ERROR", **given}
+    deviceops = Deviceops(tmp_path, settings).with_environment(HOME=str(tmp_path))
 
     for command in ("status", "migrate", "serve", "run"):
         done = deviceops(command)

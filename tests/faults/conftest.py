@@ -28,11 +28,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(300 + SECONDS_A_TRY * tries_of(config)))
 
 
+def chosen(config: pytest.Config, name: str, long: int, full: int, usual: int) -> int:
+    """What an option says, else what is usual for a long run, in CI, every day."""
+    given: int | None = config.getoption(name)
+    if given is not None:
+        return given
+    return long if config.getoption("--long") else full if config.getoption("--full") else usual
+
+
 def tries_of(config: pytest.Config) -> int:
-    """How often each fault is tried: `--long`, CI, every day."""
-    if config.getoption("--long"):
-        return 100
-    return 3 if config.getoption("--full") else 1
+    """How often each fault is tried."""
+    return chosen(config, "--tries", 100, 3, 1)
 
 
 @pytest.fixture
@@ -40,6 +46,12 @@ def trials(request: pytest.FixtureRequest) -> Trials:
     """How often each fault is tried, and by which seed, which is printed."""
     seed = request.config.getoption("--seed")
     return Trials(request, tries_of(request.config), secrets.randbelow(10**9) if seed is None else seed)
+
+
+@pytest.fixture
+def soak_seconds(request: pytest.FixtureRequest) -> int:
+    """How long a worker has to live through small faults."""
+    return chosen(request.config, "--soak", 3_600, 60, 15)
 
 
 @pytest.fixture(scope="session")

@@ -249,6 +249,34 @@ PROTECTIONS = (
         (("worker/store/lines.py", 'if record.info["since"] < given_up_at:', "if False:"),),
     ),
     Protection(
+        "a database that went away is waited for",
+        "test_postgresql_fails.py::test_away_for_a_while",
+        (
+            (DATABASE, "if isinstance(error, OSError | PoolTimeout):", "if isinstance(error, PoolTimeout):"),
+            (DATABASE, "    if error.connection_invalidated:\n        return True\n", ""),
+        ),
+    ),
+    Protection(
+        "a transaction whose connection was lost is tried again",
+        "test_postgresql_link.py::test_cut_at_random",
+        ((DATABASE, "    if error.connection_invalidated:\n        return True\n", ""),),
+    ),
+    Protection(
+        "a link that is merely slow counts as no loss",
+        "test_network_fails.py::test_slow",
+        ((SESSION, "self._answer = min(ANSWER, settings.stall_timeout / 4)", "self._answer = 0.001"),),
+    ),
+    Protection(
+        "a lost link is connected to again",
+        "test_network_fails.py::test_cut_at_any_moment",
+        ((CONSUMER, "if isinstance(error, BrokerLost) or self._was_connected:", "if False:"),),
+    ),
+    Protection(
+        "a connection that is given up is closed",
+        "test_soak.py",
+        (("worker/intake/connection.py", "        await _close(connection)\n", "        pass\n"),),
+    ),
+    Protection(
         "too many connections: waited out",
         "test_postgresql_refuses.py::test_out_of_connections",
         ((DATABASE, '"40", "53", "55"', '"40", "55"'),),

@@ -74,7 +74,8 @@ class Consumer:
                 try:
                     await self._run(session, until_idle)
                 except BrokerUnavailable as error:
-                    self.condition.fails(str(error))
+                    if is_worth_another_try(error):
+                        self.condition.fails(str(error))
                     raise
                 except BrokerLost:
                     if session.has_settled:  # a new trouble: its pauses begin short again

@@ -19,6 +19,7 @@ from worker.condition import Condition
 from worker.errors import DeviceopsError
 from worker.store.lines import let_go_of_dead_ones
 from worker.tls import explain as explain_tls
+from worker.tls import is_refusal
 from worker.tls import trouble as tls_trouble
 
 CONNECT_TIMEOUT = 10
@@ -158,6 +159,8 @@ def is_fault_of_data(error: BaseException) -> bool:
 
 def is_passing(error: BaseException) -> bool:
     """Whether a failure is neither the data's nor the program's: the database is away, full, locked, …"""
+    if (trouble := tls_trouble(error)) is not None:
+        return not is_refusal(trouble)
     if isinstance(error, OSError | PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
@@ -169,7 +172,9 @@ def is_passing(error: BaseException) -> bool:
     cause = error.orig.__cause__ if error.orig is not None else None
     if isinstance(cause, asyncpg.PostgresError):
         return _passes(cause)
-    return isinstance(cause, asyncpg.InterfaceError | OSError) and not isinstance(cause, asyncpg.DataError)
+    if isinstance(cause, asyncpg.DataError | asyncpg.ClientConfigurationError):
+        return False
+    return isinstance(cause, asyncpg.InterfaceError | OSError)
 
 
 def _passes(error: asyncpg.PostgresError) -> bool:
