@@ -52,7 +52,7 @@ async def test_cut_at_random(trials: Trials, line: Line) -> None:
                 line.proxy.cut()
                 await asyncio.sleep(random.uniform(0, 0.1))
 
-    await trials.endure("line to PostgreSQL cut at random", cut, line.ledger, line.worker, seconds=2)
+    await trials.endure("link to PostgreSQL cut at random", cut, line.ledger, line.worker, seconds=2)
     assert said(line.worker.log, PAUSED)
     assert_clean(line.worker.log)
 
@@ -64,7 +64,7 @@ async def test_cut_in_the_middle_of_an_answer(trials: Trials, line: Line) -> Non
                 line.proxy.cut_after(random.randint(1, 1_000))
                 await asyncio.sleep(random.uniform(0, 0.1))
 
-    await trials.endure("line to PostgreSQL cut in mid-frame", cut, line.ledger, line.worker, seconds=2)
+    await trials.endure("link to PostgreSQL cut within a frame", cut, line.ledger, line.worker, seconds=2)
     assert said(line.worker.log, PAUSED)
     assert_clean(line.worker.log)
 
@@ -75,7 +75,7 @@ async def test_a_black_hole(trials: Trials, line: Line) -> None:
         await is_paused(line.worker, line.ledger, random)
         line.proxy.swallow = False
 
-    await trials.endure("line to PostgreSQL a black hole", swallow, line.ledger, line.worker)
+    await trials.endure("link to PostgreSQL a black hole", swallow, line.ledger, line.worker)
     assert_told_once(line.worker.log, trials.tries)
 
 
@@ -99,7 +99,7 @@ async def test_transaction_on_a_dead_line_keeps_no_locks(trials: Trials, line: L
             line.proxy.forget()
         await has_paused(line.worker, line.ledger, random, before)
 
-    await trials.endure("line to PostgreSQL dead within a transaction", forget_within, line.ledger, line.worker)
+    await trials.endure("link to PostgreSQL dead within a transaction", forget_within, line.ledger, line.worker)
     assert_clean(line.worker.log)
 
 
@@ -109,7 +109,7 @@ async def test_slow_line(trials: Trials, line: Line) -> None:
         await asyncio.sleep(2)
         line.proxy.delay = 0
 
-    await trials.endure("line to PostgreSQL slow", be_slow, line.ledger, line.worker, seconds=2)
+    await trials.endure("link to PostgreSQL slow", be_slow, line.ledger, line.worker, seconds=2)
     assert line.worker.deaths == [0]
     assert_clean(line.worker.log)
 
