@@ -185,8 +185,10 @@ class Session:
     async def _consume(self, subscription: _Subscription, until_idle: float | None) -> None:
         loop = asyncio.get_running_loop()
         size, wait = self._settings.batch_size, self._settings.batch_wait / 1_000
-        patience = CHECK if until_idle is None else min(CHECK, until_idle)
         while not self._end.done():
+            patience: float = CHECK
+            if until_idle is not None:
+                patience = min(CHECK, max(self._last_settled + until_idle - loop.time(), 0))
             deliveries = await subscription.buffer.batch(size, wait, patience)
             if deliveries:
                 await self._process(subscription, deliveries)
