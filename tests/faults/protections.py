@@ -247,7 +247,11 @@ PROTECTIONS = (
     Protection(
         "a transaction whose connection was lost is tried again",
         "test_postgresql_link.py::test_cut_at_random",
-        ((DATABASE, "    if error.connection_invalidated:\n        return True\n", ""),),
+        (
+            (DATABASE, "    if error.connection_invalidated:\n        return True\n", ""),
+            (DATABASE, "return isinstance(cause, asyncpg.InterfaceError | OSError)", "return False"),
+            (DATABASE, '("08", "25",', '("25",'),
+        ),
     ),
     Protection(
         "a link that is merely slow counts as no loss",
@@ -258,11 +262,6 @@ PROTECTIONS = (
         "a lost link is connected to again",
         "test_network_fails.py::test_cut_at_any_moment",
         ((CONSUMER, "if isinstance(error, BrokerLost) or self._was_connected:", "if False:"),),
-    ),
-    Protection(
-        "a connection that is given up is closed",
-        "test_soak.py",
-        (("worker/intake/connection.py", "        await _close(connection)\n", "        pass\n"),),
     ),
     Protection(
         "too many connections: waited out",
