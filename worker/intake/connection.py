@@ -103,8 +103,21 @@ async def _close(connection: AbstractConnection) -> None:
     await closing
 
 
+def is_of_broker(error: BaseException) -> bool:
+    """Whether a failure is the broker's, or the connection's to it.
+
+    What waits on a connection that closes, the client ends with a bare Exception, or as if its task was cancelled.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, BROKER_ERRORS) or type(error) is Exception
+
+
 def explain(error: BaseException) -> str:
     """A broker error in one line."""
+    if isinstance(error, asyncio.CancelledError) or type(error) is Exception:
+        return "the connection was closed"
     if isinstance(error, InvalidFrameError):  # how the client takes a refusal to open the virtual host
         return "closed the connection; does the virtual host exist, and may the user enter it?"
     if (trouble := tls.trouble(error)) is not None:

@@ -10,7 +10,7 @@ from aio_pika.exceptions import DeliveryError
 
 from worker.contract import shown
 from worker.errors import DeviceopsError
-from worker.intake.connection import BROKER_ERRORS, explain
+from worker.intake.connection import explain, is_of_broker
 from worker.messages import REPORT, Message, body_id
 
 CONFIRM_TIMEOUT = 30
@@ -47,7 +47,7 @@ def _explained(message: Message, error: BaseException) -> BaseException:
         return DeviceopsError(f"{named}: AMQP cannot carry its properties or headers: {error}")
     if isinstance(error, DeliveryError):
         return DeviceopsError(f"{named}: the broker refuses it: {explain(error)}")
-    if isinstance(error, BROKER_ERRORS):
+    if is_of_broker(error):
         return DeviceopsError(f"{named}: the broker does not confirm it: {explain(error)}")
     return error
 

@@ -19,7 +19,7 @@ from aiormq.channel import Channel
 from worker.condition import Condition
 from worker.errors import DeviceopsError
 from worker.intake.buffer import Buffer
-from worker.intake.connection import BROKER_ERRORS, CONNECT_TIMEOUT, explain
+from worker.intake.connection import CONNECT_TIMEOUT, explain, is_of_broker
 from worker.intake.deliveries import as_given_up, as_message
 from worker.intake.topology import Topology
 from worker.messages import Message
@@ -113,7 +113,7 @@ class Session:
     async def open(self, connection: AbstractConnection) -> None:
         """Declare the topology and begin to consume. Raises BrokerLost, or DeviceopsError if it differs."""
         topology = self._topology
-        with _losing_the_broker():
+        with losing_the_broker():
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await topology.declare(await connection.channel(publisher_confirms=False))
                 looking = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
@@ -139,7 +139,7 @@ class Session:
             watching.cancel()
         self._finish()
         self._end.result()
-        with _losing_the_broker():
+        with losing_the_broker():
             async with asyncio.timeout(CLOSING):
                 for subscription in self._subscriptions:
                     await subscription.channel.basic_cancel(subscription.tag)
@@ -217,7 +217,7 @@ class Session:
                     raise BrokerLost(f"{messages} messages were held for {hold:g} s, so they went back")
                 return
             settling.result()
-            with _losing_the_broker():
+            with losing_the_broker():
                 async with asyncio.timeout(self._answer):
                     await subscription.acknowledge(deliveries)
             subscription.settled += len(deliveries)
@@ -258,7 +258,7 @@ class Session:
         """Messages that the broker has and has not delivered. Raises BrokerLost if it does not count us in."""
         waiting = 0
         for subscription in self._subscriptions:
-            with _losing_the_broker():
+            with losing_the_broker():
                 async with asyncio.timeout(self._answer):
                     found = await self._looking.queue_declare(subscription.queue, passive=True)
             if not found.consumer_count:
@@ -268,8 +268,11 @@ class Session:
 
 
 @contextmanager
-def _losing_the_broker() -> Iterator[None]:
+def losing_the_broker() -> Iterator[None]:
+    """A block in which a failure of the broker, or of the connection to it, ends the session: as BrokerLost."""
     try:
         yield
-    except BROKER_ERRORS as error:
+    except (Exception, asyncio.CancelledError) as error:
+        if not is_of_broker(error):
+            raise
         raise BrokerLost(explain(error)) from error
