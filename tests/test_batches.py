@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -171,6 +172,24 @@ async def test_a_full_disk_under_sqlite_is_waited_out_and_is_no_dead_letter(sqli
     pages["limit"] = 100_000
 
     assert (await settling).verdicts == {Verdict.APPLIED: len(messages)}
+
+
+async def test_work_that_does_not_even_end_when_it_is_cancelled_is_left_behind(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.store.database.CLOSE_TIMEOUT", 0.1)
+    over = asyncio.Event()
+
+    async def wait_for_a_dead_connection() -> None:
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError, match=r"does not answer within 0\.1 s"):
+            await sqlite_database.answered(wait_for_a_dead_connection(), 0.1)
+    over.set()
+    assert (await settle(sqlite_database, [report(uuid4())])).verdicts == {Verdict.APPLIED: 1}
 
 
 async def test_patience_ends_with_the_databases_own_error(new_postgresql_database: NewDatabase) -> None:

@@ -5,7 +5,7 @@
 - What is a defect of the program is raised.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from worker.messages import Announced, Item, Message, Rejected, parse
 from worker.outcomes import Tally
 from worker.processor import process_batch
 from worker.store import letters
-from worker.store.database import Database, explain, is_fault_of_data, is_passing, within
+from worker.store.database import Database, explain, is_fault_of_data, is_passing
 from worker.trust import Trust
 
 MAX_WEIGHT = 10_000
@@ -126,7 +126,10 @@ async def _process_alone(process: Processing, item: Item) -> Tally:
 
 
 async def waiting_out_failures(
-    database: Database, patience: float | None, work: Callable[..., Awaitable[Result]], *arguments: object
+    database: Database,
+    patience: float | None,
+    work: Callable[..., Coroutine[Any, Any, Result]],
+    *arguments: object,
 ) -> Result:
     """What `work` gives, once the database lets it; `patience` is as for `settle`.
 
@@ -143,8 +146,7 @@ async def waiting_out_failures(
     async for attempt in retrying:
         with attempt:
             try:
-                async with within(database.answer_timeout * 2**doublings):
-                    result = await work(*arguments)
+                result = await database.answered(work(*arguments), database.answer_timeout * 2**doublings)
             except Exception as error:
                 if isinstance(error, TimeoutError):
                     doublings = min(doublings + 1, MAX_DOUBLINGS)

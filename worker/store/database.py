@@ -2,11 +2,11 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from ssl import SSLContext, SSLError
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import event
@@ -21,6 +21,8 @@ from worker.store.lines import let_go_of_dead_ones
 from worker.tls import explain as explain_tls
 from worker.tls import is_refusal
 from worker.tls import trouble as tls_trouble
+
+Result = TypeVar("Result")
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
@@ -95,6 +97,27 @@ class Database:
                 else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
             )
             yield await connection.execution_options(**options)
+
+    async def answered(self, work: Coroutine[Any, Any, Result], seconds: float) -> Result:
+        """What some work on this database gives, or a TimeoutError if that takes longer than so many seconds.
+
+        Work that does not even end when it is cancelled, as its clean-up waits for a dead connection, is left
+        behind, and the connections that it may hold with it.
+        """
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+            if task.done():
+                return task.result()
+            task.cancel()
+            await asyncio.wait({task}, timeout=2 * CLOSE_TIMEOUT)
+            if not task.done():
+                await self.engine.dispose(close=False)
+            elif not task.cancelled():
+                return task.result()
+        finally:
+            task.cancel()
+        raise TimeoutError(f"does not answer within {seconds:g} s")
 
     async def close(self) -> None:
         """Close every connection; a server that does not answer is not waited for."""

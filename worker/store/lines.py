@@ -27,8 +27,10 @@ def let_go_of_dead_ones(engine: AsyncEngine) -> None:
             raise DisconnectionError("as old as one that was given up")
 
     @event.listens_for(engine.sync_engine, "invalidate")
-    def on_invalidate(connection: Any, record: Any, _error: object) -> None:
+    def on_invalidate(connection: Any, record: Any, error: object) -> None:
         nonlocal given_up_at
+        if isinstance(error, DisconnectionError):
+            return  # ours, of above: it casts no doubt on those that were made since
         given_up_at = time.monotonic()
         record.info["given_up"] = True
         # The driver has the server cancel what it is at, and waits for the answer without end.
