@@ -54,10 +54,11 @@ async def test_away_already_when_the_worker_starts(
 
     async def start_without(_: Random) -> None:
         lives = len(worker.deaths)
+        worker.signal(signal.SIGSTOP)  # lest this life tells of the outage as well
         await asyncio.to_thread(postgresql.stop)
+        before = len(worker.log)
         worker.signal(signal.SIGKILL)
         await worker.has_died(lives + 1)
-        before = len(worker.log)
         await worker.until(lambda: "reasons" in worker.probe("readyz")[1], "answering")
         await worker.until(lambda: "database" in json.loads(worker.probe("readyz")[1])["reasons"], "waiting")
         status, text = worker.probe("readyz")

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from worker.contract import Integral, Moment, Name, shown
@@ -65,7 +65,12 @@ class Selecting(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",  # a filter that is misspelt must not select what it was to leave out
-        json_schema_extra={"anyOf": [{"required": [name]} for name in (*_FILTERS, "all")]},
+        json_schema_extra={
+            "anyOf": [
+                *({"required": [name]} for name in _FILTERS),
+                {"required": ["all"], "properties": {"all": {"const": True}}},
+            ]
+        },
     )
 
     ids: Annotated[list[_Id], Field(max_length=MAX_IDS)] | _Unsaid = None
@@ -75,7 +80,7 @@ class Selecting(BaseModel):
     service_id: Name | _Unsaid = None
     since: Moment | _Unsaid = None
     until: Moment | _Unsaid = None
-    all: Annotated[StrictBool, WithJsonSchema({"type": "boolean", "const": True})] = False
+    all: StrictBool = False
     limit: Annotated[int, Field(strict=True, ge=1, le=MAX_IDS, description="The oldest so many."), Integral] = (
         1_000
     )
