@@ -1,15 +1,29 @@
-"""Names, one a line, the Debian packages without which the tests cannot have their services here."""
+"""Names, one a line, the Debian packages without which the tests cannot have their services and tools here."""
 
 import logging
+import shutil
 import sys
+from collections.abc import Iterator
 
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
-if __name__ == "__main__":
-    logging.disable()  # that a server is away is an answer here, and no error
+TOOLS: dict[str, str] = {}
+"""The Debian package of each program that tests call."""
+
+
+def missing() -> Iterator[str]:
+    """The packages of what is not there."""
     for private in (PrivateRabbitMQ, PrivatePostgreSQL):
         if private.find_url() is None:
             try:
                 private.find_program()
             except ServiceError:
-                sys.stdout.write(f"{private.package}\n")
+                yield private.package
+    for program, package in TOOLS.items():
+        if shutil.which(program) is None:
+            yield package
+
+
+if __name__ == "__main__":
+    logging.disable()  # that a server is away is an answer here, and no error
+    sys.stdout.writelines(f"{package}\n" for package in missing())
