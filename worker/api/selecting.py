@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from worker.contract import Integral, Moment, Name, shown
@@ -17,6 +17,9 @@ LARGEST_ID = 2**53 - 1
 """The largest integer that every JSON library reads exactly (RFC 8259, section 6)."""
 
 _FILTERS = ("ids", "reason", "operation_id", "device_id", "service_id", "since", "until")
+_SELECTS: list[JsonValue] = [{"required": [name]} for name in _FILTERS]
+_SELECTS += [{"required": ["all"], "properties": {"all": {"const": True}}}]
+"""What selects something, each by itself, as JSON Schema."""
 _Id = Annotated[int, Field(strict=True, ge=1, le=LARGEST_ID), Integral]
 _Unsaid = SkipJsonSchema[None]
 """What is left out: null is not a way to say so."""
@@ -65,12 +68,7 @@ class Selecting(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",  # a filter that is misspelt must not select what it was to leave out
-        json_schema_extra={
-            "anyOf": [
-                *({"required": [name]} for name in _FILTERS),
-                {"required": ["all"], "properties": {"all": {"const": True}}},
-            ]
-        },
+        json_schema_extra={"anyOf": _SELECTS},
     )
 
     ids: Annotated[list[_Id], Field(max_length=MAX_IDS)] | _Unsaid = None
