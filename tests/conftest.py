@@ -157,10 +157,11 @@ def topology_prefix(amqp_url: str) -> Iterator[str]:
     """A prefix for names on the broker; what the worker declares with it is deleted after the test."""
     prefix = f"test-{secrets.token_hex(8)}"
     yield prefix
-    in_a_thread(_delete_topology(amqp_url, prefix))
+    in_a_thread(delete_topology(amqp_url, prefix))
 
 
-async def _delete_topology(amqp_url: str, prefix: str) -> None:
+async def delete_topology(amqp_url: str, prefix: str) -> None:
+    """Delete what the worker declared."""
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
         for queue in (f"{prefix}.reports", f"{prefix}.dead-letters"):

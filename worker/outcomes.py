@@ -48,6 +48,10 @@ class Action(StrEnum):
     IMPORTED = "imported"
 
 
+DUPLICATE = "duplicate"
+"""What a report is that came before, where others have a verdict."""
+REJECTED = "rejected"
+"""What a report is that becomes a dead letter."""
 AT_ONCE = "by the batch that it came in"
 """What is told of a dead letter that was released so soon that nothing was written of it."""
 
@@ -67,6 +71,8 @@ class Tally:
     released: int = 0
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
+    by_service: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Verdicts, DUPLICATE and REJECTED by the service that reports; by "" where none can be told or believed."""
 
     def add(self, other: "Tally") -> None:
         """Add another batch's numbers to these."""
@@ -76,6 +82,7 @@ class Tally:
         self.released += other.released
         self.verdicts.update(other.verdicts)
         self.dead_lettered.update(other.dead_lettered)
+        self.by_service.update(other.by_service)
 
     def document(self) -> Mapping[str, object]:
         """The summary that `ingest --json` and `run --json` print."""

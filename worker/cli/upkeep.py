@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import DBAPIError
 
 from statemachine import Counters
 from statemachine.diagram import mermaid
@@ -16,7 +17,7 @@ from worker.mending.retention import Retention
 from worker.settings import Settings, unknown_variables
 from worker.sources import variable
 from worker.store import database, schema
-from worker.store.recount import Drift, find_drift, fix_drift
+from worker.store.recount import Drift, find_drift, fix_drift, keep_recount
 
 DRIFT = 3
 """Exit code: counters differ from the rows."""
@@ -91,6 +92,10 @@ async def _recount(settings: Settings, fix: bool) -> tuple[int, list[Drift]]:
         count, drifted = await find_drift(opened)
         if fix:
             await fix_drift(opened, drifted)
+        try:
+            await keep_recount(opened, 0 if fix else len(drifted))
+        except DBAPIError as error:  # a standby can be recounted, and keeps nothing
+            notices.print(f"metrics will not tell of this recount: {database.explain(error)}", style="yellow")
     return count, drifted
 
 
