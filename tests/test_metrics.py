@@ -27,6 +27,7 @@ from tests.serving import serving
 from tests.watching import Running, running
 from worker.messages import Message
 from worker.outcomes import Tally
+from worker.store.database import Database
 from worker.watch.meter import OTHER, SERVICES, Meter
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -217,6 +218,25 @@ async def test_the_lag_is_that_of_the_first_message_and_never_negative(age: floa
     assert registry.get_sample_value("deviceops_publish_to_commit_seconds_sum") == pytest.approx(
         max(age, 0), abs=2
     )
+
+
+def test_a_standby_can_be_recounted_and_says_that_metrics_do_not_hear_of_it(
+    new_postgresql_database: NewDatabase, tmp_path: Path
+) -> None:
+    url = new_postgresql_database()
+    in_a_thread(as_on_a_standby(url))
+    done = Deviceops(tmp_path, {"database_url": url})("recount")
+    assert (done.returncode, done.stdout) == (0, "operations recounted: 0; all counters agree\n")
+    assert done.stderr.startswith("metrics will not tell of this recount: cannot execute DELETE in a read-only")
+
+
+async def as_on_a_standby(url: str) -> None:
+    """Have every later transaction of a database only read."""
+    database = Database(make_url(url))
+    async with database.write() as connection:
+        name = make_url(url).database
+        await connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await database.close()
 
 
 async def test_metrics_answer_while_the_database_does_not(
