@@ -134,9 +134,14 @@ async def test_who_vanished_with_the_line_keeps_no_locks(sturdy_database: str) -
         async with vanished.engine.connect() as connection, session(sturdy_database) as own:
             await connection.execute(text(LOCK))
             proxy.forget()
-            async with asyncio.timeout(8), own.transaction():  # nobody comes back who could end that transaction
-                await own.execute(LOCK)
-            await connection.invalidate()
+            try:
+                async with (
+                    asyncio.timeout(8),
+                    own.transaction(),
+                ):  # nobody comes back who could end that transaction
+                    await own.execute(LOCK)
+            finally:
+                await connection.invalidate()
         await vanished.close()
 
 
