@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 import secrets
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,19 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from aio_pika.abc import AbstractChannel
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url
 
-from tests.brokering import eventually, report
+from tests.brokering import eventually, report, send
 from tests.command import Deviceops
 from tests.conftest import delete_topology
 from tests.databases import NewDatabase, SqliteFiles, in_a_thread
 from tests.prometheus import MONITORING, promtool
 from tests.proxy import proxy_to
 from tests.sending import NOW, REPORT
-from tests.serving import serving
+from tests.serving import NOWHERE, serving
 from tests.watching import Running, running
 from worker.messages import Message
 from worker.outcomes import Tally
@@ -218,6 +221,45 @@ async def test_the_lag_is_that_of_the_first_message_and_never_negative(age: floa
     assert registry.get_sample_value("deviceops_publish_to_commit_seconds_sum") == pytest.approx(
         max(age, 0), abs=2
     )
+
+
+async def test_messages_that_wait_for_a_transaction_are_in_flight_until_it_has_committed(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel
+) -> None:
+    prefix = deviceops_on_broker.settings["topology_prefix"]
+    in_flight = f"deviceops_in_flight_messages {prefix}.reports"
+    with running(deviceops_on_broker) as worker:
+        eventually(worker.is_ready)
+        file = make_url(deviceops_on_broker.settings["database_url"]).database
+        assert file is not None
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await send(await channel.get_exchange(prefix), report(), report(), report())
+            eventually(lambda: worker.metrics()[in_flight] == 3)
+            other.execute("COMMIT")
+        eventually(lambda: worker.metrics()[in_flight] == 0)
+
+
+def test_requests_are_counted_by_their_route_and_never_by_what_callers_make_up(
+    deviceops_on_sqlite: Deviceops,
+) -> None:
+    with serving(deviceops_on_sqlite) as server, server.client() as client:
+        for _ in range(2):
+            client.get(f"/v0/operations/{NOWHERE}/")
+        client.get("/v0/made-up/")
+        client.request("BREW", "/v0/operations/")
+        client.get("/v0/operations/", headers={"Authorization": "Bearer made-up"})
+        families = {each.name: each for each in text_string_to_metric_families(server.probe("metrics").text)}
+    counted = {
+        (each.labels["method"], each.labels["route"], each.labels["status"]): each.value
+        for each in families["deviceops_http_requests"].samples
+    }
+    assert counted == {
+        ("GET", "/v0/operations/{operation_id}/", "404"): 2,
+        ("GET", "", "404"): 1,
+        ("other", "/v0/operations/", "405"): 1,
+        ("GET", "", "401"): 1,
+    }
 
 
 def test_a_standby_can_be_recounted_and_says_that_metrics_do_not_hear_of_it(

@@ -64,6 +64,7 @@ async def test_metrics_count_what_became_of_the_reports(
         "deviceops_reports_total  rejected": 1,
         "deviceops_dead_letters_total malformed": 1,
         "deviceops_dead_letters_total unknown_device_operation": 1,
+        "deviceops_batch_messages_sum": 5,
         "deviceops_ready": 1,
         "deviceops_dependency_up broker": 1,
         "deviceops_dependency_up database": 1,
@@ -72,6 +73,8 @@ async def test_metrics_count_what_became_of_the_reports(
     assert {name: metrics[name] for name in expected} == expected
     assert metrics["process_resident_memory_bytes"] > 10_000_000
     assert metrics["deviceops_tasks"] > 1
+    assert metrics["deviceops_commit_duration_seconds_count"] == metrics["deviceops_batch_messages_count"]
+    assert 0 < metrics["deviceops_commit_duration_seconds_sum"] < metrics["deviceops_batch_duration_seconds_sum"]
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_a_clear_error(deviceops_on_broker: Deviceops) -> None:
