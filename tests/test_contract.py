@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from statemachine import SPELLINGS, Verdict
 from tests import odd_values
 from tests.command import Deviceops
+from tests.documents import blocks
 from tests.sending import ANNOUNCEMENT, NOW, REPORT, REPORTS, encoded, message, process
 from worker import asyncapi
 from worker.examples import EXAMPLES, Example
@@ -66,6 +67,12 @@ def test_each_example_is_in_the_document_and_its_schema_takes_it(example: Exampl
     assert stated == (example.type, {"name": example.name, "summary": example.summary, "payload": example.body})
     VALIDATORS[example.type].validate(example.body)
     jsonschema_rs.Draft202012Validator({**payload_schema(example.type), **DOCUMENT}).validate(example.body)
+
+
+def test_the_readme_shows_a_report_of_the_examples_and_an_announcement_that_the_schema_takes() -> None:
+    report, announcement, *_ = (json.loads(block.text) for block in blocks("README.md", "json"))
+    assert report in [example.body for example in EXAMPLES]
+    VALIDATORS[ANNOUNCEMENT].validate(announcement)
 
 
 def payload_schema(type_: str) -> dict[str, Any]:

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
-TOOLS: dict[str, str] = {}
+TOOLS: dict[str, str] = {
+    "curl": "curl",
+    "pg_dump": "postgresql-client",
+    "pg_restore": "postgresql-client",
+    "psql": "postgresql-client",
+    "rabbitmqadmin": "rabbitmq-server",
+    "sqlite3": "sqlite3",
+}
 """The Debian package of each program that tests call."""
 
 
@@ -19,9 +26,7 @@ def missing() -> Iterator[str]:
                 private.find_program()
             except ServiceError:
                 yield private.package
-    for program, package in TOOLS.items():
-        if shutil.which(program) is None:
-            yield package
+    yield from dict.fromkeys(package for program, package in TOOLS.items() if shutil.which(program) is None)
 
 
 if __name__ == "__main__":

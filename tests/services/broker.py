@@ -20,8 +20,14 @@ class PrivateRabbitMQ(PrivateServer):
     usual_urls = ("amqp://guest:guest@127.0.0.1:5672/",)
     stop_signal = signal.SIGTERM
 
-    def __init__(self) -> None:
+    def __init__(self, *, management: bool = False) -> None:
         super().__init__()
+        self.management_port = free_port() if management else None
+        """Where the management plugin answers, if it is to be there."""
+        if management:
+            self.keep("enabled_plugins", b"[rabbitmq_management].")
+            listening = f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n"
+            self.keep("rabbitmq.conf", listening.encode())
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
         self._environment |= {
             "ERL_EPMD_ADDRESS": "127.0.0.1",
