@@ -26,9 +26,11 @@ def missing() -> Iterator[str]:
                 private.find_program()
             except ServiceError:
                 yield private.package
-    yield from dict.fromkeys(package for program, package in TOOLS.items() if shutil.which(program) is None)
+    for program, package in TOOLS.items():
+        if shutil.which(program) is None:
+            yield package
 
 
 if __name__ == "__main__":
     logging.disable()  # that a server is away is an answer here, and no error
-    sys.stdout.writelines(f"{package}\n" for package in missing())
+    sys.stdout.writelines(f"{package}\n" for package in dict.fromkeys(missing()))
