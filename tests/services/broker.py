@@ -66,11 +66,14 @@ class PrivateRabbitMQ(PrivateServer):
         super().stop()
         self._popen("epmd", "-kill").wait()
 
-    def control(self, *arguments: str, typed: str = "") -> None:
-        """Run rabbitmqctl, with what is typed when it asks. Raises CalledProcessError with what it said."""
+    def control(self, *arguments: str, typed: str = "") -> str:
+        """What rabbitmqctl prints, told what is typed when it asks. Raises CalledProcessError if it fails."""
         program = self._program.with_name("rabbitmqctl")
         command = [str(program), "--node", self._environment["RABBITMQ_NODENAME"], *arguments]
-        subprocess.run(command, env=self._environment, input=typed.encode(), check=True, capture_output=True)
+        done = subprocess.run(
+            command, env=self._environment, input=typed.encode(), check=True, capture_output=True
+        )
+        return done.stdout.decode()
 
     def listen_with_tls(self, ca: Path, cert: Path, key: Path, *, demands_certificate: bool = False) -> int:
         """Have it listen for AMQP over TLS as well, until it ends, and give the port."""
