@@ -16,8 +16,8 @@ from tests.benchmarks.cost import cost
 from tests.benchmarks.growth import growth
 from tests.benchmarks.latency import latency
 from tests.benchmarks.memory import memory
-from tests.benchmarks.sizes import Sizes, Steps
-from tests.benchmarks.tables import tables
+from tests.benchmarks.sizes import DEFAULT, QUICK, Sizes, Steps
+from tests.benchmarks.tables import conditions, tables
 from tests.benchmarks.throughput import CONSUMERS, throughput
 
 
@@ -38,7 +38,6 @@ BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mappin
     Name.MEMORY: memory,
     Name.COST: cost,
 }
-DEFAULT = Sizes()
 
 
 def main(
@@ -47,25 +46,20 @@ def main(
     reports: Annotated[int, typer.Option(min=1_000, help="Of one run of a consumer.")] = DEFAULT.reports,
     messages: Annotated[int, typer.Option(min=1_000, help="Of the backlog of `memory`.")] = DEFAULT.messages,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each rate of `latency`.")] = DEFAULT.seconds,
-    devices: Annotated[
-        int, typer.Option(min=1_000, help="Device operations that are there already, at most, in `growth`.")
-    ] = max(DEFAULT.devices),
-    rate: Annotated[int, typer.Option(min=10, help="Reports offered in a second, at most, in `latency`.")] = max(
-        DEFAULT.rates
-    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, whose figures mean nothing.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
     chart_file: Annotated[
-        Path | None, typer.Option("--chart", metavar="FILE", help="Draw the rates of `throughput` there (SVG).")
+        Path | None, typer.Option("--chart", metavar="FILE", help="Draw the rates of `throughput` (SVG).")
     ] = None,
 ) -> None:
     """Measure deviceops, beside what else people would use where that is possible, on real services."""
-    rates = tuple(each for each in DEFAULT.rates if each <= rate)
-    sizes = Sizes(rounds, reports, messages, seconds, (devices // 100, devices // 10, devices), rates)
+    sizes = QUICK if quick else Sizes(rounds, reports, messages, seconds)
     documents = uvloop.run(_measured([name] if name else list(Name), sizes))
     console = Console()
     for each, document in documents.items():
         for table in tables(each, document):
             console.print(table)
+        console.print(conditions(document["conditions"]), highlight=False)
     if json_file is not None:
         written = documents[name] if name else documents
         json_file.write_text(json.dumps(written, indent=2) + "\n")
@@ -79,11 +73,11 @@ async def _measured(names: list[Name], sizes: Sizes) -> dict[str, Mapping[str, A
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for name in names:
             async with stage.opened() as opened:
-                conditions = await opened.conditions()
+                found = await opened.conditions()
                 steps = Steps(progress, progress.add_task(name, total=None, started=False))
                 document = await BENCHMARKS[name](opened, sizes, steps)
                 steps.end(name)
-            documents[name.value] = {**document, "conditions": conditions}
+            documents[name.value] = {**document, "conditions": found}
     return documents
 
 

@@ -28,10 +28,8 @@ from worker.store.recount import find_drift, fix_drift
 
 OF_FEW, OF_MANY = UUID(int=1), UUID(int=2)
 FEW = 1_000
-CALLS = 100
 HIGHER = (State.PROCESSING, State.TIMEOUT, State.SUCCESS, State.COMPLETED)
 """Where the devices that are there can still go, one after another."""
-TARGETS = {"rate at most/least": 0.9, "operation 1000000/1000": 1.2}
 
 DISPATCHED = State.DISPATCHED, True, "", START, START
 OPERATION = """
@@ -84,7 +82,7 @@ async def growth(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
             _, drifted = await _recounted(each.url)
             assert not drifted, f"counters differ from a recount: {drifted[:3]}"
         steps.next("reading")
-        reading = _reading(stage, grown)
+        reading = _reading(stage, grown, sizes.calls)
     names = [str(size) for size in sizes.devices]
     least, most, few = names[0], names[-1], str(FEW)
 
@@ -157,7 +155,7 @@ async def _bytes(url: str) -> int:
         await connection.close()
 
 
-def _reading(stage: Stage, grown: Mapping[int, Grown]) -> dict[str, dict[str, float]]:
+def _reading(stage: Stage, grown: Mapping[int, Grown], calls: int) -> dict[str, dict[str, float]]:
     """Milliseconds of a call of the HTTP API, medians of calls in turn; of a thousand in the largest database."""
     with ExitStack() as stack:
         clients: dict[str, tuple[httpx.Client, UUID]] = {}
@@ -167,7 +165,7 @@ def _reading(stage: Stage, grown: Mapping[int, Grown]) -> dict[str, dict[str, fl
             clients[str(size)] = stack.enter_context(server.client()), OF_MANY
         clients[str(FEW)] = clients[str(max(grown))][0], OF_FEW
         taken: dict[str, dict[str, list[float]]] = {name: {"operation": [], "page": []} for name in clients}
-        for _ in range(CALLS):
+        for _ in range(calls):
             for name, (client, operation) in clients.items():
                 for what, path in {"operation": "", "page": "devices/"}.items():
                     started = time.perf_counter()

@@ -31,7 +31,6 @@ PATIENCE = 5
 """Seconds after the last report within which all have to be visible."""
 CONCURRENCY = 8
 """Of the usual consumer."""
-TARGETS = {"c/a": 5.0}
 
 OPERATIONS = "SELECT count(*) FROM operations"
 VISIBLE = """

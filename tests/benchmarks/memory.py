@@ -16,7 +16,6 @@ FIRST = 10_000
 SLICE = 50_000
 """Messages that are made and published at a time."""
 LOOK = 0.25
-TARGETS = {"end/first": 1.1}
 
 
 async def memory(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:

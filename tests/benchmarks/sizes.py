@@ -20,6 +20,17 @@ class Sizes:
     """Device operations that are there already."""
     rates: tuple[int, ...] = (10, 100, 1_000, 5_000)
     """Reports offered in a second."""
+    calls: int = 100
+    """Of the HTTP API, for each thing that is read."""
+    prefetches: tuple[int, ...] = (500, 1_000, 2_000)
+    """Tried by the bare consumer, which then keeps the best."""
+    concurrencies: tuple[int, ...] = (1, 8, 32)
+    """Tried by the usual consumer, which then keeps the best."""
+
+
+DEFAULT = Sizes()
+QUICK = Sizes(1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,))
+"""Enough to see that everything works; the figures mean nothing."""
 
 
 @dataclass(slots=True)
