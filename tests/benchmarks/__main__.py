@@ -1,6 +1,8 @@
 """`python -m tests.benchmarks [NAME] [--json FILE]`: measures, shows a table, and leaves nothing behind."""
 
+import asyncio
 import json
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -54,7 +56,10 @@ def main(
 ) -> None:
     """Measure deviceops, beside what else people would use where that is possible, on real services."""
     sizes = QUICK if quick else Sizes(rounds, reports, messages, seconds)
-    documents = uvloop.run(_measured([name] if name else list(Name), sizes))
+    try:
+        documents = uvloop.run(_measured([name] if name else list(Name), sizes))
+    except asyncio.CancelledError:
+        raise typer.Exit(128 + signal.SIGTERM) from None
     console = Console()
     for each, document in documents.items():
         for table in tables(each, document):
@@ -68,6 +73,9 @@ def main(
 
 
 async def _measured(names: list[Name], sizes: Sizes) -> dict[str, Mapping[str, Any]]:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C: clean up, and leave
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     documents: dict[str, Mapping[str, Any]] = {}
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -39,6 +39,7 @@ class Workers:
     """Processes of `deviceops run` on one scene, as users start them."""
 
     scene: Scene
+    client: httpx.AsyncClient
     count: int = 1
     wrapper: tuple[str, ...] = ()
     """A command that is to run each of them, such as a profiler."""
@@ -72,9 +73,8 @@ class Workers:
 
     async def metric(self, name: str) -> float:
         """The sum of what they show Prometheus under a name."""
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-            urls = [f"http://127.0.0.1:{port}/metrics" for port in self.ports]
-            answers = await asyncio.gather(*map(client.get, urls))
+        urls = [f"http://127.0.0.1:{port}/metrics" for port in self.ports]
+        answers = await asyncio.gather(*map(self.client.get, urls))
         lines = (line for answer in answers for line in answer.text.splitlines() if line.startswith(f"{name} "))
         return sum(float(line.split()[1]) for line in lines)
 
@@ -120,12 +120,13 @@ async def running(
     scene: Scene, count: int = 1, wrapper: tuple[str, ...] = (), arguments: tuple[str, ...] = ()
 ) -> AsyncIterator[Workers]:
     """Workers that were started, and that end with the block, whatever happens."""
-    workers = Workers(scene, count, wrapper, arguments)
-    try:
-        await workers.start()
-        yield workers
-    finally:
-        workers.kill()
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        workers = Workers(scene, client, count, wrapper, arguments)
+        try:
+            await workers.start()
+            yield workers
+        finally:
+            workers.kill()
 
 
 async def rate_of_deviceops(

@@ -27,8 +27,8 @@ from worker.simulate import Disorder
 RESOLUTION = 0.002
 WATCHED = 50
 """Reports that are watched in a second, at most."""
-PATIENCE = 5
-"""Seconds after the last report within which all have to be visible."""
+PATIENCE = 1
+"""Seconds after the last report within which all have to be there: who takes longer does not keep up."""
 CONCURRENCY = 8
 """Of the usual consumer."""
 
@@ -99,7 +99,7 @@ async def _of_bare(stage: Stage, offered: Offered) -> Sequence[float] | None:
                 await stage.broker.send(scene.topology, message)
             await _publish(stage, scene, offered, _start())
             latencies: list[float] = (await told(process))["latencies"]
-    return latencies
+    return latencies if latencies[-1] < PATIENCE else None
 
 
 async def _of_usual(stage: Stage, offered: Offered) -> Sequence[float] | None:
