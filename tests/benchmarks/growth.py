@@ -165,8 +165,8 @@ def _reading(stage: Stage, grown: Mapping[int, Grown], calls: int) -> dict[str, 
             clients[str(size)] = stack.enter_context(server.client()), OF_MANY
         clients[str(FEW)] = clients[str(max(grown))][0], OF_FEW
         taken: dict[str, dict[str, list[float]]] = {name: {"operation": [], "page": []} for name in clients}
-        for _ in range(calls):
-            for name, (client, operation) in clients.items():
+        for number in range(calls):
+            for name, (client, operation) in list(clients.items())[:: -1 if number % 2 else 1]:
                 for what, path in {"operation": "", "page": "devices/"}.items():
                     url = f"{OPERATIONS}{operation}/{path}"
                     client.get(url)  # so that each finds its server as awake as the others do

@@ -25,13 +25,15 @@ CONSUMERS = {
 RATIOS = ("c/b", "c/a", "d/a", "e/a", "g/c")
 SHARE = 15
 """The usual consumer gets one report where others get so many: it takes as long for that."""
+LEAST = 400
+"""Reports in which every kind of bad ones occurs."""
 
 
 async def throughput(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
     """The rates of all consumers, the ratios of the medians, and the rounds."""
     traffic = Traffic.of(sizes.reports, seed=1)
     bulk = traffic.in_bulk()
-    little = traffic.beginning(max(len(traffic.messages) // SHARE, 200))
+    little = Traffic.of(max(sizes.reports // SHARE, LEAST), seed=5)
     steps.begin(len(sizes.prefetches) + len(sizes.concurrencies) + sizes.rounds * len(CONSUMERS))
     prefetch, prefetches = await _best(
         sizes.prefetches, lambda n: rate_of_bare(stage, traffic, n), steps, "(a) with prefetch"

@@ -1,4 +1,8 @@
-"""What every consumer gets: fleets' lives as messages with ids, 1% of them bad, some out of order, some twice."""
+"""What every consumer gets: fleets' lives as messages with ids, 1% of them bad, some out of order, some twice.
+
+A roll-out begins every minute and lives for some minutes, so that at any time most reports are about the same few
+operations: their counters are contended, as in life.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -68,10 +72,6 @@ class Traffic:
             else:
                 settled.add(_identity(line))
         return cls(messages, Expected(len(messages), devices, devices + len(settled)))
-
-    def beginning(self, count: int) -> "Traffic":
-        """The first messages of it."""
-        return Traffic.from_lines(_line(message) for message in self.messages[:count])
 
     def lines(self) -> Iterator[str]:
         """The messages as JSON lines."""
