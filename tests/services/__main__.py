@@ -8,8 +8,14 @@ from collections.abc import Iterator
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
 TOOLS: dict[str, str] = {
+    "curl": "curl",
+    "pg_dump": "postgresql-client",
+    "pg_restore": "postgresql-client",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "psql": "postgresql-client",
+    "rabbitmqadmin": "rabbitmq-server",
+    "sqlite3": "sqlite3",
 }
 """The Debian package of each program that tests call."""
 

@@ -1,4 +1,4 @@
-"""Commands that keep an installation sound: migrate, check, recount, prune, diagram."""
+"""Commands that keep an installation sound: migrate, check, recount, prune."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -7,7 +7,6 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from statemachine import Counters
-from statemachine.diagram import mermaid
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, notices, print_json, ready_database, run_async, screen
 from worker.errors import DeviceopsError
@@ -135,9 +134,3 @@ async def prune_past(settings: Settings, retention: Retention) -> dict[str, int]
 
 def _days(number: float | None) -> timedelta | None:
     return None if number is None else timedelta(days=number)
-
-
-@app.command()
-def diagram() -> None:
-    """Print the state machine as a Mermaid diagram."""
-    print(mermaid())  # noqa: T201
