@@ -53,16 +53,14 @@ class Wire(TransportFactory):
 
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect, as `asyncio.open_connection` does. Raises AMQPConnectionError."""
-        assert url.host is not None and url.port is not None
         loop = asyncio.get_running_loop()
         tls = options.pop("ssl_context_provider", None)
         ssl = await tls.get_context() if url.scheme == "amqps" else None
+        host, port = url.host or "", url.port or 0  # the client has put the standard ones where none was given
         self._reader = _Reader(loop=loop)
         protocol = asyncio.StreamReaderProtocol(self._reader, loop=loop)
         try:
-            self.transport, _ = await loop.create_connection(
-                lambda: protocol, url.host, url.port, ssl=ssl, **options
-            )
+            self.transport, _ = await loop.create_connection(lambda: protocol, host, port, ssl=ssl, **options)
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         return self._reader, asyncio.StreamWriter(self.transport, protocol, self._reader, loop)
