@@ -30,7 +30,7 @@ Source = Annotated[str, typer.Argument(metavar="FILE|-", help="A file of JSON li
 def ingest(source: Source, json: Json = False) -> None:
     """Process JSON lines without a broker: reports, or envelopes with type, message_id, headers and body."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     render.show_tally(run_async(_ingest(settings, source)), json)
 
 
@@ -49,7 +49,7 @@ async def _ingest(settings: Settings, source: str) -> Tally:
 def publish(source: Source) -> None:
     """Send JSON lines to the exchange; each counts once the broker has confirmed it."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     count = run_async(_publish(settings, source))
     screen.print(f"{count:,} messages published to {settings.topology_prefix}")
 

@@ -35,15 +35,16 @@ def run(
 ) -> None:
     """Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     render.show_tally(run_async(_run(settings, until_idle)), json)
 
 
 async def _run(settings: Settings, until_idle: float | None) -> Tally:
     from worker.watch import metrics, probes, supervision  # here, because every command would pay for it
     from worker.watch.health import Health
+    from worker.watch.rejections import Rejections
 
-    tally = Tally()
+    tally, rejections = Tally(), Rejections()
     stop = _stop_on_signals()
     url = settings.sqlalchemy_url
     lock_timeout = SQLITE_LOCK_TIMEOUT if url.get_backend_name() == "sqlite" else None
@@ -52,7 +53,9 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
     ) as store:
 
         async def process(messages: Sequence[Message]) -> None:
-            tally.add(await settle(store, messages, trust=settings.trust))
+            of_batch = await settle(store, messages, trust=settings.trust)
+            tally.add(of_batch)
+            rejections.note(of_batch)
 
         async def ready() -> None:
             await waiting_out_failures(store, until_idle, schema.require_current_schema, store)
@@ -71,6 +74,7 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
                 stop.set()
                 watching.cancel()
                 await asyncio.wait([watching])
+                rejections.close()
     return tally
 
 
