@@ -4,7 +4,7 @@
 2. `batches` settles a batch whatever happens: waits out what passes, isolates what breaks
 3. `messages.parse` reads bytes by the `contract`: reports, announcements, or what is wrong with them
 4. `processor` runs one transaction: it reads what the batch is about (its `scope`), decides, writes
-5. `ledger` decides in memory, by the rules of `statemachine`
+5. `ledger` decides in memory, by the rules of `statemachine`; `batch_log` tells of it at debug
 6. `dead_letters` is how a rejected message is kept
 7. `store` holds the tables, the statements, and the queries that people read by
 8. the intake acknowledges, after the commit; `outcomes` say what became of everything
