@@ -98,7 +98,7 @@ async def test_every_line_of_a_worker_with_troubles_is_json_and_none_has_what_wa
     async with proxy_to(str(broker.host), broker.port or 5672) as proxy:
         url = str(broker.with_host("127.0.0.1").with_port(proxy.port))
         deviceops = deviceops_on_broker.with_settings(amqp_url=url, probe_port="0")
-        with log.open("w") as file, deviceops.start("run", stderr=file) as worker:
+        with log.open("w") as file, deviceops.running("run", stderr=file) as worker:
             await logged('"consuming"')
             proxy.cut()
             await logged('"consuming"', times=2)

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, operation_state
-from worker import batch_log
+from worker import batch_log, spans
 from worker.contract import Announcement
 from worker.dead_letters import DeadLetter
 from worker.ledger import Answer, Ledger, Outcome
@@ -88,9 +88,12 @@ async def _process_once(
     claiming: bool,
 ) -> Ledger:
     now, began = datetime.now(UTC), perf_counter()
-    async with database.write() as connection:
-        ledger = await _decide(connection, items, scope, trust, actor, now, claiming=claiming)
-        await _write_operations(connection, ledger, ledger.deltas(), now)
+    with spans.span("transaction"):
+        async with database.write() as connection:
+            with spans.span("decide"):
+                ledger = await _decide(connection, items, scope, trust, actor, now, claiming=claiming)
+            with spans.span("count"):
+                await _write_operations(connection, ledger, ledger.deltas(), now)
     batch_log.tell(items, scope, ledger.tally, perf_counter() - began)
     return ledger
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from worker.intake.topology import Topology
 from worker.messages import MAX_BODY, Message
 from worker.outcomes import Tally
 from worker.settings import Settings
+from worker.tracing import tracing
 
 PATIENCE = 30
 """Seconds that `ingest` waits for a database that was lost on the way."""
@@ -56,7 +58,7 @@ def publish(source: Source) -> None:
 
 async def _publish(settings: Settings, source: str) -> int:
     count = 0
-    async with connected(settings) as connection:
+    async with tracing(settings) as tracer, connected(settings) as connection:
         channel = await connection.channel(on_return_raises=True)
         exchange = await Topology(settings.topology_prefix).declare(channel)
 
@@ -66,7 +68,8 @@ async def _publish(settings: Settings, source: str) -> int:
                 raise DeviceopsError(
                     f"{source}: has a message larger than {MAX_BODY:,} bytes, which no worker reads"
                 )
-            await publish_messages(exchange, messages)
+            send = partial(publish_messages, exchange)
+            await (send(messages) if tracer is None else tracer.sending(messages, send))
             count += len(messages)
 
         await _feed(source, settings.batch_size, process)

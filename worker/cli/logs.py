@@ -48,7 +48,11 @@ def configure(level: str, format_: str = "auto") -> None:
     )
     number = logging.getLevelNamesMapping()[level]
     structlog.configure(
-        processors=[*named, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            *named,
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
@@ -71,6 +75,7 @@ def _hush(*, is_debugging: bool) -> None:
     """Leave out lines of libraries that repeat what ours say."""
     logging.getLogger("uvicorn").setLevel(logging.INFO if is_debugging else logging.WARNING)
     logging.getLogger("asgi_correlation_id").setLevel(logging.ERROR)
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # below, it quotes what senders wrote in headers
     for client in ("aio_pika", "aiormq"):
         logging.getLogger(client).setLevel(logging.WARNING if is_debugging else logging.CRITICAL)
 

@@ -17,6 +17,7 @@ from worker.messages import Message
 from worker.outcomes import Tally
 from worker.settings import Settings
 from worker.store import database, schema
+from worker.tracing import tracing
 
 SQLITE_LOCK_TIMEOUT = 5
 """Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
@@ -48,12 +49,16 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
     stop = _stop_on_signals()
     url = settings.sqlalchemy_url
     lock_timeout = SQLITE_LOCK_TIMEOUT if url.get_backend_name() == "sqlite" else None
-    async with database.opened(
-        url, tls=settings.database_tls(), lock_timeout=lock_timeout, answer_timeout=settings.database_timeout
-    ) as store:
+    async with (
+        tracing(settings, stop) as tracer,
+        database.opened(
+            url, tls=settings.database_tls(), lock_timeout=lock_timeout, answer_timeout=settings.database_timeout
+        ) as store,
+    ):
 
         async def process(messages: Sequence[Message]) -> None:
-            of_batch = await settle(store, messages, trust=settings.trust)
+            settling = settle(store, messages, trust=settings.trust)
+            of_batch = await (settling if tracer is None else tracer.processing(messages, settling))
             tally.add(of_batch)
             rejections.note(of_batch)
 
