@@ -1,6 +1,7 @@
 """The fixtures: services for the whole run, and for each test a database and broker names of its own."""
 
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import aio_pika
 import httpx
 import pytest
+import structlog
 from aio_pika.abc import AbstractChannel
 from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
@@ -28,6 +30,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("deviceops")
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))  # as the command does
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

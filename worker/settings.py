@@ -164,6 +164,11 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
     )
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|json|text)$",
+        description="json: one object a line, text: for people; auto: text on a terminal, else json",
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -1,7 +1,6 @@
 """The HTTP API listens, until it is told to stop."""
 
 import asyncio
-import logging
 import signal
 from http import HTTPStatus
 from uuid import uuid4
@@ -60,8 +59,6 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
             host = LOOPBACK
         else:
             _log.warning("no tokens: anybody on this machine may call, and nobody else")
-    for library in ("uvicorn", "asgi_correlation_id"):
-        logging.getLogger(library).setLevel(logging.ERROR)  # below, their lines repeat what ours say
     changes = Changes(database)
     registry = registry_of_process({"reading": database, "writing": writing})
     count_followers(registry, changes)

@@ -16,6 +16,7 @@ from worker.messages import Message
 from worker.outcomes import Tally
 from worker.settings import Settings
 from worker.store import database, schema
+from worker.tracing import tracing
 
 SQLITE_LOCK_TIMEOUT = 5
 """Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
@@ -34,7 +35,7 @@ def run(
 ) -> None:
     """Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     render.show_tally(run_async(_run(settings, until_idle)), json)
 
 
@@ -44,20 +45,27 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
     from worker.watch.meter import Meter
     from worker.watch.metrics import WorkerMetrics
     from worker.watch.process import registry_of_process
+    from worker.watch.rejections import Rejections
     from worker.watch.standing import Standing
 
+    rejections = Rejections()
     stop = _stop_on_signals()
     url = settings.sqlalchemy_url
     lock_timeout = SQLITE_LOCK_TIMEOUT if url.get_backend_name() == "sqlite" else None
-    async with database.opened(
-        url, tls=settings.database_tls(), lock_timeout=lock_timeout, answer_timeout=settings.database_timeout
-    ) as store:
+    async with (
+        tracing(settings, stop) as tracer,
+        database.opened(
+            url, tls=settings.database_tls(), lock_timeout=lock_timeout, answer_timeout=settings.database_timeout
+        ) as store,
+    ):
         registry = registry_of_process({"batches": store})
         meter = Meter(registry, settings.services)
         store.on_commit = meter.on_commit
 
         async def process(messages: Sequence[Message]) -> None:
-            await meter.measured(messages, settle(store, messages, trust=settings.trust))
+            settling = settle(store, messages, trust=settings.trust)
+            traced = settling if tracer is None else tracer.processing(messages, settling)
+            rejections.note(await meter.measured(messages, traced))
 
         async def ready() -> None:
             await waiting_out_failures(store, until_idle, schema.require_current_schema, store)
@@ -78,6 +86,7 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
                 stop.set()
                 watching.cancel()
                 await asyncio.wait([watching])
+                rejections.close()
     return meter.tally
 
 

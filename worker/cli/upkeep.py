@@ -115,7 +115,7 @@ def prune(json: Json = False) -> None:
         bodies=_days(settings.keep_bodies),
         activity=_days(settings.keep_activity),
     )
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     pruned = run_async(prune_past(settings, retention))
     if json:
         print_json(pruned)

@@ -251,6 +251,7 @@ def _postgresql_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
         pool_size=4,
         max_overflow=0,
         pool_pre_ping=False,
+        hide_parameters=True,
         connect_args=connect_args,
     )
     let_go_of_dead_ones(engine)
@@ -265,7 +266,7 @@ def _sqlite_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
         sqlite3.connect(path).close()
     except sqlite3.Error as error:
         raise DeviceopsError(f"database {path}: {error}") from error
-    engine = create_async_engine(url, connect_args=connect_args)
+    engine = create_async_engine(url, hide_parameters=True, connect_args=connect_args)
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:

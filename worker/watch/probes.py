@@ -4,7 +4,6 @@ So a worker whose loop hangs does not answer at all. 200 is yes, 503 is no with 
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -29,7 +28,6 @@ _log = structlog.get_logger()
 @asynccontextmanager
 async def answering(address: Address, health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
     """Answer probes for the length of a block. Raises DeviceopsError if the port that was asked for is taken."""
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # below, its lines repeat what ours say
     with _listen(address) as listener:
         _log.info("answering probes", url=url_of(listener))
         server = Server(
