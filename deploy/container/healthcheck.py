@@ -1,4 +1,4 @@
-"""Whether the deviceops of this container is alive: exit code 0 or 1. Its argument is a port, such as that of `serve`.
+"""Whether the deviceops of this container is alive: exit code 0 or 1. An argument names another port to ask at.
 
 The standard library's own client, which minds no proxy, and nothing of deviceops, which takes longer to start.
 """

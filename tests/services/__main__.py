@@ -1,13 +1,14 @@
 """Names, one a line, the Debian packages without which the tests cannot have their services and tools here."""
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
-TOOLS: dict[str, str] = {}
+TOOLS = {"mmdebstrap": "mmdebstrap", "podman": "podman", "runc": "runc"}
 """The Debian package of each program that tests call."""
 
 
@@ -20,7 +21,7 @@ def missing() -> Iterator[str]:
             except ServiceError:
                 yield private.package
     for program, package in TOOLS.items():
-        if shutil.which(program) is None:
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:  # which not everybody searches
             yield package
 
 
