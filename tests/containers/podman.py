@@ -30,9 +30,8 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
-events_logger = "none"
+events_logger = "file"
 lock_type = "file"
-static_dir = "{folder}/static"
 tmp_dir = "{folder}/tmp"
 volume_path = "{folder}/volumes"
 """
