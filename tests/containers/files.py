@@ -53,7 +53,7 @@ def our_services() -> dict[str, Object]:
     return {name: each for name, each in compose()["services"].items() if "build" in each}
 
 
-def objects(overlay: str) -> list[Object]:
+def objects(overlay: str | Path) -> list[Object]:
     """What kubectl makes of a kustomization."""
     done = subprocess.run(
         [TOOLS / "kubectl", "kustomize", KUBERNETES / overlay], capture_output=True, text=True, check=False
@@ -68,8 +68,13 @@ def of_kind(kind: str, overlay: str = "base") -> dict[str, Object]:
 
 
 def pods(overlay: str = "base") -> Iterator[Object]:
+    """The specifications of the pods of one of our overlays."""
+    return pods_of(objects(overlay))
+
+
+def pods_of(made: list[Object]) -> Iterator[Object]:
     """The pods' specifications, with the labels that each carries under `labels`."""
-    for each in objects(overlay):
+    for each in made:
         template = each.get("spec", {}).get("jobTemplate", each).get("spec", {}).get("template")
         if template is not None:
             yield {**template["spec"], "labels": template["metadata"]["labels"]}

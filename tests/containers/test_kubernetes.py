@@ -1,13 +1,18 @@
 """The Kubernetes objects: by Kubernetes' own schemas, and by what they have to agree with."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
 from tests.containers.files import (
+    KUBERNETES,
     OVERLAYS,
+    TOP,
     Object,
     commands,
     containers,
@@ -17,6 +22,7 @@ from tests.containers.files import (
     objects,
     of_kind,
     pods,
+    pods_of,
     settings,
 )
 from tests.containers.restricted import violations
@@ -151,3 +157,17 @@ def test_keda_counts_the_queue_that_workers_read_and_alone_says_how_many_there_a
     [volume] = workers["spec"]["template"]["spec"]["volumes"]
     assert reference["name"] == volume["secret"]["secretName"]
     assert reference["key"] in {item["key"] for item in volume["secret"]["items"]}
+
+
+def test_the_overlay_that_the_readme_shows_is_built(tmp_path: Path) -> None:
+    [shown] = re.findall(r"```yaml\n(.*?)```", (TOP / "deploy" / "README.md").read_text(), re.DOTALL)
+    copytree(KUBERNETES / "base", tmp_path / "base")
+    overlay = tmp_path / "ours"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(shown)
+    made = objects(overlay)
+    assert {container["image"] for pod in pods_of(made) for container in containers(pod)} == {
+        f"registry.example/{image()}"
+    }
+    [settings_of_ours] = [each["data"] for each in made if each["kind"] == "ConfigMap"]
+    assert settings_of_ours == {"DEVICEOPS_LOG_LEVEL": "INFO", "DEVICEOPS_KEEP_ACTIVITY": "90"}
