@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
-TOOLS = {"mmdebstrap": "mmdebstrap", "podman": "podman", "runc": "runc"}
+TOOLS: dict[str, str] = {
+    "curl": "curl",
+    "mmdebstrap": "mmdebstrap",
+    "pg_dump": "postgresql-client",
+    "pg_restore": "postgresql-client",
+    "podman": "podman",
+    "psql": "postgresql-client",
+    "rabbitmqadmin": "rabbitmq-server",
+    "runc": "runc",
+    "sqlite3": "sqlite3",
+}
 """The Debian package of each program that tests call."""
 
 
@@ -27,4 +37,4 @@ def missing() -> Iterator[str]:
 
 if __name__ == "__main__":
     logging.disable()  # that a server is away is an answer here, and no error
-    sys.stdout.writelines(f"{package}\n" for package in missing())
+    sys.stdout.writelines(f"{package}\n" for package in dict.fromkeys(missing()))
