@@ -1,7 +1,6 @@
 """Names, one a line, the Debian packages without which the tests cannot have their services and tools here."""
 
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ def missing() -> Iterator[str]:
             except ServiceError:
                 yield private.package
     for program, package in TOOLS.items():
-        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:  # which not everybody searches
+        if shutil.which(program) is None:
             yield package
 
 
