@@ -9,12 +9,15 @@ from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
 TOOLS: dict[str, str] = {
     "curl": "curl",
+    "mmdebstrap": "mmdebstrap",
     "pg_dump": "postgresql-client",
     "pg_restore": "postgresql-client",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "podman": "podman",
     "psql": "postgresql-client",
     "rabbitmqadmin": "rabbitmq-server",
+    "runc": "runc",
     "sqlite3": "sqlite3",
 }
 """The Debian package of each program that tests call."""
