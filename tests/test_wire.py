@@ -41,7 +41,8 @@ def read(data: bytes, cuts: Iterable[int] = ()) -> tuple[list[Delivery], bytes]:
         reader.sinks[CONSUMING] = deliveries.append
         for start, end in pairwise([0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]):
             reader.feed_data(data[start:end])
-        reader.feed_eof()
+        for _ in range(2):  # as asyncio does it: when the other side ends, and when the connection is gone
+            reader.feed_eof()
         return await reader.read()
 
     deliveries: list[Delivery] = []

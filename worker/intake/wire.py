@@ -106,7 +106,9 @@ class _Reader(asyncio.StreamReader):
 
     def feed_eof(self) -> None:
         """Take in that the other side has ended."""
-        self._feed([self._begun])
+        begun, self._begun = self._begun, b""
+        if begun:  # asyncio tells of the end twice, and after the first time nothing more may be fed
+            self._feed([begun])
         super().feed_eof()
 
     def _feed(self, frames: list[bytes]) -> None:
