@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
-TOOLS: dict[str, str] = {}
+TOOLS: dict[str, str] = {
+    "mmdebstrap": "mmdebstrap",
+    "nsenter": "util-linux",
+    "systemd-analyze": "systemd",
+    "systemd-nspawn": "systemd-container",
+}
 """The Debian package of each program that tests call."""
 
 
