@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.brokering import PATIENCE, eventually
+from tests.brokering import PATIENCE, eventually, until_logged
 from tests.command import Deviceops
 from tests.notifying import notify_socket
 from tests.services.machine import free_port
@@ -98,16 +98,16 @@ def test_a_worker_started_as_its_unit_says_is_up_and_alive_and_leaves_in_time(
     deviceops_on_broker: Deviceops, tmp_path: Path
 ) -> None:
     unit, port = service("deviceops-worker@.service"), free_port()
-    settings = dict(deviceops_on_broker.settings)
     credential = unit["LoadCredential"].partition(":")[0]
-    for name in ("database_url", "amqp_url"):
-        (tmp_path / f"{credential}_{name}").write_text(f"{settings.pop(name)}\n")
+    for name, value in deviceops_on_broker.settings.items():
+        (tmp_path / f"{credential}_{name}").write_text(f"{value}\n")
     name, _, value = unit["Environment"].replace("%i", str(port)).partition("=")
     with notify_socket(tmp_path) as (socket, messages):
         environment = {"NOTIFY_SOCKET": socket, "CREDENTIALS_DIRECTORY": str(tmp_path), name: value}
-        worker = Deviceops(tmp_path, settings).with_environment(**environment)
+        worker = Deviceops(tmp_path).with_environment(**environment)
         with worker.start(*unit["ExecStart"].split()[1:]) as process:
             try:
+                assert deviceops_on_broker.settings["topology_prefix"] in until_logged(process, "consuming")
                 eventually(lambda: {"READY=1", "WATCHDOG=1", "STATUS=consuming"} <= set(messages))
                 assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE).status_code == 200
                 process.send_signal(signal.SIGTERM)
