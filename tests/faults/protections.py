@@ -221,8 +221,13 @@ PROTECTIONS = (
         ),
     ),
     Protection(
+        "transactions on dead lines are ended on the next one",
+        "test_postgresql_link.py::test_statement_whose_line_died_keeps_no_locks_once_it_is_tried_again",
+        (("worker/store/lines.py", "            cursor.execute(_END, backend)\n", ""),),
+    ),
+    Protection(
         "PostgreSQL ends transactions of which it hears nothing",
-        "test_postgresql_link.py::test_transaction_on_a_dead_line_keeps_no_locks",
+        "test_postgresql_link.py::test_who_vanished_with_the_line_keeps_no_locks",
         (
             (
                 DATABASE,

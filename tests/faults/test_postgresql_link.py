@@ -27,6 +27,8 @@ from tests.proxy import Proxy, proxy_to
 from worker.batches import waiting_out_failures
 from worker.store.database import Database
 
+LOCK = "LOCK TABLE operations IN EXCLUSIVE MODE"
+
 
 class Line(NamedTuple):
     """A scene whose worker gets to the database by a proxy."""
@@ -41,7 +43,7 @@ async def line(new_scene: NewScene, amqp_url: str, sturdy_database: str) -> Asyn
     url = make_url(sturdy_database)
     async with proxy_to(url.host or "", url.port or 5432) as proxy:
         way = url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
-        scene = await new_scene(amqp_url, sturdy_database, database_url=way, database_timeout=1, batch_size=20)
+        scene = await new_scene(amqp_url, sturdy_database, database_url=way, database_timeout=2, batch_size=20)
         yield Line(proxy, *scene)
 
 
@@ -93,15 +95,54 @@ async def test_transaction_on_a_dead_line_keeps_no_locks(trials: Trials, line: L
     async def forget_within(random: Random) -> None:
         before = len(said(line.worker.log, PAUSED))
         async with session(sturdy_database) as own, feeding(line.ledger, random), own.transaction():
-            await own.execute("LOCK TABLE operations IN EXCLUSIVE MODE")
+            await own.execute(LOCK)
             while not await waits_for_a_lock(own):
                 pass
             line.proxy.forget()
         await has_paused(line.worker, line.ledger, random, before)
 
-    trials.tries = 1  # more of them, six at once, have stood still now and then: an open question, not a limit
     await trials.endure("link to PostgreSQL dead within a transaction", forget_within, line.ledger, line.worker)
     assert_clean(line.worker.log)
+
+
+async def test_statement_whose_line_died_keeps_no_locks_once_it_is_tried_again(sturdy_database: str) -> None:
+    url = make_url(sturdy_database)
+    async with proxy_to(url.host or "", url.port or 5432) as proxy, session(sturdy_database) as own:
+        database = Database(url.set(host="127.0.0.1", port=proxy.port), answer_timeout=1)
+
+        async def work() -> None:
+            async with database.write() as connection:
+                await connection.execute(text("DELETE FROM operations"))
+
+        async with asyncio.timeout(20):
+            async with own.transaction():
+                await own.execute(LOCK)
+                trying = asyncio.create_task(waiting_out_failures(database, None, work))
+                while not await waits_for_a_lock(own):
+                    pass
+                proxy.forget()  # while the server has yet to read the statement, which takes locks by itself
+            await trying
+            async with own.transaction():
+                await own.execute(LOCK)
+        await database.close()
+
+
+async def test_who_vanished_with_the_line_keeps_no_locks(sturdy_database: str) -> None:
+    url = make_url(sturdy_database)
+    async with proxy_to(url.host or "", url.port or 5432) as proxy:
+        vanished = Database(url.set(host="127.0.0.1", port=proxy.port), answer_timeout=1)
+        async with vanished.engine.connect() as connection, session(sturdy_database) as own:
+            await connection.execute(text(LOCK))
+            proxy.forget()
+            try:
+                async with (
+                    asyncio.timeout(8),
+                    own.transaction(),
+                ):  # nobody comes back who could end that transaction
+                    await own.execute(LOCK)
+            finally:
+                await connection.invalidate()
+        await vanished.close()
 
 
 async def test_slow_line(trials: Trials, line: Line) -> None:
