@@ -22,6 +22,7 @@ _OF_APT = {
 
 def make(folder: Path, *places: str) -> None:
     """Fill a folder with a minimal Debian, or Ubuntu, of this machine's release, and empty folders for mounts."""
+    _out("apt-get", "update", "--quiet=2")
     targets = _out(
         "apt-get",
         "indextargets",
@@ -30,7 +31,7 @@ def make(folder: Path, *places: str) -> None:
     )
     found = [line.partition(" ") for line in dict.fromkeys(targets.splitlines())]
     sources = [source for origin, _, source in found if origin in ("Debian", "Ubuntu")]
-    assert sources, "apt knows no packages of the distribution: apt-get update"
+    assert sources, f"apt has no source of Debian's or Ubuntu's packages: {targets}"
     # However apt gets to its mirror here, such as by a proxy, it does so there.
     reached = folder.with_name("apt.conf")
     reached.write_text(_out("apt-config", "dump", '--format=%F "%v";%n', "Acquire"))
@@ -41,6 +42,7 @@ def make(folder: Path, *places: str) -> None:
         "--variant=minbase",
         packages,
         f"--aptopt={reached}",
+        "--dpkgopt=force-unsafe-io",  # it is gone in minutes
         "",
         str(folder),
         "-",

@@ -31,8 +31,10 @@ stop_services() {
 remove_units() {
     rm -rf "$units"/deviceops{.target,-*} /var/lib/systemd/timers/stamp-deviceops-*
     # What was enabled, and drop-ins.
-    find /etc/systemd/system -depth \( -name 'deviceops.target*' -o -name 'deviceops-*' \) -exec rm -rf {} +
-    rmdir --ignore-fail-on-non-empty "$units" "${units%/*}"
+    if [ -d /etc/systemd/system ]; then
+        find /etc/systemd/system -depth \( -name 'deviceops.target*' -o -name 'deviceops-*' \) -exec rm -rf {} +
+    fi
+    rmdir "$units" "${units%/*}" 2>/dev/null || true # unless others are there
     if is_booted; then
         systemctl daemon-reload
         systemctl reset-failed 'deviceops*' || true
