@@ -77,19 +77,32 @@ class Debian:
                 self._nspawn("--boot"), stdin=subprocess.DEVNULL, stdout=console, stderr=console
             ) as nspawn,
         ):
-            children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
             try:
-                eventually(lambda: nspawn.poll() is not None or children.read_text())
-                booted = Booted(int(children.read_text()), self.environment)
-                eventually(
-                    lambda: (
-                        booted("systemctl", "is-system-running", "--wait").stdout in ("running\n", "degraded\n")
-                    )
-                )
-                yield booted
+                yield eventually(lambda: self._started(nspawn), patience=120)
             finally:
                 nspawn.terminate()  # shuts it down in order
-                nspawn.wait(60)
+                try:
+                    nspawn.wait(60)
+                except subprocess.TimeoutExpired:
+                    nspawn.kill()
+
+    def _started(self, nspawn: subprocess.Popen[bytes]) -> "Booted | None":
+        """The Debian that it runs, once that has started all that it starts by itself."""
+        assert nspawn.poll() is None, self.folder.with_suffix(".console").read_text()
+        children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children").read_text().split()
+        if not children or not self._is_around(Path("/proc") / children[-1]):
+            return None
+        booted = Booted(int(children[-1]), self.environment)
+        state = booted("systemctl", "is-system-running", "--wait").stdout
+        return booted if state in ("running\n", "degraded\n") else None
+
+    def _is_around(self, process: Path) -> bool:
+        """Whether a process lives in it: the first child of nspawn only prepares, in this machine's own Debian."""
+        try:
+            apart = (process / "ns/pid").readlink() != Path("/proc/self/ns/pid").readlink()
+            return apart and (process / "root").samefile(self.folder)
+        except FileNotFoundError:  # it has ended by now
+            return False
 
     def tree(self) -> Tree:
         """Every file, with what it is: without what apt notes about its own doings."""

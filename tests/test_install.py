@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.services.machine import free_port
 
 ROOT = Path(__file__).parent.parent
 INSTALL = "/checkout/deploy/install.sh"
+until = partial(eventually, patience=120)
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -144,9 +146,9 @@ def test_under_systemd_a_report_that_is_published_is_seen_and_nothing_is_left_in
         out(machine("systemctl", "enable", "--now", "deviceops-api"))
 
         out(machine("deviceops", "publish", "-", lines=json.dumps(report())))
-        eventually(lambda: operations(machine("deviceops", "status", "--json")))
-        eventually(lambda: httpx.get(f"http://127.0.0.1:{second}/readyz").status_code == 200)
-        eventually(lambda: _count(api) == 1)
+        until(lambda: operations(machine("deviceops", "status", "--json")))
+        until(lambda: httpx.get(f"http://127.0.0.1:{second}/readyz").status_code == 200)
+        until(lambda: _count(api) == 1)
         assert machine.property(f"deviceops-worker@{first}.service", "StatusText") == "consuming"
         for upkeep in ("prune", "recount"):
             out(machine("systemctl", "start", f"deviceops-{upkeep}.service"))
@@ -160,7 +162,7 @@ def test_under_systemd_a_report_that_is_published_is_seen_and_nothing_is_left_in
         assert machine.property("deviceops-worker@8081.service", "ActiveState") == "inactive"
         ended = machine("journalctl", "--output=cat", f"--unit=deviceops-worker@{second}").stdout
         assert "Deactivated successfully" in ended  # with 0, within TimeoutStopSec
-        eventually(lambda: _count(api) == 1)
+        until(lambda: _count(api) == 1)
 
         out(machine(INSTALL, "--uninstall"))
         assert machine("systemctl", "list-units", "--all", "--plain", "--no-legend", "deviceops*").stdout == ""
@@ -190,5 +192,5 @@ def _is_started_again_when_it_hangs(debian: Debian, machine: Booted, unit: str) 
     out(machine("systemctl", "daemon-reload"))
     out(machine("systemctl", "restart", unit))
     out(machine("systemctl", "kill", "--kill-whom=main", "--signal=STOP", unit))
-    eventually(lambda: machine.property(unit, "NRestarts") == "1")
-    eventually(lambda: machine.property(unit, "StatusText") == "consuming")
+    until(lambda: machine.property(unit, "NRestarts") == "1")
+    until(lambda: machine.property(unit, "StatusText") == "consuming")
