@@ -19,6 +19,8 @@ class Deviceops:
     directory: Path
     settings: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=lambda: {"COLUMNS": "160"})
+    wrapper: tuple[str, ...] = ()
+    """A command that is to run this one, such as a profiler."""
 
     def with_settings(self, **settings: str) -> "Deviceops":
         """The same with other settings, named without their prefix."""
@@ -33,7 +35,7 @@ class Deviceops:
         outside = {name: value for name, value in os.environ.items() if not name.startswith("DEVICEOPS_")}
         ours = {f"DEVICEOPS_{name.upper()}": value for name, value in self.settings.items()}
         return subprocess.Popen(
-            [sys.executable, "-m", "worker", *arguments],
+            [*self.wrapper, sys.executable, "-m", "worker", *arguments],
             cwd=self.directory,
             env={**outside, **ours, **self.environment},
             text=True,

@@ -109,3 +109,29 @@ def test_an_older_schema_is_refused_until_migrate_has_brought_it_up_with_its_dat
     [letter] = version_1.document("dead-letters", "list")
     assert letter["detail"] == "it was not JSON"
     assert version_1.document("dead-letters", "replay", "--all")["still_dead"] == {"malformed": 1}
+
+
+def test_a_migration_that_fails_changes_nothing(version_1: Deviceops) -> None:
+    url = version_1.settings["database_url"]
+
+    def columns(connection: Connection) -> dict[str, list[str]]:
+        inspector = inspect(connection)
+        names = inspector.get_table_names()
+        return {name: sorted(column["name"] for column in inspector.get_columns(name)) for name in names}
+
+    async def tables(*statements: str) -> dict[str, list[str]]:
+        database = Database(make_url(url))
+        async with database.write() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+            found = await connection.run_sync(columns)
+        await database.close()
+        return found
+
+    # An index that stands in the way of the last migration's end.
+    before = in_a_thread(tables("CREATE INDEX device_operations_of_device ON operations (state)"))
+
+    assert version_1("migrate").returncode == 1
+
+    assert in_a_thread(tables()) == before
+    assert "has schema 0001, this deviceops needs" in version_1("status").stderr

@@ -11,8 +11,9 @@
 
 Beside the way: `mending` is what people do with dead letters (`foresight` tells them what would come of it),
 `requests` is what somebody asks for and waits for, `api` the HTTP API. `trust` says who may report, `tokens` who
-may call. `condition` is how it stands with the broker and the database, `watch` what others see of a running
-worker. `settings` is the only reader of the environment, of files that hold settings (`sources`), of addresses
-(`urls`) and of certificates (`tls`); `errors` has the failures that people can act on, `simulate` makes traffic,
-`listener` is a port to answer on, and `cli` is the `deviceops` command, where all is wired together.
+may call; `asyncapi` is the contract for other programs to read, with `examples`. `condition` is how it stands with
+the broker and the database, `watch` what others see of a running worker. `settings` is the only reader of the
+environment, of files that hold settings (`sources`), of addresses (`urls`) and of certificates (`tls`); `errors`
+has the failures that people can act on, `simulate` makes traffic, `listener` is a port to answer on, and `cli` is
+the `deviceops` command, where all is wired together.
 """

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    WithJsonSchema,
 )
 
 from statemachine import SPELLINGS, State
@@ -83,14 +84,34 @@ def _rfc3339(value: object) -> object:
     return value
 
 
+_HEX = "[0-9A-Fa-f]"
+_HYPHENATED = f"{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
+_ANY_UUID = rf"^({_HYPHENATED}|{_HEX}{{32}}|urn:uuid:{_HYPHENATED}|\{{{_HYPHENATED}\}})$"
+_HOURS_AND_MINUTES = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_ANY_MOMENT = (
+    "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]"
+    f"{_HOURS_AND_MINUTES}(:[0-5][0-9]([.,][0-9]+)?)?"
+    f"([Zz]|[-+\N{MINUS SIGN}]{_HOURS_AND_MINUTES.replace(':', ':?')})$"
+)
+"""For the schema, so that it takes what is taken: `format` says less, and few validators look at it."""
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
-Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339), AfterValidator(_utc)]
+Moment = Annotated[
+    AwareDatetime,
+    Field(strict=False, json_schema_extra={"pattern": _ANY_MOMENT}),
+    BeforeValidator(_rfc3339),
+    AfterValidator(_utc),
+]
 ReasonText = Annotated[str, AfterValidator(lambda text: clean(text[:MAX_REASON]))]
 Document = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
-
-
-Id = Annotated[UUID, Field(strict=False)]
+Id = Annotated[UUID, Field(strict=False, json_schema_extra={"pattern": _ANY_UUID})]
 Integral = BeforeValidator(_integral)
+Reported = Annotated[
+    State,
+    BeforeValidator(as_state),
+    WithJsonSchema({"title": "State", "enum": list(SPELLINGS)}, mode="validation"),
+]
+"""A state by any accepted spelling."""
 
 
 class Report(BaseModel):
@@ -100,12 +121,25 @@ class Report(BaseModel):
 
     operation_id: Id
     device_id: Id
-    state: Annotated[State, BeforeValidator(as_state)]
-    service_id: Name
-    operation_type: Name | None = None
-    reason: ReasonText | None = None
-    report_id: str | None = None
-    occurred_at: Moment | None = None
+    state: Annotated[Reported, Field(description="A name, another accepted spelling of it, or its code.")]
+    service_id: Annotated[Name, Field(description="Who reports.")]
+    operation_type: Annotated[
+        Name | None, Field(description="If given, it must be the operation's own, such as CONVERGE.")
+    ] = None
+    reason: Annotated[
+        ReasonText | None, Field(description=f"For people. Beyond {MAX_REASON:,} characters it is cut.")
+    ] = None
+    report_id: Annotated[
+        str | None,
+        Field(
+            description="The same for the same report sent again, and no other's. Without it, or if it is empty, "
+            "the AMQP message_id is the report's id, else a UUIDv5 of the body."
+        ),
+    ] = None
+    occurred_at: Annotated[
+        Moment | None,
+        Field(description="When the state was reached (RFC 3339); else the AMQP timestamp, else when it came."),
+    ] = None
 
 
 class Announcement(BaseModel):
@@ -145,7 +179,7 @@ class Announcement(BaseModel):
 
 
 class Reports(BaseModel):
-    """A bulk message whose reports are all readable: the fast way through."""
+    """Many reports in one message. Each has its own verdict, so an unreadable one spoils no other."""
 
     model_config = ConfigDict(strict=True)
     reports: Annotated[list[Report], Field(max_length=MAX_REPORTS)]

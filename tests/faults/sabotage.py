@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from aiormq.channel import Channel
 from pamqp.commands import Basic
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from worker import batches, dead_letters, messages
 from worker.intake import session
+from worker.intake.buffer import Buffer
+from worker.intake.delivery import Delivery
 
 BEFORE_COMMIT = "before-commit"
 BEFORE_ACKNOWLEDGEMENT = "before-acknowledgement"
@@ -47,7 +48,7 @@ def prepare() -> None:
             time.sleep(float(how))
 
     event.listen(Engine, "commit", lambda _: strike(BEFORE_COMMIT))
-    acknowledge, deliver = session._Subscription.acknowledge, Channel._on_deliver_frame
+    acknowledge, put = session._Subscription.acknowledge, Buffer.put
     parse, name = messages.parse, messages.named_in
 
     async def acknowledge_or_not(subscription: session._Subscription, deliveries: Any) -> None:
@@ -72,15 +73,14 @@ def prepare() -> None:
         die_of(body)
         return name(body)
 
-    async def deliver_or_not(channel: Channel, frame: Basic.Deliver) -> None:
-        if (folder / DEAF).exists():
-            frame.consumer_tag = "nobody"  # the rest of the message is read, and dropped
-        await deliver(channel, frame)
+    def put_or_not(buffer: Buffer, delivery: Delivery) -> None:
+        if not (folder / DEAF).exists():
+            put(buffer, delivery)
 
     for owner, attribute, replacement in (
         (session._Subscription, "acknowledge", acknowledge_or_not),
         (batches, "parse", parse_or_die),
         (dead_letters, "named_in", name_or_die),
-        (Channel, "_on_deliver_frame", deliver_or_not),
+        (Buffer, "put", put_or_not),
     ):
         setattr(owner, attribute, replacement)

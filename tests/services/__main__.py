@@ -8,8 +8,14 @@ from collections.abc import Iterator
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
 TOOLS: dict[str, str] = {
+    "curl": "curl",
     "mmdebstrap": "mmdebstrap",
     "nsenter": "util-linux",
+    "pg_dump": "postgresql-client",
+    "pg_restore": "postgresql-client",
+    "psql": "postgresql-client",
+    "rabbitmqadmin": "rabbitmq-server",
+    "sqlite3": "sqlite3",
     "systemd-analyze": "systemd",
     "systemd-nspawn": "systemd-container",
 }
@@ -31,4 +37,4 @@ def missing() -> Iterator[str]:
 
 if __name__ == "__main__":
     logging.disable()  # that a server is away is an answer here, and no error
-    sys.stdout.writelines(f"{package}\n" for package in missing())
+    sys.stdout.writelines(f"{package}\n" for package in dict.fromkeys(missing()))

@@ -20,8 +20,14 @@ class PrivateRabbitMQ(PrivateServer):
     usual_urls = ("amqp://guest:guest@127.0.0.1:5672/",)
     stop_signal = signal.SIGTERM
 
-    def __init__(self) -> None:
+    def __init__(self, *, management: bool = False) -> None:
         super().__init__()
+        self.management_port = free_port() if management else None
+        """Where the management plugin answers, if it is to be there."""
+        if management:
+            self.keep("enabled_plugins", b"[rabbitmq_management].")
+            listening = f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n"
+            self.keep("rabbitmq.conf", listening.encode())
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
         self._environment |= {
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -60,11 +66,14 @@ class PrivateRabbitMQ(PrivateServer):
         super().stop()
         self._popen("epmd", "-kill").wait()
 
-    def control(self, *arguments: str, typed: str = "") -> None:
-        """Run rabbitmqctl, with what is typed when it asks. Raises CalledProcessError with what it said."""
+    def control(self, *arguments: str, typed: str = "") -> str:
+        """What rabbitmqctl prints, told what is typed when it asks. Raises CalledProcessError if it fails."""
         program = self._program.with_name("rabbitmqctl")
         command = [str(program), "--node", self._environment["RABBITMQ_NODENAME"], *arguments]
-        subprocess.run(command, env=self._environment, input=typed.encode(), check=True, capture_output=True)
+        done = subprocess.run(
+            command, env=self._environment, input=typed.encode(), check=True, capture_output=True
+        )
+        return done.stdout.decode()
 
     def listen_with_tls(self, ca: Path, cert: Path, key: Path, *, demands_certificate: bool = False) -> int:
         """Have it listen for AMQP over TLS as well, until it ends, and give the port."""

@@ -7,7 +7,8 @@
 - `reading`: status, devices, device
 - `dead_letters`: everything about what was rejected
 - `serving`: serve, token
-- `upkeep`: migrate, check, recount, prune, diagram
+- `upkeep`: migrate, check, recount, prune
+- `describing`: diagram, contract
 - `trying`: simulate, demo
 """
 
@@ -18,7 +19,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from worker.cli import dead_letters, feeding, reading, running, serving, trying, upkeep
+from worker.cli import dead_letters, describing, feeding, reading, running, serving, trying, upkeep
 from worker.errors import DeviceopsError
 
 INTERRUPTED = 130
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (running, feeding, reading, serving, upkeep, trying):
+for commands in (running, feeding, reading, serving, upkeep, describing, trying):
     app.add_typer(commands.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(serving.token_app, name="token")

@@ -1,4 +1,4 @@
-"""Commands that keep an installation sound: migrate, check, recount, prune, diagram."""
+"""Commands that keep an installation sound: migrate, check, recount, prune."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from statemachine import Counters
-from statemachine.diagram import mermaid
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, notices, print_json, ready_database, run_async, screen
 from worker.errors import DeviceopsError
@@ -130,9 +129,3 @@ async def prune_past(settings: Settings, retention: Retention) -> dict[str, int]
 
 def _days(number: float | None) -> timedelta | None:
     return None if number is None else timedelta(days=number)
-
-
-@app.command()
-def diagram() -> None:
-    """Print the state machine as a Mermaid diagram."""
-    print(mermaid())  # noqa: T201

@@ -4,9 +4,8 @@ import asyncio
 import random
 from collections import deque
 
-from aiormq.abc import DeliveredMessage
-
 from worker.intake.deliveries import is_suspect
+from worker.intake.delivery import Delivery
 
 DRY_AFTER = 0.001
 """Seconds without a delivery after which the queue counts as run dry, so that a lone report does not wait."""
@@ -23,8 +22,8 @@ class Buffer:
     def __init__(self) -> None:
         self.received = 0
         """Deliveries so far."""
-        self._deliveries: deque[DeliveredMessage] = deque()
-        self._suspects: list[DeliveredMessage] = []
+        self._deliveries: deque[Delivery] = deque()
+        self._suspects: list[Delivery] = []
         self._is_suspects_turn = False
         self._stirred = asyncio.Event()
 
@@ -36,8 +35,8 @@ class Buffer:
         """Whether suspects wait, so that batches leave out of their turn."""
         return bool(self._suspects)
 
-    async def put(self, delivery: DeliveredMessage) -> None:
-        """Take a delivery in; this is the channel's callback, which must do no more than that."""
+    def put(self, delivery: Delivery) -> None:
+        """Take a delivery in; this is called as bytes arrive, and must do no more than that."""
         self.received += 1
         (self._suspects if is_suspect(delivery) else self._deliveries).append(delivery)
         self._stirred.set()
@@ -46,7 +45,7 @@ class Buffer:
         """Wake whoever waits for a batch, so that it looks whether it should still wait."""
         self._stirred.set()
 
-    async def batch(self, size: int, wait: float, patience: float) -> list[DeliveredMessage]:
+    async def batch(self, size: int, wait: float, patience: float) -> list[Delivery]:
         """The next deliveries, `size` at most.
 
         Waits `patience` seconds for the first one, then, while more trickle in, `wait` seconds in all.

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
@@ -14,12 +13,12 @@ from aio_pika.exceptions import (
     ConnectionClosed,
     ProbableAuthenticationError,
 )
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import ConnectionNotAllowed, InvalidFrameError
 from yarl import URL
 
 from worker import tls
 from worker.errors import DeviceopsError, SettingsError
+from worker.intake.wire import Wire
 from worker.settings import Settings, without_password
 
 CONNECT_TIMEOUT = 10
@@ -41,8 +40,21 @@ class BrokerRefused(BrokerUnavailable):
     """Trying again will not help as things are: a wrong password or virtual host, an untrusted certificate."""
 
 
+class Connection(aio_pika.Connection):
+    """A connection that can be dropped: the client waits for minutes for a broker that takes no more bytes."""
+
+    def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
+        super().__init__(url, *arguments, **options)
+        self.wire = self.kwargs["transport_factory"] = Wire()
+
+    def drop(self) -> None:
+        """End it at once, whatever has not been sent."""
+        if self.wire.transport is not None:
+            self.wire.transport.abort()
+
+
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
+async def connected(settings: Settings) -> AsyncIterator[Connection]:
     """A connection for the length of a block.
 
     Raises BrokerUnavailable if none can be had, BrokerRefused if there is no use in trying again.
@@ -54,8 +66,9 @@ async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
             timeout=CONNECT_TIMEOUT,
             ssl_context=settings.amqp_tls(),
             client_properties={"connection_name": "deviceops"},
-            connection_class=_Connection,
+            connection_class=Connection,
         )
+        assert isinstance(connection, Connection)
     except SettingsError as error:  # a file that was good at the start: it may just be written anew
         raise BrokerUnavailable(f"broker {broker}: {error}") from error
     except BROKER_ERRORS as error:
@@ -68,37 +81,10 @@ async def connected(settings: Settings) -> AsyncIterator[AbstractConnection]:
         await _close(connection)
 
 
-class _Wire(TransportFactory):
-    """Makes the connection that bytes go over, and keeps hold of it."""
-
-    def __init__(self, factory: TransportFactory) -> None:
-        self._factory = factory
-        self.transport: asyncio.WriteTransport | None = None
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await self._factory.create(url, **kwargs)
-        self.transport = writer.transport
-        return reader, writer
-
-
-class _Connection(aio_pika.Connection):
-    """A connection that can be dropped: the client waits for minutes for a broker that takes no more bytes."""
-
-    def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
-        super().__init__(url, *arguments, **options)
-        self._wire = _Wire(TLSTransportFactory() if self.url.scheme == "amqps" else TCPTransportFactory())
-        self.kwargs["transport_factory"] = self._wire
-
-    def drop(self) -> None:
-        """End it at once, whatever has not been sent."""
-        if self._wire.transport is not None:
-            self._wire.transport.abort()
-
-
-async def _close(connection: AbstractConnection) -> None:
+async def _close(connection: Connection) -> None:
     closing = asyncio.ensure_future(connection.close())
     _, late = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
-    if late and isinstance(connection, _Connection):
+    if late:
         connection.drop()
     await closing
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
-from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
 from worker.condition import Condition
 from worker.errors import DeviceopsError
 from worker.intake.buffer import Buffer
-from worker.intake.connection import CONNECT_TIMEOUT, explain, is_of_broker
+from worker.intake.connection import CONNECT_TIMEOUT, Connection, explain, is_of_broker
 from worker.intake.deliveries import as_given_up, as_message
+from worker.intake.delivery import Delivery
 from worker.intake.topology import Topology
 from worker.messages import Message
 from worker.settings import Settings
@@ -39,7 +39,7 @@ CLOSING = 3
 _log = structlog.get_logger()
 
 Settle = Callable[[Sequence[Message]], Awaitable[object]]
-Reading = Callable[[DeliveredMessage, datetime], Message]
+Reading = Callable[[Delivery, datetime], Message]
 
 
 class BrokerLost(Exception):
@@ -69,9 +69,9 @@ class _Subscription:
         """Deliveries that are here and not settled."""
         return len(self.buffer) + self.at_work
 
-    async def acknowledge(self, deliveries: Sequence[DeliveredMessage]) -> None:
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Tell the broker that these are settled."""
-        *others, last = (delivery.delivery_tag or 0 for delivery in deliveries)
+        *others, last = (delivery.tag for delivery in deliveries)
         # Deliveries are batched in their order, so the last tag stands for all before it; but for suspects.
         in_order = bool(others) and not self.buffer.has_suspects
         if not in_order:
@@ -110,7 +110,7 @@ class Session:
         """Whether anything was settled and acknowledged."""
         return any(subscription.settled for subscription in self._subscriptions)
 
-    async def open(self, connection: AbstractConnection) -> None:
+    async def open(self, connection: Connection) -> None:
         """Declare the topology and begin to consume. Raises BrokerLost, or DeviceopsError if it differs."""
         topology = self._topology
         with losing_the_broker():
@@ -170,14 +170,14 @@ class Session:
         except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again at the end of the session
             self._finish(error)
 
-    async def _subscribe(self, connection: AbstractConnection, queue: str, read: Reading) -> _Subscription:
+    async def _subscribe(self, connection: Connection, queue: str, read: Reading) -> _Subscription:
         buffer = Buffer()
         own_channel = await connection.channel(publisher_confirms=False)
-        # aio-pika wraps each delivery once more; the channel below it halves the cost of a message.
         channel = await own_channel.get_underlay_channel()
         assert isinstance(channel, Channel)
         await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))
-        tag = (await channel.basic_consume(queue, buffer.put)).consumer_tag
+        connection.wire.deliver(channel.number, buffer.put)
+        tag = (await channel.basic_consume(queue, _never)).consumer_tag
         assert tag is not None
         channel.closing.add_done_callback(self._note_closing)
         return _Subscription(queue, channel, tag, buffer, read)
@@ -198,7 +198,7 @@ class Session:
             elif until_idle is not None and loop.time() - self._last_settled >= until_idle:
                 return
 
-    async def _process(self, subscription: _Subscription, deliveries: Sequence[DeliveredMessage]) -> None:
+    async def _process(self, subscription: _Subscription, deliveries: Sequence[Delivery]) -> None:
         """Settle a batch and acknowledge it, in this order; or let it go back, when it takes too long."""
         now = datetime.now(UTC)
         subscription.at_work = len(deliveries)
@@ -265,6 +265,11 @@ class Session:
                 raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")
             waiting += found.message_count or 0
         return waiting
+
+
+async def _never(_: DeliveredMessage) -> None:
+    """Take what the client would deliver, if its wire left it any."""
+    raise AssertionError("a delivery that went past the buffer")
 
 
 @contextmanager

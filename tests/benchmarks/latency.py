@@ -1,0 +1,171 @@
+"""From publishing to being visible in the database, at offered rates; of the bare consumer, to its callback.
+
+Publisher and observer are one process with one clock. A report counts from the moment at which it is due, so that
+a slow publisher makes nothing look better. Some are watched, fifty a second at most: one connection asks for those
+that are due, by their ids, every two milliseconds, which is the resolution. Where a consumer cannot keep up with
+the rate, the figures are null.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from tests.benchmarks.consuming import other, running, told
+from tests.benchmarks.sizes import Sizes, Steps
+from tests.benchmarks.stage import Scene, Stage
+from tests.benchmarks.traffic import Traffic
+from worker.messages import ANNOUNCEMENT, Incoming, Key, Message, parse
+from worker.simulate import Disorder
+
+RESOLUTION = 0.002
+WATCHED = 50
+"""Reports that are watched in a second, at most."""
+PATIENCE = 1
+"""Seconds after the last report within which all have to be there: who takes longer does not keep up."""
+CONCURRENCY = 8
+"""Of the usual consumer."""
+
+OPERATIONS = "SELECT count(*) FROM operations"
+VISIBLE = """
+SELECT device_operation_id, report_id
+FROM unnest($1::uuid[], $2::text[]) AS watched (device_operation_id, report_id)
+JOIN activity USING (device_operation_id, report_id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Messages that are due at a steady rate, beginning with announcements, which are due before."""
+
+    announcements: Sequence[Message]
+    reports: Sequence[Message]
+    rate: int
+
+    @classmethod
+    def at(cls, rate: int, seconds: float, seed: int) -> "Offered":
+        """So many reports a second, all of them good, as a bad one is never visible in the history."""
+        wanted = max(int(rate * seconds), 20)
+        messages = Traffic.of(2 * wanted, seed, Disorder(), unknown=0).messages
+        reports = [message for message in messages if message.type != ANNOUNCEMENT]
+        return cls([message for message in messages if message.type == ANNOUNCEMENT], reports[:wanted], rate)
+
+    def watched(self) -> Iterator[tuple[int, Key]]:
+        """Which of the reports are watched, each with its identity."""
+        for index in range(0, len(self.reports), max(1, self.rate // WATCHED)):
+            [item] = parse(self.reports[index])
+            assert isinstance(item, Incoming)
+            yield index, item.key
+
+
+async def latency(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
+    """p50 and p99 in milliseconds by consumer and offered rate, and the ratios of p99 to the bare consumer's."""
+    consumers = {"a": _of_bare, "b": _of_usual, "c": _of_deviceops}
+    steps.begin(len(sizes.rates) * len(consumers))
+    found: dict[str, dict[str, dict[str, float] | None]] = {name: {} for name in consumers}
+    seeds = count(100)
+    for rate in sizes.rates:
+        for name, measure in consumers.items():
+            steps.next(f"({name}) at {rate:,} reports a second")
+            latencies = await measure(stage, Offered.at(rate, sizes.seconds, next(seeds)))
+            found[name][str(rate)] = _percentiles(latencies)
+    ratios = {
+        f"c/a p99 at {rate}": ours["p99"] / bare["p99"]
+        for rate, ours in found["c"].items()
+        if ours is not None and (bare := found["a"][rate]) is not None
+    }
+    return {"milliseconds": found, "ratios": ratios, "resolution_ms": RESOLUTION * 1_000}
+
+
+def _percentiles(latencies: Sequence[float] | None) -> dict[str, float] | None:
+    if not latencies:
+        return None
+    cuts = statistics.quantiles(latencies, n=100, method="inclusive")
+    return {"p50": cuts[49] * 1_000, "p99": cuts[98] * 1_000, "watched": len(latencies)}
+
+
+async def _of_bare(stage: Stage, offered: Offered) -> Sequence[float] | None:
+    async with stage.scene("sqlite") as scene:
+        total = len(offered.announcements) + len(offered.reports)
+        async with other(scene, "bare", total, "2000") as process:
+            await stage.broker.consumed_by(scene.topology, 1)
+            for message in offered.announcements:
+                await stage.broker.send(scene.topology, message)
+            await _publish(stage, scene, offered, _start())
+            latencies: list[float] = (await told(process))["latencies"]
+    return latencies if latencies[-1] < PATIENCE else None
+
+
+async def _of_usual(stage: Stage, offered: Offered) -> Sequence[float] | None:
+    async with stage.scene() as scene:
+        total = len(offered.announcements) + len(offered.reports)
+        async with other(scene, "usual", total, str(CONCURRENCY), scene.database_url):
+            return await _until_visible(stage, scene, offered)
+
+
+async def _of_deviceops(stage: Stage, offered: Offered) -> Sequence[float] | None:
+    async with stage.scene() as scene, running(scene):
+        return await _until_visible(stage, scene, offered)
+
+
+async def _until_visible(stage: Stage, scene: Scene, offered: Offered) -> Sequence[float] | None:
+    await stage.broker.consumed_by(scene.topology, 1)
+    connection = await asyncpg.connect(scene.postgresql_url)
+    try:
+        for message in offered.announcements:
+            await stage.broker.send(scene.topology, message)
+        async with asyncio.timeout(60):
+            announced = len(offered.announcements)
+            while await connection.fetchval(OPERATIONS) < announced:  # noqa: ASYNC110  # no event comes
+                await asyncio.sleep(0.05)
+        start = _start()
+        publishing = asyncio.create_task(_publish(stage, scene, offered, start))
+        try:
+            return await _watch(connection, offered, start)
+        finally:
+            publishing.cancel()
+            await asyncio.wait([publishing])
+    finally:
+        await connection.close()
+
+
+async def _watch(connection: asyncpg.Connection, offered: Offered, start: float) -> Sequence[float] | None:
+    """How long each watched report took; None if they did not all become visible in time."""
+    waiting: dict[tuple[UUID, str], float] = {}
+    to_come = [(start + index / offered.rate, key) for index, key in offered.watched()]
+    to_come.reverse()
+    latencies: list[float] = []
+    deadline = start + len(offered.reports) / offered.rate + PATIENCE
+    visible = await connection.prepare(VISIBLE)
+    while waiting or to_come:
+        now = time.monotonic()
+        if now > deadline:
+            return None
+        while to_come and to_come[-1][0] <= now:
+            due, key = to_come.pop()
+            waiting[key] = due
+        if waiting:
+            rows = await visible.fetch([id_ for id_, _ in waiting], [report_id for _, report_id in waiting])
+            now = time.monotonic()
+            latencies += [now - waiting.pop((row[0], row[1])) for row in rows]
+        await asyncio.sleep(RESOLUTION)
+    return latencies
+
+
+def _start() -> float:
+    """When the first report is due: soon."""
+    return time.monotonic() + 0.1
+
+
+async def _publish(stage: Stage, scene: Scene, offered: Offered, start: float) -> None:
+    for index, message in enumerate(offered.reports):
+        due = start + index / offered.rate
+        if (pause := due - time.monotonic()) > 0:
+            await asyncio.sleep(pause)
+        await stage.broker.send(scene.topology, message, sent=due)

@@ -1,0 +1,57 @@
+"""Every command that the README and the pages beside it show is run by a test, or it says here why it is not."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.documents import ROOT, Block, blocks, documents
+
+NOT_RUN = {
+    "two-commands": "CI runs tests/run.sh, which is what runs this; test_command_line runs the demo",
+}
+"""Shell blocks that no test runs, by their names, and why."""
+
+SHELL = [block for document in documents() for block in blocks(document, "sh")]
+HOW_TO = (
+    "name it behind its fence, as in ```sh backup, and have a test run the block(document, 'backup') of "
+    "tests/documents.py, or say in NOT_RUN, in tests/test_documents.py, why none can"
+)
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_every_shell_command_in_the_documents_is_run_by_a_test_or_says_why_not(block: Block) -> None:
+    assert block.name, f"{block}: {HOW_TO}"
+    if block.name in NOT_RUN:
+        return
+    tests = [path.read_text() for path in Path(__file__).parent.rglob("*.py") if path != Path(__file__)]
+    named = f'"{block.name}")'  # as in block("deploy/operating.md", "upgrade")
+    assert any(named in test for test in tests), f"{block}: no test names {block.name!r}; {HOW_TO}"
+
+
+def test_the_names_of_shell_blocks_are_used_once_and_nothing_else_is_excused() -> None:
+    names = [(block.document, block.name) for block in SHELL]
+    assert len(set(names)) == len(names)
+    assert NOT_RUN.keys() <= {name for _, name in names}
+
+
+def test_no_other_fence_hides_a_command() -> None:
+    for document in documents():
+        for language in ("bash", "shell", "console", "text"):
+            assert not [*map(str, blocks(document, language))], "commands go in ```sh"
+
+
+def anchors(document: Path) -> set[str]:
+    """The names that a page's headings have in an address."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", documents())
+def test_what_a_document_links_to_within_the_repository_is_there(document: str) -> None:
+    page = ROOT / document
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target

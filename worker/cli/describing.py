@@ -1,0 +1,58 @@
+"""Commands that tell what deviceops is: diagram, contract."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+import yarl
+
+from statemachine.diagram import mermaid
+from worker import asyncapi
+from worker.cli.wiring import print_json
+from worker.intake.topology import Topology
+from worker.messages import ANNOUNCEMENT, REPORT, REPORTS
+from worker.settings import Settings
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """What the contract is written in."""
+
+    ASYNCAPI = "asyncapi"
+    JSON_SCHEMA = "json-schema"
+
+
+class MessageType(StrEnum):
+    """A message's AMQP type."""
+
+    REPORT = REPORT
+    REPORTS = REPORTS
+    ANNOUNCEMENT = ANNOUNCEMENT
+
+
+@app.command()
+def diagram() -> None:
+    """Print the state machine as a Mermaid diagram."""
+    print(mermaid())  # noqa: T201
+
+
+@app.command()
+def contract(
+    form: Annotated[
+        Format, typer.Option("--format", help="AsyncAPI 3, or JSON Schema 2020-12.")
+    ] = Format.ASYNCAPI,
+    message_type: Annotated[
+        MessageType | None, typer.Option("--type", help="For JSON Schema: the messages whose bodies it is about.")
+    ] = None,
+) -> None:
+    """Print, as JSON, what producers may send: for generators, validators and documentation."""
+    if form is Format.JSON_SCHEMA:
+        print_json(asyncapi.json_schema(message_type or REPORT))
+        return
+    if message_type is not None:
+        raise typer.BadParameter("--type goes with --format json-schema; AsyncAPI has all types")
+    settings = Settings.load()
+    broker = yarl.URL(settings.amqp_url.get_secret_value())
+    host = f"{broker.host}:{broker.port}" if broker.explicit_port else f"{broker.host}"
+    print_json(asyncapi.asyncapi(Topology(settings.topology_prefix), host, broker.scheme))
