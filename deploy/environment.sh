@@ -10,16 +10,21 @@ fail() {
     exit 1
 }
 
+# as_root COMMAND…
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
 # apt_install PACKAGE…
 apt_install() {
-    local as_root=()
     command -v apt-get >/dev/null || fail "Please install: $*"
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || fail "Please install as root: apt-get install $*"
-        as_root=(sudo)
-    fi
-    "${as_root[@]}" apt-get update -q
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null || fail "Please install as root: apt-get install $*"
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
 }
 
 # The first Python that is new enough: printed.

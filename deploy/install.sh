@@ -3,6 +3,7 @@
 #   deploy/install.sh                           installs it from this checkout, or upgrades it; settings and data stay
 #   deploy/install.sh --uninstall               removes all of it, settings and data too
 #   deploy/install.sh --uninstall --keep-data   removes all but settings, secrets and data
+# EXTRAS=tracing installs that extra of pyproject.toml too.
 set -euo pipefail
 umask 022
 # Python must be one that the services' user can reach too, not one in somebody's home.
@@ -43,7 +44,8 @@ configure() {
 }
 
 fetch_wheels() {
-    "$venv/bin/python" -m pip wheel -q --no-cache-dir -c "$root/constraints.txt" -w "$work/wheels" "$root"
+    "$venv/bin/python" -m pip wheel -q --no-cache-dir -c "$root/constraints.txt" -w "$work/wheels" \
+        "$root${EXTRAS:+[$EXTRAS]}"
 }
 
 install_wheels() {

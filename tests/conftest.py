@@ -1,6 +1,7 @@
 """The fixtures: services for the whole run, and for each test a database and broker names of its own."""
 
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import aio_pika
 import httpx
 import pytest
+import structlog
 from aio_pika.abc import AbstractChannel
 from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
@@ -28,6 +30,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("deviceops")
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))  # as the command does
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -157,10 +161,11 @@ def topology_prefix(amqp_url: str) -> Iterator[str]:
     """A prefix for names on the broker; what the worker declares with it is deleted after the test."""
     prefix = f"test-{secrets.token_hex(8)}"
     yield prefix
-    in_a_thread(_delete_topology(amqp_url, prefix))
+    in_a_thread(delete_topology(amqp_url, prefix))
 
 
-async def _delete_topology(amqp_url: str, prefix: str) -> None:
+async def delete_topology(amqp_url: str, prefix: str) -> None:
+    """Delete what the worker declared."""
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
         for queue in (f"{prefix}.reports", f"{prefix}.dead-letters"):

@@ -20,6 +20,11 @@ install_services() {
     if [ -n "$missing" ]; then
         mapfile -t packages <<<"$missing"
         apt_install "${packages[@]}"
+        if [[ " ${packages[*]} " == *" prometheus "* ]]; then
+            # Debian starts what it installs, and this one would listen to everybody; the tests start one of their own.
+            as_root service prometheus stop || true
+            as_root update-rc.d prometheus disable
+        fi
     fi
 }
 

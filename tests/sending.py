@@ -1,6 +1,7 @@
 """How the tests send messages to the processor, and what must hold whatever they sent."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -66,6 +67,12 @@ def assert_everything_is_accounted_for(tally: Tally) -> None:
     assert isinstance(dead_lettered, dict)
     taken = sum(counts[name] for name in ("applied", "late", "repeated", "duplicate", "announced"))
     assert counts["received"] + counts["released"] == taken + sum(dead_lettered.values())
+    by_verdict: Counter[str] = Counter()
+    for (_, verdict), count in tally.by_service.items():
+        by_verdict[verdict] += count
+    told = {name: counts[name] for name in ("applied", "late", "repeated", "duplicate")}
+    assert {name: by_verdict[name] for name in told} == told
+    assert by_verdict["rejected"] == sum(dead_lettered.values())
 
 
 async def assert_counters_are_a_recount(database: Database) -> None:

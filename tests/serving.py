@@ -38,15 +38,22 @@ class Server:
         assert process.stderr is not None
         for line in process.stderr:
             self.log.append(json.loads(line))
-            if self.log[-1]["event"] == "listening":
+            if self.log[-1]["event"] == "answering probes":
                 break
-        self.url: str = self.log[-1]["url"]
+        self.url, self.probes = (
+            next(str(line["url"]) for line in self.log if line["event"] == event)
+            for event in ("listening", "answering probes")
+        )
         self._reading = Thread(target=self._read_on, daemon=True)
         self._reading.start()
 
     def _read_on(self) -> None:
         assert self.process.stderr is not None
         self.log.extend(map(json.loads, self.process.stderr))
+
+    def probe(self, path: str) -> httpx.Response:
+        """The answer to a probe."""
+        return httpx.get(f"{self.probes}/{path}", timeout=TIMEOUT, trust_env=False)
 
     def stop(self) -> int:
         """Tell it to stop, and give its exit code; the log is whole then."""
@@ -79,7 +86,7 @@ def serving(deviceops: Deviceops) -> Iterator[Server]:
     text, made = tokens.create(frozenset(Scope))
     known = json.loads(deviceops.settings.get("api_tokens", "{}"))
     setting = to_json({**known, "tests": made}).decode()
-    with deviceops.with_settings(api_tokens=setting, http_port="0").start("serve") as process:
+    with deviceops.with_settings(api_tokens=setting, http_port="0", http_probe_port="0").start("serve") as process:
         server = Server(process, text)
         try:
             yield server

@@ -135,16 +135,16 @@ def _settings(debian: Debian, **settings: object) -> None:
 def test_under_systemd_a_report_that_is_published_is_seen_and_nothing_is_left_in_the_end(
     debian: Debian, new_postgresql_database: NewDatabase, amqp_url: str, topology_prefix: str
 ) -> None:
-    api, first, second = free_port(), free_port(), free_port()
+    api, probes, first, second = free_port(), free_port(), free_port(), free_port()
     urls = {"DEVICEOPS_DATABASE_URL": new_postgresql_database(), "DEVICEOPS_AMQP_URL": amqp_url}
     with debian.booted() as machine:
         before = debian.tree()
-        _settings(debian, topology_prefix=topology_prefix, http_port=api)
+        _settings(debian, topology_prefix=topology_prefix, http_port=api, http_probe_port=probes)
         said = out(_type(machine, block(PAGE, "install"), **urls))
         assert "== Done. How it stands: " in said
         assert machine.property("deviceops-worker@8081.service", "UnitFileState") == "enabled"
         out(machine("systemctl", "disable", "--now", "deviceops-worker@8081"))  # a port that may be taken here
-        more = block(PAGE, "more-workers").replace("8082", str(first)).replace("8083", str(second))
+        more = block(PAGE, "more-workers").replace("8083", str(first)).replace("8084", str(second))
         out(_type(machine, more))
         out(machine("systemctl", "enable", "--now", "deviceops-api"))
 

@@ -1,64 +1,19 @@
 """What a running worker says of itself: probes, metrics, and messages to systemd, all of the same state."""
 
 import json
-import signal
 import socket
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from aio_pika.abc import AbstractChannel
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.brokering import PATIENCE, declared, eventually, report, send, until_logged
 from tests.command import Deviceops
 from tests.notifying import notify_socket
-from tests.services.machine import free_port
+from tests.watching import running
 
 NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
-
-
-class Running:
-    """A worker that runs, and what it answers."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process = process
-        self._url = f"http://127.0.0.1:{port}"
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self._url}/{path}", timeout=PATIENCE)
-
-    def is_ready(self) -> bool:
-        return self.get("readyz").status_code == httpx.codes.OK
-
-    def metrics(self) -> dict[str, float]:
-        """Each sample by its name and labels, as Prometheus reads them."""
-        families = text_string_to_metric_families(self.get("metrics").text)
-        return {
-            sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
-            for family in families
-            for sample in family.samples
-        }
-
-
-@contextmanager
-def running(deviceops: Deviceops, **environment: str) -> Iterator[Running]:
-    """A worker that answers probes; it must leave with 0 when it is told to."""
-    port = free_port()
-    deviceops = deviceops.with_settings(probe_port=str(port)).with_environment(**environment)
-    with deviceops.start("run", "--json") as process:
-        try:
-            until_logged(process, "answering probes")
-            yield Running(process, port)
-            process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=PATIENCE)
-            assert process.returncode == 0, errors
-        finally:
-            process.kill()
 
 
 def test_a_worker_that_consumes_is_alive_and_ready(deviceops_on_broker: Deviceops) -> None:
@@ -101,10 +56,13 @@ async def test_metrics_count_what_became_of_the_reports(
         eventually(lambda: worker.metrics()["deviceops_received_total"] == 5)
         metrics = worker.metrics()
     expected = {
-        "deviceops_reports_total applied": 2,
-        "deviceops_reports_total duplicate": 1,
+        "deviceops_reports_total drift-service applied": 2,
+        "deviceops_reports_total drift-service duplicate": 1,
+        "deviceops_reports_total drift-service rejected": 1,
+        "deviceops_reports_total  rejected": 1,
         "deviceops_dead_letters_total malformed": 1,
         "deviceops_dead_letters_total unknown_device_operation": 1,
+        "deviceops_batch_messages_sum": 5,
         "deviceops_ready": 1,
         "deviceops_dependency_up broker": 1,
         "deviceops_dependency_up database": 1,
@@ -113,6 +71,8 @@ async def test_metrics_count_what_became_of_the_reports(
     assert {name: metrics[name] for name in expected} == expected
     assert metrics["process_resident_memory_bytes"] > 10_000_000
     assert metrics["deviceops_tasks"] > 1
+    assert metrics["deviceops_commit_duration_seconds_count"] == metrics["deviceops_batch_messages_count"]
+    assert 0 < metrics["deviceops_commit_duration_seconds_sum"] < metrics["deviceops_batch_duration_seconds_sum"]
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_a_clear_error(deviceops_on_broker: Deviceops) -> None:

@@ -10,6 +10,7 @@ import aio_pika
 import pytest
 import uvloop
 from aio_pika.abc import AbstractIncomingMessage
+from prometheus_client import CollectorRegistry
 
 from worker.batches import settle
 from worker.intake import jsonl
@@ -20,6 +21,7 @@ from worker.messages import Message
 from worker.settings import Settings
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
+from worker.watch.meter import Meter
 
 ROUNDS = 5
 DEVICES = 4_000
@@ -50,15 +52,14 @@ async def seconds_to_receive(amqp_url: str, queue_name: str, count: int) -> floa
 
 
 async def seconds_to_process(settings: Settings, database: Database, count: int) -> float:
-    """How long a worker takes to consume, process, commit and acknowledge `count` messages."""
+    """How long a worker takes to consume, process, commit, measure and acknowledge `count` messages."""
     stop = asyncio.Event()
-    left = count
+    meter = Meter(CollectorRegistry())
+    database.on_commit = meter.on_commit
 
     async def process(messages: Sequence[Message]) -> None:
-        nonlocal left
-        tally = await settle(database, messages)
-        left -= tally.received
-        if left == 0:
+        await meter.measured(messages, settle(database, messages))
+        if meter.tally.received == count:
             stop.set()
 
     started = time.perf_counter()

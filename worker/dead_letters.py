@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha1
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
@@ -13,7 +13,7 @@ from sqlalchemy import Row
 
 from worker.contract import clean, shown
 from worker.messages import Incoming, Message, Origin, body_id, named_in
-from worker.outcomes import Reason, Status
+from worker.outcomes import Example, Reason, Status
 
 DEADLY = 2
 """Workers that a given-up message may have killed before the next one keeps it unread."""
@@ -65,6 +65,12 @@ class DeadLetter:
             "headers": _storable(origin.headers),
             "body": message.body,
         }
+
+    def example(self) -> Example:
+        """It by what people look for it with."""
+        about = self.about()
+        operation_id, device_id = (cast(UUID | None, about[name]) for name in ("operation_id", "device_id"))
+        return Example(self.reason, self.message.message_id, operation_id, device_id)
 
     def about(self) -> dict[str, UUID | str | None]:
         """What the row says of the report: what it names, as far as that can be read, and its identity."""

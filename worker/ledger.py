@@ -15,13 +15,12 @@ from statemachine import SETTLED, Counters, State, Verdict, contribution, decide
 from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
 from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id
-from worker.outcomes import Action, Reason, Status, Tally
+from worker.outcomes import DUPLICATE, REJECTED, Action, Reason, Status, Tally
 from worker.trust import Trust
 
-DUPLICATE = "duplicate"
 ANNOUNCED = "announced"
 TAKEN_APART = "taken apart"
-"""Outcomes of a stored dead letter that is done with, beside the verdicts."""
+"""Outcomes of a stored dead letter that is done with, beside the verdicts and DUPLICATE."""
 
 UNTRUSTED = (Reason.UNKNOWN_SERVICE, Reason.NOT_ALLOWED)
 """Reasons for which a report is kept without its identity."""
@@ -99,7 +98,7 @@ class Ledger:
         message = item.message
         self.tally.received += 1
         if not self._stands(message):
-            self.tally.duplicate += 1  # somebody was faster: settled it, or discarded it
+            self._count_duplicate()  # somebody was faster: settled it, or discarded it
             return
         if isinstance(item, Incoming):
             self._take_report(item)
@@ -135,7 +134,16 @@ class Ledger:
         for letter in self.dead_letters:
             if letter.fingerprint not in kept:
                 self.tally.dead_lettered[letter.reason] -= 1
-                self.tally.duplicate += 1
+                self.tally.by_service["", REJECTED] -= 1
+                self._count_duplicate()
+
+    def _count_duplicate(self, service_id: str = "") -> None:
+        self.tally.duplicate += 1
+        self.tally.by_service[service_id, DUPLICATE] += 1
+
+    def _count_rejected(self, reason: Reason, service_id: str = "") -> None:
+        self.tally.dead_lettered[reason] += 1
+        self.tally.by_service[service_id, REJECTED] += 1
 
     def _stands(self, message: Message) -> bool:
         """Whether a message is still to be processed; one that is no stored dead letter always is.
@@ -152,7 +160,7 @@ class Ledger:
     def _take_report(self, incoming: Incoming) -> None:
         message, key = incoming.message, incoming.key
         if key in self.seen or self.kept.get(key, message.dead_letter_id) != message.dead_letter_id:
-            self.tally.duplicate += 1
+            self._count_duplicate(incoming.report.service_id)
             self._resolve(message, DUPLICATE, key[0])
             return
         judgement = self._judge(incoming)
@@ -196,6 +204,7 @@ class Ledger:
             self.operation_types[report.operation_id] = report.operation_type
             self.named.add(report.operation_id)
         self.tally.verdicts[verdict] += 1
+        self.tally.by_service[report.service_id, verdict] += 1
         self._record(incoming.key, report.state, verdict, incoming.at, report.service_id, report.reason or "")
         if held is None:
             self._register(id_, report.operation_id, report.reason)
@@ -229,13 +238,13 @@ class Ledger:
         incoming = letter.report
         assert incoming is not None
         if incoming.key in self.seen:
-            self.tally.duplicate += 1
+            self._count_duplicate(incoming.report.service_id)
             return DUPLICATE
         judgement = self._judge(incoming)
         if isinstance(judgement, Verdict):
             return judgement
         reason, detail = judgement
-        self.tally.dead_lettered[reason] += 1
+        self._count_rejected(reason, "" if reason in UNTRUSTED else incoming.report.service_id)
         if reason in UNTRUSTED:  # as if it had not been parked: its id is free for who may use it
             self.kept.pop(incoming.key, None)
             return DeadLetter(reason, detail, letter.message, None)
@@ -244,7 +253,7 @@ class Ledger:
     def _reject(self, incoming: Incoming, reason: Reason, detail: str) -> None:
         """Keep a report that is readable, with its identity."""
         message, key = incoming.message, incoming.key
-        self.tally.dead_lettered[reason] += 1
+        self._count_rejected(reason, incoming.report.service_id)
         letter = DeadLetter(reason, detail, message, incoming)
         self.kept[key] = message.dead_letter_id or 0
         if message.dead_letter_id is None:
@@ -285,12 +294,12 @@ class Ledger:
         if message.dead_letter_id is not None:
             self._note(message.dead_letter_id, Action.REPLAYED, letter)
         elif letter.fingerprint in self.fingerprints:
-            self.tally.duplicate += 1
+            self._count_duplicate()
             return
         else:
             self.fingerprints.add(letter.fingerprint)
             self.dead_letters.append(letter)
-        self.tally.dead_lettered[reason] += 1
+        self._count_rejected(reason)
 
     def _resolve(self, message: Message, outcome: str, device_operation: UUID | None = None) -> None:
         """Note that a message is done with, if it is a stored dead letter, or if its sender waits."""

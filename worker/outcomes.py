@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
 
 from statemachine import Verdict
 
@@ -48,8 +50,25 @@ class Action(StrEnum):
     IMPORTED = "imported"
 
 
+DUPLICATE = "duplicate"
+"""What a report is that came before, where others have a verdict."""
+REJECTED = "rejected"
+"""What a report is that becomes a dead letter."""
 AT_ONCE = "by the batch that it came in"
 """What is told of a dead letter that was released so soon that nothing was written of it."""
+
+
+class Example(NamedTuple):
+    """A dead letter by what people look for it with; never what it says."""
+
+    reason: Reason
+    message_id: str | None
+    operation_id: UUID | None
+    device_id: UUID | None
+
+
+EXAMPLES = 3
+"""How many dead letters of a batch are named in the log, at most."""
 
 
 @dataclass(slots=True)
@@ -67,6 +86,10 @@ class Tally:
     released: int = 0
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
+    by_service: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Verdicts, DUPLICATE and REJECTED by the service that reports; by "" where none can be told or believed."""
+    examples: list[Example] = field(default_factory=list)
+    """The first few of those that are new and open."""
 
     def add(self, other: "Tally") -> None:
         """Add another batch's numbers to these."""
@@ -76,6 +99,8 @@ class Tally:
         self.released += other.released
         self.verdicts.update(other.verdicts)
         self.dead_lettered.update(other.dead_lettered)
+        self.by_service.update(other.by_service)
+        self.examples = [*self.examples, *other.examples][:EXAMPLES]
 
     def document(self) -> Mapping[str, object]:
         """The summary that `ingest --json` and `run --json` print."""

@@ -10,16 +10,19 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
+from time import perf_counter
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, operation_state
+from worker import batch_log, spans
 from worker.contract import Announcement
 from worker.dead_letters import DeadLetter
 from worker.ledger import Answer, Ledger, Outcome
 from worker.messages import Incoming, Item
-from worker.outcomes import Status, Tally
+from worker.outcomes import EXAMPLES, Status, Tally
 from worker.scope import Scope, waiting_for
 from worker.store import batch as store
 from worker.store.batch import StoredOperation
@@ -84,10 +87,14 @@ async def _process_once(
     *,
     claiming: bool,
 ) -> Ledger:
-    now = datetime.now(UTC)
-    async with database.write() as connection:
-        ledger = await _decide(connection, items, scope, trust, actor, now, claiming=claiming)
-        await _write_operations(connection, ledger, ledger.deltas(), now)
+    now, began = datetime.now(UTC), perf_counter()
+    with spans.span("transaction"):
+        async with database.write() as connection:
+            with spans.span("decide"):
+                ledger = await _decide(connection, items, scope, trust, actor, now, claiming=claiming)
+            with spans.span("count"):
+                await _write_operations(connection, ledger, ledger.deltas(), now)
+    batch_log.tell(items, scope, ledger.tally, perf_counter() - began)
     return ledger
 
 
@@ -181,6 +188,8 @@ async def _write_dead_letters(
     )
     kept = await store.keep_dead_letters(connection, [letter.row(now) for letter in ledger.dead_letters])
     ledger.count_as_duplicates(kept)
+    new = (each for each in ledger.dead_letters if each.status is Status.OPEN and each.fingerprint in kept)
+    ledger.tally.examples = [letter.example() for letter in islice(new, EXAMPLES)]
 
 
 def _told(outcome: Outcome) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from ssl import SSLContext
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 import yarl
 from dotenv import dotenv_values
@@ -26,6 +26,14 @@ ENV_FILE = Path(".env")
 _EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
 _File = Annotated[Path | None, _EMPTY_IS_NONE]
 Days = Annotated[Annotated[float, Field(ge=0, le=100_000)] | None, _EMPTY_IS_NONE]
+
+
+class Address(NamedTuple):
+    """Where to listen; `is_chosen` says whether somebody set the port, so that no other one will do."""
+
+    host: str
+    port: int
+    is_chosen: bool
 
 
 class Settings(BaseSettings):
@@ -104,6 +112,13 @@ class Settings(BaseSettings):
     probe_port: int = Field(
         8081, ge=0, le=65_535, description="its port; 0 for any that is free, as when the default one is taken"
     )
+    http_probe_port: int = Field(
+        8082,
+        ge=0,
+        le=65_535,
+        description="`deviceops serve` answers the same, at that address, on this port; 0 for any that is free, "
+        "as when the default one is taken",
+    )
     services: Annotated[Json[dict[str, Service]] | None, NoDecode, _EMPTY_IS_NONE] = Field(
         None,
         description="who may report, as JSON: for each service_id what it may say, such as "
@@ -149,6 +164,11 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
     )
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|json|text)$",
+        description="json: one object a line, text: for people; auto: text on a terminal, else json",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -185,6 +205,16 @@ class Settings(BaseSettings):
         if self.services is None and not self.verify_user_id:
             return None
         return Trust(self.services, self.verify_user_id)
+
+    @property
+    def worker_probes(self) -> Address:
+        """Where `run` answers probes."""
+        return Address(self.probe_host, self.probe_port, "probe_port" in self.model_fields_set)
+
+    @property
+    def api_probes(self) -> Address:
+        """Where `serve` does."""
+        return Address(self.probe_host, self.http_probe_port, "http_probe_port" in self.model_fields_set)
 
     def amqp_tls(self) -> SSLContext | None:
         """How to speak TLS with the broker, None where it is spoken without.

@@ -11,5 +11,6 @@
 - `reporting`: what the calls share that report something
 - `selecting`: which dead letters are meant
 - `operations`, `device_operations`, `dead_letters`, `events`: the calls
+- `metrics`: its numbers
 - `changes`: tells `events` what has changed
 """

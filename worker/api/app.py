@@ -21,6 +21,7 @@ from worker.api.answers import answer_faults, answer_refusal
 from worker.api.changes import stopped
 from worker.api.context import Context
 from worker.api.edge import Edge
+from worker.api.metrics import Requests
 from worker.tokens import Token
 
 _ROUTERS = (
@@ -44,8 +45,8 @@ _REQUEST_ID = {
 }
 
 
-def create_app(context: Context, tokens: Mapping[str, Token] | None) -> FastAPI:
-    """The application; without tokens (None) it answers who calls it as localhost."""
+def create_app(context: Context, tokens: Mapping[str, Token] | None, requests: Requests) -> FastAPI:
+    """The application; without tokens (None) it answers who calls it as localhost. `requests` counts them."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -66,7 +67,7 @@ def create_app(context: Context, tokens: Mapping[str, Token] | None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         middleware=[
             Middleware(CorrelationIdMiddleware),
-            Middleware(Edge),
+            Middleware(Edge, requests=requests),
             Middleware(AuthenticationMiddleware, backend=Tokens(tokens), on_error=answer_stranger),
         ],
         exception_handlers={

@@ -56,9 +56,14 @@ class Changes:
         self._stopped = False
 
     @property
+    def followers(self) -> int:
+        """How many follow."""
+        return sum(map(len, self._followers.values()))
+
+    @property
     def is_full(self) -> bool:
         """Whether nobody more may follow."""
-        return sum(map(len, self._followers.values())) >= MAX_FOLLOWERS
+        return self.followers >= MAX_FOLLOWERS
 
     async def follow(self, operation_id: UUID) -> AsyncIterator[views.Operation]:
         """An operation as it is, and again whenever it has changed; of several changes at once, the last."""

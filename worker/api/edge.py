@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.api import answers
+from worker.api.metrics import Requests
 from worker.contract import one_line
 from worker.store.database import explain, is_passing
 
@@ -26,23 +27,24 @@ _log = structlog.get_logger()
 
 
 class Edge:
-    """Logs every request, and answers for what failed in it."""
+    """Logs and counts every request, and answers for what failed in it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
         self._app = app
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started = answered = time.perf_counter()
         status = received = 0
 
         async def send_and_note(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], time.perf_counter()
             await send(message)
 
         async def receive_bounded() -> Message:
@@ -60,6 +62,7 @@ class Edge:
             if status == 0:
                 await response(scope, receive, send_and_note)
         finally:
+            self._requests.note(scope, status, (answered if status else time.perf_counter()) - started)
             caller = scope.get("user")
             _log.info(
                 "request",

@@ -17,8 +17,8 @@ from worker.api.reporting import IdempotencyKey, origin, refuse
 from worker.api.routing import Route
 from worker.contract import Announcement, ReasonText
 from worker.dead_letters import DeadLetter
-from worker.ledger import DUPLICATE
 from worker.messages import ANNOUNCEMENT, Message
+from worker.outcomes import DUPLICATE
 from worker.requests import answer, cancel
 from worker.store import queries, views
 from worker.tokens import Scope

@@ -1,7 +1,6 @@
 """The HTTP API listens, until it is told to stop."""
 
 import asyncio
-import logging
 import signal
 from http import HTTPStatus
 from uuid import uuid4
@@ -17,10 +16,14 @@ from worker.api.app import create_app
 from worker.api.changes import Changes
 from worker.api.context import Context
 from worker.api.edge import MAX_HEADERS
+from worker.api.metrics import Requests, count_followers
 from worker.contract import one_line
 from worker.listener import Server, listen, url_of
 from worker.settings import Settings
 from worker.store.database import Database
+from worker.watch.health import Health
+from worker.watch.probes import answering
+from worker.watch.process import registry_of_process
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 10
@@ -56,11 +59,12 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
             host = LOOPBACK
         else:
             _log.warning("no tokens: anybody on this machine may call, and nobody else")
-    for library in ("uvicorn", "asgi_correlation_id"):
-        logging.getLogger(library).setLevel(logging.ERROR)  # below, their lines repeat what ours say
     changes = Changes(database)
+    registry = registry_of_process({"reading": database, "writing": writing})
+    count_followers(registry, changes)
+    context = Context(database, writing, settings.trust, changes)
     config = uvicorn.Config(
-        create_app(Context(database, writing, settings.trust, changes), settings.api_tokens or None),
+        create_app(context, settings.api_tokens or None, Requests(registry)),
         http=_Protocol,
         h11_max_incomplete_event_size=MAX_HEADERS,
         ws="none",
@@ -71,6 +75,7 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
         forwarded_allow_ips=settings.http_proxies,
         timeout_graceful_shutdown=PATIENCE,
     )
+    stopping = asyncio.Event()
     with listen(host, settings.http_port) as listener:
         url = url_of(listener)
         _log.info("listening", url=url, docs=f"{url}/docs")
@@ -79,9 +84,11 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
         def stop() -> None:
             server.force_exit = server.should_exit  # told twice, it waits for nobody
             server.should_exit = True
+            stopping.set()
             changes.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
-        await server.serve(sockets=[listener])
+        async with answering(settings.api_probes, Health((), stopping), registry):
+            await server.serve(sockets=[listener])
     _log.info("stopped")

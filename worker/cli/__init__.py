@@ -1,6 +1,7 @@
 """The `deviceops` command (SPEC section 7): thin entry points, one file for each kind of work.
 
-- `wiring`: settings, logging, the database and the event loop of a command
+- `wiring`: settings, the database and the event loop of a command
+- `logs`: how the log is written
 - `render`: tables and progress bars
 - `running`: run
 - `feeding`: ingest, publish
@@ -19,7 +20,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from worker.cli import dead_letters, describing, feeding, reading, running, serving, trying, upkeep
+from worker.cli import dead_letters, describing, feeding, logs, reading, running, serving, trying, upkeep
 from worker.errors import DeviceopsError
 
 INTERRUPTED = 130
@@ -77,5 +78,5 @@ def _buffer_standard_output() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"deviceops: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    logs.tell_failure(" ".join(message.split()), code)
     return code

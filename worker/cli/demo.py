@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 from worker.batches import settle
-from worker.cli import render
-from worker.cli.wiring import configure_logging, ready_database, screen
+from worker.cli import logs, render
+from worker.cli.wiring import ready_database, screen
 from worker.errors import DeviceopsError
 from worker.intake import jsonl
 from worker.intake.connection import BrokerUnavailable, connected
@@ -48,7 +48,7 @@ def forget_last_demo() -> None:
 
 async def run_demo(settings: Settings, devices: int, seed: int) -> None:
     """Show a roll-out. Raises DeviceopsError if anything was lost or a counter drifted."""
-    configure_logging("ERROR")
+    logs.configure("ERROR")
     own = Settings(
         database_url=f"sqlite:///{DATABASE}",
         database_ca_file=None,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from worker.intake.topology import Topology
 from worker.messages import MAX_BODY, Message
 from worker.outcomes import Tally
 from worker.settings import Settings
+from worker.tracing import tracing
 
 PATIENCE = 30
 """Seconds that `ingest` waits for a database that was lost on the way."""
@@ -30,7 +32,7 @@ Source = Annotated[str, typer.Argument(metavar="FILE|-", help="A file of JSON li
 def ingest(source: Source, json: Json = False) -> None:
     """Process JSON lines without a broker: reports, or envelopes with type, message_id, headers and body."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     render.show_tally(run_async(_ingest(settings, source)), json)
 
 
@@ -49,14 +51,14 @@ async def _ingest(settings: Settings, source: str) -> Tally:
 def publish(source: Source) -> None:
     """Send JSON lines to the exchange; each counts once the broker has confirmed it."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     count = run_async(_publish(settings, source))
     screen.print(f"{count:,} messages published to {settings.topology_prefix}")
 
 
 async def _publish(settings: Settings, source: str) -> int:
     count = 0
-    async with connected(settings) as connection:
+    async with tracing(settings) as tracer, connected(settings) as connection:
         channel = await connection.channel(on_return_raises=True)
         exchange = await Topology(settings.topology_prefix).declare(channel)
 
@@ -66,7 +68,8 @@ async def _publish(settings: Settings, source: str) -> int:
                 raise DeviceopsError(
                     f"{source}: has a message larger than {MAX_BODY:,} bytes, which no worker reads"
                 )
-            await publish_messages(exchange, messages)
+            send = partial(publish_messages, exchange)
+            await (send(messages) if tracer is None else tracer.sending(messages, send))
             count += len(messages)
 
         await _feed(source, settings.batch_size, process)

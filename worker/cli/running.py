@@ -12,11 +12,11 @@ from worker.batches import settle, waiting_out_failures
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, run_async
 from worker.intake.consumer import Consumer
-from worker.mending import parked
 from worker.messages import Message
 from worker.outcomes import Tally
 from worker.settings import Settings
 from worker.store import database, schema
+from worker.tracing import tracing
 
 SQLITE_LOCK_TIMEOUT = 5
 """Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
@@ -35,43 +35,59 @@ def run(
 ) -> None:
     """Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     render.show_tally(run_async(_run(settings, until_idle)), json)
 
 
 async def _run(settings: Settings, until_idle: float | None) -> Tally:
-    from worker.watch import metrics, probes, supervision  # here, because every command would pay for it
+    from worker.watch import probes, supervision  # here, because every command would pay for it
     from worker.watch.health import Health
+    from worker.watch.meter import Meter
+    from worker.watch.metrics import WorkerMetrics
+    from worker.watch.process import registry_of_process
+    from worker.watch.rejections import Rejections
+    from worker.watch.standing import Standing
 
-    tally = Tally()
+    rejections = Rejections()
     stop = _stop_on_signals()
     url = settings.sqlalchemy_url
     lock_timeout = SQLITE_LOCK_TIMEOUT if url.get_backend_name() == "sqlite" else None
-    async with database.opened(
-        url, tls=settings.database_tls(), lock_timeout=lock_timeout, answer_timeout=settings.database_timeout
-    ) as store:
+    async with (
+        tracing(settings, stop) as tracer,
+        database.opened(
+            url, tls=settings.database_tls(), lock_timeout=lock_timeout, answer_timeout=settings.database_timeout
+        ) as store,
+    ):
+        registry = registry_of_process({"batches": store})
+        meter = Meter(registry, settings.services)
+        store.on_commit = meter.on_commit
 
         async def process(messages: Sequence[Message]) -> None:
-            tally.add(await settle(store, messages, trust=settings.trust))
+            settling = settle(store, messages, trust=settings.trust)
+            traced = settling if tracer is None else tracer.processing(messages, settling)
+            rejections.note(await meter.measured(messages, traced))
 
         async def ready() -> None:
             await waiting_out_failures(store, until_idle, schema.require_current_schema, store)
 
         consumer = Consumer(settings, process, stop, ready=ready, database=store.condition)
         health = Health((consumer.condition, store.condition), stop)
+        standing = Standing(store, settings.stale_after)
+        registry.register(WorkerMetrics(meter.tally, health, standing, lambda: consumer.queues))
         async with (
             supervision.supervised(health, settings.stall_timeout, settings.drain_timeout),
-            probes.answering(settings, health, metrics.registry_of(tally, health)),
+            probes.answering(settings.worker_probes, health, registry),
         ):
             gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
-            watching = asyncio.create_task(parked.watch(store, settings.stale_after, stop))
+            watching = asyncio.create_task(standing.watch(stop))
             try:
                 await consumer.run(until_idle)
             finally:
                 stop.set()
                 watching.cancel()
                 await asyncio.wait([watching])
-    return tally
+                rejections.close()
+    return meter.tally
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -29,7 +29,7 @@ def serve(
     """Serve the HTTP API until SIGTERM or Ctrl-C; its documentation is at /docs."""
     settings = Settings.load()
     given = {name: value for name, value in (("http_host", host), ("http_port", port)) if value is not None}
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     run_async(_serve(settings.model_copy(update=given)))
 
 

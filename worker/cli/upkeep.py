@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import DBAPIError
 
 from statemachine import Counters
 from worker.cli import render
@@ -15,7 +16,7 @@ from worker.mending.retention import Retention
 from worker.settings import Settings, unknown_variables
 from worker.sources import variable
 from worker.store import database, schema
-from worker.store.recount import Drift, find_drift, fix_drift
+from worker.store.recount import Drift, find_drift, fix_drift, keep_recount
 
 DRIFT = 3
 """Exit code: counters differ from the rows."""
@@ -90,6 +91,10 @@ async def _recount(settings: Settings, fix: bool) -> tuple[int, list[Drift]]:
         count, drifted = await find_drift(opened)
         if fix:
             await fix_drift(opened, drifted)
+        try:
+            await keep_recount(opened, 0 if fix else len(drifted))
+        except DBAPIError as error:  # a standby can be recounted, and keeps nothing
+            notices.print(f"metrics will not tell of this recount: {database.explain(error)}", style="yellow")
     return count, drifted
 
 
@@ -110,7 +115,7 @@ def prune(json: Json = False) -> None:
         bodies=_days(settings.keep_bodies),
         activity=_days(settings.keep_activity),
     )
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     pruned = run_async(prune_past(settings, retention))
     if json:
         print_json(pruned)

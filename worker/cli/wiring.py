@@ -1,6 +1,5 @@
 """What every command needs: settings, logging, a database that is ready, an event loop."""
 
-import logging
 import os
 import pwd
 import sys
@@ -9,11 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 import pydantic_core
-import structlog
 import typer
 import uvloop
 from rich.console import Console
 
+from worker.cli import logs
 from worker.contract import clean
 from worker.settings import Settings
 from worker.store import database, schema
@@ -61,19 +60,6 @@ def print_json(document: object) -> None:
     sys.stdout.write(pydantic_core.to_json(document, indent=2).decode() + "\n")
 
 
-def configure_logging(level: str) -> None:
-    """Log to standard error: for people on a terminal, else one JSON object a line."""
-    on_terminal = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if on_terminal else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    # The broker client's own lines repeat what ours say.
-    logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+def configure_logging(settings: Settings) -> None:
+    """Log as the settings say."""
+    logs.configure(settings.log_level, settings.log_format)

@@ -1,14 +1,14 @@
 """Consuming from RabbitMQ, session after session, until somebody wants it to stop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
 
 from worker.condition import Condition
 from worker.intake.connection import BrokerRefused, BrokerUnavailable, connected
-from worker.intake.session import BrokerLost, Session, Settle
+from worker.intake.session import BrokerLost, Queue, Session, Settle
 from worker.intake.topology import Topology
 from worker.settings import Settings, without_password
 
@@ -44,6 +44,12 @@ class Consumer:
         self._ready = ready
         self._database = database
         self._was_connected = False
+        self._session: Session | None = None
+
+    @property
+    def queues(self) -> Sequence[Queue]:
+        """How it stands with the queues that are consumed: none while there is no connection."""
+        return () if self._session is None else self._session.queues
 
     async def run(self, until_idle: float | None = None) -> None:
         """Consume until `stop` is set, or until nothing came for `until_idle` seconds.
@@ -90,12 +96,15 @@ class Consumer:
             try:
                 await session.open(connection)
                 self._was_connected = True
+                self._session = session
                 queue = Topology(self._settings.topology_prefix).reports
                 self.condition.works(queue=queue, broker=without_password(self._settings.amqp_url))
                 await session.run(until_idle)
             except BrokerLost as error:
                 self.condition.fails(str(error))  # before the connection is closed: a dead line delays that
                 raise
+            finally:
+                self._session = None
 
     async def _pause(self, seconds: float) -> None:
         await self._unless_stopped(asyncio.sleep(seconds))

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 from aiormq.abc import DeliveredMessage
@@ -50,6 +51,26 @@ class Stalled(DeviceopsError):
     """Nothing moves though it should, and nobody knows why: the process must end, so that a new one takes over."""
 
 
+class Queue(Protocol):
+    """What there is to know of a queue that is consumed; None before the first look at it."""
+
+    @property
+    def queue(self) -> str:
+        """Its name."""
+
+    @property
+    def waiting(self) -> int | None:
+        """Messages that are delivered to nobody yet."""
+
+    @property
+    def consumers(self) -> int | None:
+        """Consumers, of all workers."""
+
+    @property
+    def in_hand(self) -> int:
+        """Messages that are here and not acknowledged."""
+
+
 @dataclass(slots=True)
 class _Subscription:
     """One queue that is consumed, and how its deliveries are read."""
@@ -63,6 +84,10 @@ class _Subscription:
     """Deliveries that were settled and acknowledged."""
     at_work: int = 0
     """Deliveries in the batch that is being settled."""
+    waiting: int | None = None
+    """Messages that the broker had and had not delivered to anybody, when we looked last."""
+    consumers: int | None = None
+    """Consumers, ours among them, when we looked last."""
 
     @property
     def in_hand(self) -> int:
@@ -109,6 +134,11 @@ class Session:
     def has_settled(self) -> bool:
         """Whether anything was settled and acknowledged."""
         return any(subscription.settled for subscription in self._subscriptions)
+
+    @property
+    def queues(self) -> Sequence[Queue]:
+        """How it stands with what is consumed."""
+        return self._subscriptions
 
     async def open(self, connection: Connection) -> None:
         """Declare the topology and begin to consume. Raises BrokerLost, or DeviceopsError if it differs."""
@@ -263,6 +293,7 @@ class Session:
                     found = await self._looking.queue_declare(subscription.queue, passive=True)
             if not found.consumer_count:
                 raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")
+            subscription.waiting, subscription.consumers = found.message_count, found.consumer_count
             waiting += found.message_count or 0
         return waiting
 

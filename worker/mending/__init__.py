@@ -7,6 +7,5 @@
 - `marking`: where they stand, changed, and who did it
 - `closing`: discard, and take it back
 - `transfer`: export and import as JSON lines
-- `parked`: reports that wait for a registration for too long
 - `retention`: what is kept for how long
 """

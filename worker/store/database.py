@@ -2,11 +2,12 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from ssl import SSLContext, SSLError
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 from sqlalchemy import event
@@ -14,6 +15,7 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from worker.condition import Condition
 from worker.errors import DeviceopsError
@@ -43,6 +45,18 @@ _SQLITE_PASSES = {
 }
 
 
+class Connections(NamedTuple):
+    """How many connections a pool keeps at most, how many are in use, and how many are there beyond those kept."""
+
+    size: int
+    in_use: int
+    overflow: int
+
+
+def _nobody_asks(_seconds: float) -> None:
+    """Let it be."""
+
+
 class Database:
     """One database. `write` gives a transaction that commits at its end, `read` one consistent snapshot.
 
@@ -52,6 +66,7 @@ class Database:
     can try again does so, and how many the server waits for a word of ours in one, None where a person may let it
     wait. `limit` is how many it may take at all before it ends with a TimeoutError, None for any number.
     `condition` is how it stands with the database, as far as those know who wait for it.
+    `on_commit` is told how many seconds each commit took.
     """
 
     def __init__(
@@ -66,6 +81,7 @@ class Database:
         self.url = url
         self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
         self._limit = limit
+        self.on_commit: Callable[[float], None] = _nobody_asks
         self.condition = Condition("database", "paused: the database fails", "resumed: the database answers")
         is_sqlite = url.get_backend_name() == "sqlite"
         self.connect_args = (
@@ -78,6 +94,13 @@ class Database:
         """Whether this is the embedded kind."""
         return self.engine.dialect.name == "sqlite"
 
+    @property
+    def connections(self) -> Connections:
+        """Those of the pool."""
+        pool = self.engine.pool  # asked for anew, as giving up on a dead database makes another one
+        assert isinstance(pool, QueuePool)
+        return Connections(pool.size(), pool.checkedout(), max(pool.overflow(), 0))
+
     def __str__(self) -> str:
         return self.url.render_as_string(hide_password=True)
 
@@ -86,6 +109,8 @@ class Database:
         """A transaction that commits at the end of the block and rolls back on an error."""
         async with within(self._limit), self.engine.begin() as connection:
             yield connection
+            began = time.perf_counter()
+        self.on_commit(time.perf_counter() - began)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -226,6 +251,7 @@ def _postgresql_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
         pool_size=4,
         max_overflow=0,
         pool_pre_ping=False,
+        hide_parameters=True,
         connect_args=connect_args,
     )
     let_go_of_dead_ones(engine)
@@ -240,7 +266,7 @@ def _sqlite_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
         sqlite3.connect(path).close()
     except sqlite3.Error as error:
         raise DeviceopsError(f"database {path}: {error}") from error
-    engine = create_async_engine(url, connect_args=connect_args)
+    engine = create_async_engine(url, hide_parameters=True, connect_args=connect_args)
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, contribution, operation_state
 from worker.store import batch
 from worker.store.database import Database
-from worker.store.tables import device_operations, operations
+from worker.store.tables import device_operations, operations, recounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,28 @@ class Drift:
     operation_id: UUID
     stored: Counters
     actual: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """The last recount: when, and how many operations it found wrong and did not put right."""
+
+    at: datetime
+    drifted: int
+
+
+async def keep_recount(database: Database, drifted: int) -> None:
+    """Remember what a recount found, instead of what the one before did, for those who watch."""
+    async with database.write() as connection:
+        await connection.execute(delete(recounts))
+        await connection.execute(insert(recounts), {"at": datetime.now(UTC), "drifted": drifted})
+
+
+async def last_recount(connection: AsyncConnection) -> Recount | None:
+    """The last recount, None if there was none."""
+    query = select(recounts.c.at, recounts.c.drifted).order_by(recounts.c.at.desc()).limit(1)
+    row = (await connection.execute(query)).one_or_none()
+    return Recount(*row) if row else None
 
 
 async def find_drift(database: Database) -> tuple[int, list[Drift]]:

@@ -161,6 +161,15 @@ dead_letters = Table(
     Index("dead_letters_closed", "resolved_at", postgresql_where=_IS_CLOSED, sqlite_where=_IS_CLOSED),
 )
 
+# What the last recount found: one row, so that who watches can tell of it.
+recounts = Table(
+    "recounts",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("drifted", BigInteger, nullable=False, comment="operations that it found wrong, and did not put right"),
+)
+
 # What was done with a dead letter after it was received, and by whom. The first entry says how it was received;
 # it is written with the second one, since most have none.
 dead_letter_history = Table(

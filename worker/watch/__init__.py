@@ -2,6 +2,8 @@
 
 - `health`: one answer to how it stands, for everybody who asks
 - `probes`: `/livez`, `/readyz` and `/metrics` on a port of their own
-- `metrics`: the numbers
+- `metrics`: a worker's numbers, `process`: those of any process of ours
+- `meter`: what batches were like
+- `standing`: what only the database knows: reports that wait for too long, the last recount
 - `supervision`: what systemd is told, and the watchdog of the event loop
 """

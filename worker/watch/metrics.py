@@ -1,38 +1,48 @@
 """A worker's numbers in Prometheus' format, read off when somebody asks: no batch pays for them."""
 
 import asyncio
-from collections.abc import Iterator
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from statemachine import Verdict
-from worker.outcomes import Reason, Tally
+from worker.intake.session import Queue
+from worker.outcomes import DUPLICATE, REJECTED, Reason, Tally
 from worker.watch.health import Health
+from worker.watch.standing import Standing
+
+_VERDICTS = (Verdict.APPLIED, Verdict.LATE, Verdict.REPEATED, DUPLICATE, REJECTED)
 
 
-class _Worker(Collector):
-    def __init__(self, tally: Tally, health: Health) -> None:
-        self._tally = tally
-        self._health = health
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkerMetrics(Collector):
+    """What a worker has processed, what it depends on, and what waits for it."""
+
+    tally: Tally
+    health: Health
+    standing: Standing
+    queues: Callable[[], Sequence[Queue]]
 
     def collect(self) -> Iterator[Metric]:
         """Everything as it is now."""
-        yield InfoMetricFamily("deviceops_build", "What runs.", {"version": version("deviceops")})
         yield from self._outcomes()
         yield from self._conditions()
+        yield from self._queues()
+        yield from self._standing()
 
     def _outcomes(self) -> Iterator[Metric]:
-        tally = self._tally
+        tally = self.tally
         yield CounterMetricFamily(
             "deviceops_received", "Reports, announcements and unreadable messages.", tally.received
         )
-        reports = CounterMetricFamily("deviceops_reports", "Reports by verdict.", labels=["verdict"])
-        for verdict in (Verdict.APPLIED, Verdict.LATE, Verdict.REPEATED):
-            reports.add_metric([verdict.value], tally.verdicts[verdict])
-        reports.add_metric(["duplicate"], tally.duplicate)
+        reports = CounterMetricFamily(
+            "deviceops_reports", "Reports by service and verdict.", labels=["service", "verdict"]
+        )
+        for service in sorted({"", *(service for service, _ in tally.by_service)}):
+            for verdict in _VERDICTS:  # all of them: a series that begins with its first event hides that one
+                reports.add_metric([service, verdict], tally.by_service[service, verdict])
         yield reports
         yield CounterMetricFamily("deviceops_announcements", "Announcements of operations.", tally.announced)
         yield CounterMetricFamily(
@@ -44,11 +54,13 @@ class _Worker(Collector):
         yield letters
 
     def _conditions(self) -> Iterator[Metric]:
-        health = self._health
+        health = self.health
         yield GaugeMetricFamily("deviceops_ready", "Whether the worker consumes.", float(not health.troubles))
         works = GaugeMetricFamily("deviceops_dependency_up", "Whether it works.", labels=["dependency"])
         failures = CounterMetricFamily(
-            "deviceops_dependency_failures", "How often it went from working to failing.", labels=["dependency"]
+            "deviceops_dependency_failures",
+            "How often it went from working to failing: a reconnect to the broker, a pause for the database.",
+            labels=["dependency"],
         )
         for condition in health.conditions:
             works.add_metric([condition.name], float(condition.trouble is None))
@@ -56,11 +68,40 @@ class _Worker(Collector):
         yield from (works, failures)
         yield GaugeMetricFamily("deviceops_tasks", "Tasks of the event loop.", float(len(asyncio.all_tasks())))
 
+    def _queues(self) -> Iterator[Metric]:
+        waiting, consumers, in_flight = (
+            GaugeMetricFamily(f"deviceops_{name}", help_, labels=["queue"])
+            for name, help_ in (
+                ("queue_messages", "Messages that the broker has delivered to nobody yet."),
+                ("queue_consumers", "Consumers of the queue, those of other workers included."),
+                ("in_flight_messages", "Messages that this worker has and has not acknowledged."),
+            )
+        )
+        for queue in self.queues():
+            in_flight.add_metric([queue.queue], queue.in_hand)
+            if queue.waiting is not None and queue.consumers is not None:
+                waiting.add_metric([queue.queue], queue.waiting)
+                consumers.add_metric([queue.queue], queue.consumers)
+        yield from (waiting, consumers, in_flight)
 
-def registry_of(tally: Tally, health: Health) -> CollectorRegistry:
-    """All metrics of a worker and its process; names and units by Prometheus' conventions."""
-    registry = CollectorRegistry()
-    registry.register(_Worker(tally, health))
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
-    return registry
+    def _standing(self) -> Iterator[Metric]:
+        if (parked := self.standing.parked) is not None:
+            reports, stale = (sum(getattr(group, name) for group in parked) for name in ("count", "stale"))
+            yield GaugeMetricFamily("deviceops_parked_reports", "Reports that wait for a registration.", reports)
+            yield GaugeMetricFamily(
+                "deviceops_stale_reports", "Parked reports that wait for longer than DEVICEOPS_STALE_AFTER.", stale
+            )
+            if parked:
+                oldest = min(group.oldest for group in parked).timestamp()
+                yield GaugeMetricFamily(
+                    "deviceops_oldest_parked_timestamp_seconds", "When the oldest parked report came.", oldest
+                )
+        if (recount := self.standing.recount) is not None:
+            yield GaugeMetricFamily(
+                "deviceops_drifted_operations",
+                "Operations with wrong counters that the last recount found, and did not put right.",
+                recount.drifted,
+            )
+            yield GaugeMetricFamily(
+                "deviceops_recount_timestamp_seconds", "When the last recount was.", recount.at.timestamp()
+            )

@@ -4,7 +4,6 @@ So a worker whose loop hangs does not answer at all. 200 is yes, 503 is no with 
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -20,17 +19,16 @@ from starlette.routing import Route
 
 from worker.errors import DeviceopsError
 from worker.listener import Server, listen, url_of
-from worker.settings import Settings
+from worker.settings import Address
 from worker.watch.health import Health
 
 _log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def answering(settings: Settings, health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
+async def answering(address: Address, health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
     """Answer probes for the length of a block. Raises DeviceopsError if the port that was asked for is taken."""
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # below, its lines repeat what ours say
-    with _listen(settings) as listener:
+    with _listen(address) as listener:
         _log.info("answering probes", url=url_of(listener))
         server = Server(
             uvicorn.Config(
@@ -51,14 +49,14 @@ async def answering(settings: Settings, health: Health, registry: CollectorRegis
             await serving
 
 
-def _listen(settings: Settings) -> socket:
+def _listen(address: Address) -> socket:
     try:
-        return listen(settings.probe_host, settings.probe_port)
+        return listen(address.host, address.port)
     except DeviceopsError as error:
-        if "probe_port" in settings.model_fields_set:
+        if address.is_chosen:
             raise
         _log.warning("probes are on another port than the default one", error=str(error))
-        return listen(settings.probe_host, 0)  # a second worker on this machine: no reason not to work
+        return listen(address.host, 0)  # a second one on this machine: no reason not to work
 
 
 def _app(health: Health, registry: CollectorRegistry) -> Starlette:

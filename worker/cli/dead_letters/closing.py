@@ -44,7 +44,7 @@ def _change(
     word: str, selection: Selection, limit: int | None, json: bool, change: Callable[..., Awaitable[int]]
 ) -> None:
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     count = run_async(_change_selected(settings, selection, limit, change))
     if json:
         print_json({word: count})

@@ -36,7 +36,7 @@ def edit(
 ) -> None:
     """Replace an open dead letter by a corrected copy, linked to it, and process the copy at once."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     copy, summary = run_async(_edit(settings, id_, body, type_))
     if json:
         print_json({"id": copy, "corrects": id_, **summary.document()})

@@ -74,7 +74,7 @@ def import_(
 ) -> None:
     """Bring in exported dead letters; one that is here already is left as it is."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     read, new = run_async(_import(settings, source))
     if json:
         print_json({"read": read, "imported": new})
@@ -105,7 +105,7 @@ def prune(
 ) -> None:
     """Remove resolved and discarded dead letters for good, in small transactions beside running workers."""
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     count = run_async(prune_past(settings, Retention(closed=older_than)))["dead_letters"]
     if json:
         print_json({"dead_letters": count})

@@ -39,7 +39,7 @@ def replay(
     if to_broker and dry_run:
         raise SettingsError("--dry-run decides here what would happen; with --to-broker a worker decides")
     settings = Settings.load()
-    configure_logging(settings.log_level)
+    configure_logging(settings)
     if dry_run:
         summary, outcomes = run_async(_foretell(settings, selection, limit))
         if json:

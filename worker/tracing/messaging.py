@@ -1,0 +1,139 @@
+"""The spans, named as the semantic conventions for messaging and RabbitMQ have it.
+
+A batch has messages of many producers, so its span belongs to none of their traces, and links to them instead.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Link, Span, SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+from structlog.contextvars import bound_contextvars
+from yarl import URL
+
+from worker import spans
+from worker.intake.topology import Topology
+from worker.messages import Message, Origin
+from worker.outcomes import Tally
+from worker.settings import Settings
+
+MAX_LINKS = 128
+"""Links of a span, at most, which is OpenTelemetry's own limit too. A batch may come from a thousand traces."""
+
+TRACEPARENT = "traceparent"
+"""The header of the W3C's Trace Context, in AMQP as in HTTP."""
+
+Result = TypeVar("Result")
+
+_contexts = TraceContextTextMapPropagator()
+
+
+class Tracer:
+    """Makes a span of each batch, and of what is published together."""
+
+    def __init__(self, provider: TracerProvider, settings: Settings) -> None:
+        self._tracer = provider.get_tracer("deviceops")
+        self._topology = Topology(settings.topology_prefix)
+        broker = URL(settings.amqp_url.get_secret_value())
+        self._broker: dict[str, AttributeValue] = {"messaging.system": "rabbitmq"}
+        if broker.host is not None and broker.port is not None:
+            self._broker.update({"server.address": broker.host, "server.port": broker.port})
+
+    @contextmanager
+    def within_batches(self) -> Iterator[None]:
+        """A block in which what goes on within a batch has spans too."""
+        spans.let_open(self._tracer.start_as_current_span)
+        try:
+            yield
+        finally:
+            spans.let_open(None)
+
+    async def processing(self, messages: Sequence[Message], settling: Awaitable[Tally]) -> Tally:
+        """What settling a batch gives; its span links to what its messages were sent in."""
+        topology = self._topology
+        is_given_up = messages[0].given_up is not None
+        exchange = topology.dead_letters if is_given_up else topology.prefix
+        queue = topology.dead_letters if is_given_up else topology.reports
+        destination = ":".join(dict.fromkeys((exchange, queue)))
+        links, left_out = _links(messages)
+        with self._span("process", SpanKind.CONSUMER, destination, len(messages), links) as span:
+            if left_out:
+                span.set_attribute("deviceops.links_left_out", left_out)
+            tally = await settling
+            span.set_attributes(_counts(tally))
+        return tally
+
+    async def sending(
+        self, messages: Sequence[Message], send: Callable[[Sequence[Message]], Awaitable[Result]]
+    ) -> Result:
+        """What sending messages together gives; each tells of the span, unless it tells of another already."""
+        with self._span("send", SpanKind.PRODUCER, self._topology.prefix, len(messages)):
+            headers: dict[str, str] = {}
+            _contexts.inject(headers)
+            return await send([replace(each, origin=partial(_told, each.origin, headers)) for each in messages])
+
+    @contextmanager
+    def _span(
+        self, operation: str, kind: SpanKind, destination: str, count: int, links: Sequence[Link] = ()
+    ) -> Iterator[Span]:
+        attributes: dict[str, AttributeValue] = {
+            **self._broker,
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+            "messaging.destination.name": destination,
+            "messaging.batch.message_count": count,
+        }
+        name = f"{operation} {destination}"
+        with (
+            self._tracer.start_as_current_span(name, kind=kind, attributes=attributes, links=links) as span,
+            bound_contextvars(trace_id=trace.format_trace_id(span.get_span_context().trace_id)),
+        ):
+            try:
+                yield span
+            except BaseException as error:
+                span.set_attribute("error.type", type(error).__qualname__)
+                raise
+
+
+def _links(messages: Sequence[Message]) -> tuple[list[Link], int]:
+    """A link to each span that messages were sent in, and how many spans are left out for the limit's sake."""
+    first: dict[str, Message] = {}
+    for message in messages:
+        traceparent = message.origin().headers.get(TRACEPARENT)
+        if isinstance(traceparent, str):  # a sender may write anything there
+            first.setdefault(traceparent, message)
+    links: list[Link] = []
+    for read, (traceparent, message) in enumerate(first.items()):
+        if len(links) == MAX_LINKS:
+            return links, len(first) - read
+        if link := _link(traceparent, message):
+            links.append(link)
+    return links, 0
+
+
+def _link(traceparent: str, message: Message) -> Link | None:
+    """A link to the span that a message was sent in; None if it names none in the form of Trace Context."""
+    context = _contexts.extract({TRACEPARENT: traceparent})
+    found = trace.get_current_span(context).get_span_context()
+    if not found.is_valid:
+        return None
+    return Link(found, {"messaging.message.id": message.message_id} if message.message_id else None)
+
+
+def _told(origin: Callable[[], Origin], context: Mapping[str, str]) -> Origin:
+    """Where a message comes from, with the span that it is sent in."""
+    told = origin()
+    return told if TRACEPARENT in told.headers else replace(told, headers={**told.headers, **context})
+
+
+def _counts(tally: Tally) -> dict[str, AttributeValue]:
+    """What became of a batch."""
+    counts = {name: value for name, value in tally.document().items() if isinstance(value, int)}
+    rejected = {f"dead_lettered.{reason}": number for reason, number in tally.dead_letter_counts().items()}
+    return {f"deviceops.{name}": number for name, number in {**counts, **rejected}.items()}
