@@ -1,4 +1,5 @@
-# Sourced by deploy/demo.sh and tests/run.sh: a virtual environment with this checkout in it.
+# shellcheck shell=bash
+# Sourced by deploy/demo.sh, deploy/install.sh and tests/run.sh: a virtual environment for this checkout.
 # VENV names another place than .venv in the checkout.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -38,9 +39,9 @@ find_python() {
     fail "deviceops needs Python 3.11 or newer, and none is in PATH."
 }
 
-# activate_environment [EXTRA]: makes and fills the virtual environment where that is due, and puts it first in PATH.
-activate_environment() {
-    local extra=${1:-} python wanted
+# Makes the virtual environment, with nothing in it, where there is none that works.
+make_environment() {
+    local python
     if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
         python=$(find_python)
         if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -49,6 +50,12 @@ activate_environment() {
         fi
         "$python" -m venv "$venv"
     fi
+}
+
+# activate_environment [EXTRA]: makes and fills the virtual environment where that is due, and puts it first in PATH.
+activate_environment() {
+    local extra=${1:-} wanted
+    make_environment
     # The stamp says what was installed, from where. One with the extra serves those who need none as well.
     wanted="$root $(cat "$root/pyproject.toml" "$root/constraints.txt" | sha256sum)"
     if [[ "$(cat "$venv/.deviceops" 2>/dev/null)" != "$wanted$extra"* ]]; then

@@ -25,9 +25,9 @@ def report(state: str = "CREATED", device: str | None = None, operation: str | N
     }
 
 
-def eventually(condition: Callable[[], Any]) -> Any:
+def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """What the condition gives once it is true."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (result := condition()):
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.05)

@@ -2,10 +2,7 @@
 
 import json
 import socket
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from aio_pika.abc import AbstractChannel
 
 from tests.brokering import PATIENCE, declared, eventually, report, send, until_logged
 from tests.command import Deviceops
+from tests.notifying import notify_socket
 from tests.watching import running
 
 NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
@@ -95,27 +93,6 @@ async def test_the_default_port_is_no_reason_for_a_second_worker_not_to_run(
             each.terminate()
             assert each.wait(PATIENCE) == 0
     assert len(addresses) == 2
-
-
-@contextmanager
-def notify_socket(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """systemd's end of sd_notify(3): its name, and the messages that come."""
-    messages: list[str] = []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        end.bind(str(folder / "notify"))
-
-        def receive() -> None:
-            while message := end.recv(4096):
-                messages.append(message.decode())
-
-        receiving = threading.Thread(target=receive)
-        receiving.start()
-        try:
-            yield str(folder / "notify"), messages
-        finally:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-                other.sendto(b"", str(folder / "notify"))
-            receiving.join()
 
 
 def test_systemd_hears_that_it_is_up_how_it_stands_and_that_it_lives(

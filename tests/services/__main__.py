@@ -10,6 +10,7 @@ from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 TOOLS: dict[str, str] = {
     "curl": "curl",
     "mmdebstrap": "mmdebstrap",
+    "nsenter": "util-linux",
     "pg_dump": "postgresql-client",
     "pg_restore": "postgresql-client",
     "prometheus": "prometheus",
@@ -19,6 +20,8 @@ TOOLS: dict[str, str] = {
     "rabbitmqadmin": "rabbitmq-server",
     "runc": "runc",
     "sqlite3": "sqlite3",
+    "systemd-analyze": "systemd",
+    "systemd-nspawn": "systemd-container",
 }
 """The Debian package of each program that tests call."""
 
