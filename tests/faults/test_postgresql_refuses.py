@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, suppress
 from random import Random
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 
 from tests.faults.outages import (
     OF_WORKERS,
@@ -20,6 +21,7 @@ from tests.faults.outages import (
 )
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
+from worker.store.database import is_passing
 
 _END_WORKERS = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {OF_WORKERS}"  # noqa: S608
 _END_TRANSACTIONS = f"{_END_WORKERS} AND xact_start IS NOT NULL"
@@ -64,6 +66,14 @@ async def test_transactions_are_ended_at_any_moment(
     await trials.endure("PostgreSQL ends transactions at random", end_many, ledger, worker, seconds=2)
     assert said(worker.log, PAUSED)
     assert_clean(worker.log)
+
+
+def test_the_clients_own_error_on_a_connection_that_was_just_ended_passes() -> None:
+    told = Exception("cannot switch to state 11; another operation (2) is in progress")
+    told.__cause__ = asyncpg.InternalClientError(str(told))  # if the server ends it between connecting and asking
+
+    assert is_passing(DBAPIError("SELECT 1", None, told))
+    assert not is_passing(DBAPIError("SELECT 1", None, Exception("of the program")))
 
 
 async def test_deadlock(trials: Trials, new_scene: NewScene, amqp_url: str, fragile_database: str) -> None:

@@ -222,7 +222,8 @@ def is_passing(error: BaseException) -> bool:
         return _passes(cause)
     if isinstance(cause, asyncpg.DataError | asyncpg.ClientConfigurationError):
         return False
-    return isinstance(cause, asyncpg.InterfaceError | OSError)
+    # The client's own error comes of a connection that the server ends before anything is asked on it.
+    return isinstance(cause, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)
 
 
 def _passes(error: asyncpg.PostgresError) -> bool:
