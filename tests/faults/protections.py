@@ -254,7 +254,11 @@ PROTECTIONS = (
         "test_postgresql_link.py::test_cut_at_random",
         (
             (DATABASE, "    if error.connection_invalidated:\n        return True\n", ""),
-            (DATABASE, "return isinstance(cause, asyncpg.InterfaceError | OSError)", "return False"),
+            (
+                DATABASE,
+                "return isinstance(cause, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)",
+                "return False",
+            ),
             (DATABASE, '("08", "25",', '("25",'),
         ),
     ),
