@@ -9,6 +9,7 @@ from tests.documents import ROOT, Block, blocks, documents
 
 NOT_RUN = {
     "two-commands": "CI runs tests/run.sh, which is what runs this; test_command_line runs the demo",
+    "benchmarks": "takes minutes; test_benchmarks runs the same with tiny sizes",
     "image": "wants a Docker engine; tests/containers builds and runs the image with podman",
     "compose": "wants a Docker engine; tests/containers runs the services of the compose file one by one",
     "compose-up": "as compose",
