@@ -2,6 +2,7 @@
 
 - `topology`: the exchanges and queues, declared and verified
 - `connection`: connections to RabbitMQ, and what its errors mean
+- `wire`: the bytes of one, out of which deliveries are read as they arrive; `delivery`: one of them
 - `consumer`: consuming from RabbitMQ, session after session
 - `session`: one connection, with acknowledgement after the commit
 - `deliveries`: what was delivered as messages, `deaths`: why the broker gave one up, in words
