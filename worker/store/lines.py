@@ -49,7 +49,8 @@ def let_go_of_dead_ones(engine: AsyncEngine) -> None:
             return  # ours, of above: it casts no doubt on those that were made since
         given_up_at = time.monotonic()
         record.info["given_up"] = True
-        left_behind.add(tuple(record.info["backend"]))
+        if "backend" in record.info:  # else it was lost before it said which it is, and holds nothing
+            left_behind.add(tuple(record.info["backend"]))
         # The driver has the server cancel what it is at, and waits for the answer without end.
         asyncio.get_running_loop().call_later(GOODBYE, connection.driver_connection.terminate)
 

@@ -46,18 +46,8 @@ async def take_announcement(connection: AsyncConnection, message: Message) -> No
     ids = {device_operation_id(announced.id, device): device for device in announced.device_ids or ()}
     now = datetime.now(UTC)
     described = {
-        "operation_type": announced.operation_type,
         "expected_device_count": len(ids),
-        **announced.model_dump(
-            include={
-                "schedule_type",
-                "schedule_args",
-                "operation_device_query",
-                "arguments",
-                "reason",
-                "created_by",
-            }
-        ),
+        **announced.model_dump(include=DESCRIPTION),
     }
     new = {"id": announced.id, "state": "", "created_at": announced.created_at or now, "updated_at": now}
     await connection.execute(
