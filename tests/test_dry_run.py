@@ -91,6 +91,33 @@ async def test_a_dry_run_releases_a_report_once_however_often_its_registration_w
     await replay_as_foretold(database, friends, Selection(reason=Reason.UNKNOWN_SERVICE))
 
 
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_dry_run_knows_whose_identity_an_earlier_page_has_given_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(pages, "SIZE", size)
+    for id_ in ("one", "two"):
+        registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
+        await settle(database, [through_the_broker(registration, given_up=True)])
+    await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="two"))]])
+
+    # The first registration has the parked report refused, so that the second one takes its identity.
+    await replay_as_foretold(database, Trust({"drift-service": Service(states=frozenset([State.CREATED]))}))
+
+
+async def test_a_dry_run_does_not_release_what_comes_in_its_own_turn_after_a_registration_that_failed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "SIZE", 2)
+    await process(database, [[message([])]])
+    for id_ in ("one", "two"):
+        registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
+        await settle(database, [through_the_broker(registration, given_up=True)])
+    await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="one"))]])
+
+    await replay_as_foretold(database, None)
+
+
 async def test_a_dry_run_knows_an_unreadable_report_that_was_kept_before(database: Database) -> None:
     bulk = through_the_broker(message({"reports": [None]}, REPORTS, "one"))
     await settle(database, [bulk])

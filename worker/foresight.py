@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.dead_letters import DeadLetter
 from worker.ledger import Ledger
 from worker.messages import Item, Key
 from worker.outcomes import Status
@@ -39,10 +40,20 @@ async def _learn(ledger: Ledger, connection: AsyncConnection, scope: Scope) -> N
     ledger.new_announcements |= scope.announcements - await store.announced_before(connection, scope.announcements)
     accepted, kept = await store.seen(connection, scope.reports)
     ledger.seen |= accepted
-    ledger.kept = kept | ledger.kept
+    ledger.kept = {key: id_ for key, id_ in kept.items() if not _has_lost_identity(ledger, id_)} | ledger.kept
     # What an earlier batch has released is resolved by now.
     is_done = {id_: isinstance(ledger.outcomes.get(id_), str) for id_ in scope.stored}
     ledger.stored |= {id_: Status.RESOLVED if done else Status.OPEN for id_, done in is_done.items()}
     for id_, letters in (await waiting_for(connection, scope.registering - ledger.held.keys())).items():
         met = ledger.stored.keys() | {letter.message.dead_letter_id for letter in ledger.waiting[id_]}
         ledger.waiting[id_] += [letter for letter in letters if letter.message.dead_letter_id not in met]
+    # Who comes in its own turn now is not released, though an earlier batch has read that it waits.
+    for id_ in scope.claims.keys() & ledger.waiting.keys():
+        letters = ledger.waiting[id_]
+        ledger.waiting[id_] = [letter for letter in letters if letter.message.dead_letter_id not in scope.stored]
+
+
+def _has_lost_identity(ledger: Ledger, id_: int) -> bool:
+    """Whether an earlier batch would have kept a dead letter without the identity that it is stored with."""
+    outcome = ledger.outcomes.get(id_)
+    return isinstance(outcome, DeadLetter) and outcome.report is None

@@ -306,7 +306,7 @@ class Ledger:
         if message.is_awaited:
             self._answer(outcome, device_operation)
         id_ = message.dead_letter_id
-        if id_ is None or (outcome == DUPLICATE and id_ in self.outcomes):
+        if id_ is None or (outcome == DUPLICATE and isinstance(self.outcomes.get(id_), str)):
             return  # sent to the broker twice, it is the duplicate of itself
         self._note(id_, Action.REPLAYED, outcome)
 
