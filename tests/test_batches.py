@@ -16,10 +16,12 @@ from statemachine import Verdict
 from tests.databases import NewDatabase, read
 from tests.services import PrivatePostgreSQL
 from worker import batches
+from worker import messages as messages_of
 from worker.batches import MAX_WEIGHT, settle
-from worker.messages import ANNOUNCEMENT, REPORTS, Message
+from worker.messages import ANNOUNCEMENT, REPORTS, Item, Message
 from worker.outcomes import Reason, Tally
 from worker.store.database import Database
+from worker.store.rows import WORTH_COPYING
 from worker.store.schema import migrate
 
 POISON = "poison-service"
@@ -55,17 +57,20 @@ async def refuse_poison(database: Database) -> None:
             await connection.execute(text(f"ALTER TABLE activity {constraint}"))
 
 
-@pytest.mark.parametrize("poisoned", [{0}, {6}, {0, 1, 5}, set(range(7))])
+@pytest.mark.parametrize(
+    ("count", "poisoned"),
+    [(7, {0}), (7, {6}), (7, {0, 1, 5}), (7, set(range(7))), (3 * WORTH_COPYING, {0, 2 * WORTH_COPYING})],
+)
 async def test_data_that_breaks_a_transaction_is_kept_alone_and_its_batch_mates_commit(
-    database: Database, poisoned: set[int]
+    database: Database, count: int, poisoned: set[int]
 ) -> None:
     await refuse_poison(database)
-    devices = [uuid4() for _ in range(7)]
+    devices = [uuid4() for _ in range(count)]
     messages = [report(device, POISON if n in poisoned else "drift") for n, device in enumerate(devices)]
 
     tally = await settle(database, messages)
 
-    assert tally.verdicts[Verdict.APPLIED] == 7 - len(poisoned)
+    assert tally.verdicts[Verdict.APPLIED] == count - len(poisoned)
     assert tally.dead_lettered[Reason.MALFORMED] == len(poisoned)
     stored = await read(database)
     registered = {device for operation in stored.operations.values() for device in operation.devices}
@@ -137,8 +142,9 @@ async def test_a_lock_that_is_held_too_long_is_waited_out(postgresql_database: D
         "57014",  # cancelled by a timeout
     ],
 )
+@pytest.mark.parametrize("count", [2, WORTH_COPYING])
 async def test_what_postgresql_fails_at_for_a_while_is_tried_again_and_is_no_dead_letter(
-    postgresql_database: Database, sqlstate: str
+    postgresql_database: Database, sqlstate: str, count: int
 ) -> None:
     async with postgresql_database.write() as connection:
         await connection.execute(text("CREATE SEQUENCE tries"))  # which no rollback turns back
@@ -153,9 +159,9 @@ async def test_what_postgresql_fails_at_for_a_while_is_tried_again_and_is_no_dea
             text("CREATE TRIGGER fail BEFORE INSERT ON activity FOR EACH STATEMENT EXECUTE FUNCTION fail_twice()")
         )
 
-    tally = await settle(postgresql_database, [report(uuid4()), report(uuid4())])
+    tally = await settle(postgresql_database, [report(uuid4()) for _ in range(count)])
 
-    assert tally.document() == {**Tally().document(), "received": 2, "applied": 2}
+    assert tally.document() == {**Tally().document(), "received": count, "applied": count}
 
 
 async def test_a_full_disk_under_sqlite_is_waited_out_and_is_no_dead_letter(sqlite_database: Database) -> None:
@@ -200,13 +206,54 @@ async def test_patience_ends_with_the_databases_own_error(new_postgresql_databas
     await database.close()
 
 
-async def test_a_defect_of_the_program_is_raised_not_kept(database: Database) -> None:
+@pytest.mark.parametrize("count", [1, WORTH_COPYING])
+async def test_a_defect_of_the_program_is_raised_not_kept(database: Database, count: int) -> None:
     async with database.write() as connection:
-        await connection.execute(text("ALTER TABLE activity RENAME TO something_else"))
+        await connection.execute(text("ALTER TABLE activity RENAME COLUMN verdict TO something_else"))
 
-    with pytest.raises(DBAPIError):
+    with pytest.raises((DBAPIError, asyncpg.UndefinedColumnError)):
         async with asyncio.timeout(10):
-            await settle(database, [report(uuid4())], patience=1)
+            await settle(database, [report(uuid4()) for _ in range(count)], patience=1)
+
+
+async def test_a_line_that_is_cut_within_a_copy_is_waited_out(postgresql_database: Database) -> None:
+    async with postgresql_database.write() as connection:
+        await connection.execute(text("CREATE SEQUENCE tries"))
+        await connection.execute(
+            text(
+                "CREATE FUNCTION end_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                "IF nextval('tries') = 70 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; "
+                "RETURN new; END $$"
+            )
+        )
+        await connection.execute(
+            text("CREATE TRIGGER cut BEFORE INSERT ON activity FOR EACH ROW EXECUTE FUNCTION end_once()")
+        )
+
+    tally = await settle(postgresql_database, [report(uuid4()) for _ in range(2 * WORTH_COPYING)])
+
+    assert tally.document() == {**Tally().document(), "received": 100, "applied": 100}
+
+
+async def test_the_next_transaction_is_read_while_the_database_has_this_one(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = uuid4()
+    parts = [[json.loads(report(uuid4(), operation=operation).body) for _ in range(MAX_WEIGHT)] for _ in range(3)]
+    messages = [message({"reports": part}, REPORTS) for part in parts]
+    told: list[str] = []
+    parsing = messages_of.parse
+
+    def parse(one: Message) -> list[Item]:
+        told.append("read")
+        return parsing(one)
+
+    monkeypatch.setattr(batches, "parse", parse)
+    sqlite_database.on_commit = lambda _: told.append("committed")
+
+    await settle(sqlite_database, messages)
+
+    assert told[:3] == ["read", "read", "committed"]
 
 
 async def test_an_outage_may_last_for_any_number_of_tries(

@@ -278,7 +278,9 @@ async def test_one_report_in_two_imported_dead_letters_does_not_stop_its_registr
 
 async def test_a_forged_header_gives_another_body_no_place(database: Database) -> None:
     row, _ = await conflict(database)
-    forged = replace(republished(row), body=encoded(report_body(OPERATION, DEVICE, "COMPLETED", report_id="two")))
+    forged = replace(
+        republished(row), content=encoded(report_body(OPERATION, DEVICE, "COMPLETED", report_id="two"))
+    )
     unknown = replace(republished(row), replay_of=uuid4())
 
     tally = await settle(database, [forged, unknown])

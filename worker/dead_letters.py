@@ -100,7 +100,7 @@ def _storable(table: Mapping[str, Any]) -> Any:
 def stored_message(row: Row[Any]) -> Message:
     """The message of a stored dead letter, to be parsed and processed again."""
     return Message(
-        body=row.body,
+        content=row.body,
         received_at=row.received_at,
         # An announcement without an id is news each time; this one is the same however often it is replayed.
         message_id=row.message_id or body_id(row.body),

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache, partial
 from hashlib import sha1
 from typing import Any
 from uuid import NAMESPACE_DNS, UUID, uuid5
@@ -73,7 +74,8 @@ class Origin:
 class Message:
     """One message as an intake hands it over. Times are UTC."""
 
-    body: bytes
+    content: bytes | Callable[[], bytes]
+    """The body, or what gives it: that of one of many reports is written out only if it becomes a dead letter."""
     received_at: datetime
     message_id: str | None = None
     type: str | None = None
@@ -96,6 +98,11 @@ class Message:
     """How often it was delivered before; whoever got it then may have died of it."""
     is_awaited: bool = False
     """Whether its sender waits for the answer: what is rejected is answered, and not kept."""
+
+    @property
+    def body(self) -> bytes:
+        """Its bytes."""
+        return self.content if isinstance(self.content, bytes) else self.content()
 
 
 @dataclass(slots=True)
@@ -229,37 +236,46 @@ def _parse_announcement(message: Message) -> Announced | Rejected:
 
 
 def _parse_reports(message: Message) -> list[Item]:
+    body = message.body
     try:
-        bodies = _any_reports.validate_json(message.body).reports
-    except ValidationError as error:
-        return [Rejected(explain(error), message)]
-    if not bodies and message.dead_letter_id is not None:
-        return [Rejected("reports: has none", message)]  # something has to say what became of it
-    parts = _parts(message, bodies)
-    try:
-        reports = _reports.validate_json(message.body).reports
+        reports = _reports.validate_json(body).reports
     except ValidationError:
-        return [_parse_report(part) for part in parts]
+        return _parse_one_by_one(message, body)
+    if not reports and message.dead_letter_id is not None:
+        return [Rejected("reports: has none", message)]  # something has to say what became of it
+    parts = _parts(message, len(reports), cache(lambda: _any_reports.validate_json(body).reports))
     return [_incoming(report, part) for report, part in zip(reports, parts, strict=True)]
 
 
-def _parts(message: Message, bodies: list[Any]) -> list[Message]:
+def _parse_one_by_one(message: Message, body: bytes) -> list[Item]:
+    try:
+        bodies = _any_reports.validate_json(body).reports
+    except ValidationError as error:
+        return [Rejected(explain(error), message)]
+    return [_parse_report(part) for part in _parts(message, len(bodies), lambda: bodies)]
+
+
+def _parts(message: Message, count: int, bodies: Callable[[], list[Any]]) -> list[Message]:
     """Each report of a bulk message as a message of its own, which can be kept and replayed alone."""
     base = _identity(None, message)
     return [
         Message(
-            body=pydantic_core.to_json(body),
-            received_at=message.received_at,
-            message_id=f"{base}/{index}",
-            type=REPORT,
-            sent_at=message.sent_at,
-            origin=message.origin,
+            partial(_body_of_part, bodies, index),
+            message.received_at,
+            f"{base}/{index}",
+            REPORT,
+            message.sent_at,
+            message.origin,
             part_of=message.dead_letter_id,
-            is_last_part=index == len(bodies) - 1,
+            is_last_part=index == count - 1,
             is_republished=message.is_republished,
         )
-        for index, body in enumerate(bodies)
+        for index in range(count)
     ]
+
+
+def _body_of_part(bodies: Callable[[], list[Any]], index: int) -> bytes:
+    return pydantic_core.to_json(bodies()[index])
 
 
 def explain(error: ValidationError) -> str:

@@ -30,8 +30,8 @@ from worker.store.database import Database
 from worker.trust import Trust
 
 
-class _Unregistered(Exception):
-    """A device operation that was to be held is not registered."""
+class _Overtaken(Exception):
+    """Another transaction has registered meanwhile what this one was about to."""
 
 
 async def process_batch(
@@ -61,7 +61,7 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
     deltas: defaultdict[UUID, Counters] = defaultdict(Counters)
     async with database.write() as connection:
         for items in batches:
-            ledger = await _decide(connection, items, Scope.of(items), None, None, now, claiming=False)
+            ledger = await _decide(connection, items, Scope.of(items), None, None, now)
             tally.add(ledger.tally)
             for id_, delta in ledger.deltas().items():
                 deltas[id_] = deltas[id_].plus(delta)
@@ -71,27 +71,19 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
 
 async def _process(database: Database, items: Sequence[Item], trust: Trust | None, actor: str | None) -> Ledger:
     scope = Scope.of(items)
-    if not scope.registering:
-        # Most batches are about registered device operations only: holding those costs half of claiming them.
-        with suppress(_Unregistered):
-            return await _process_once(database, items, scope, trust, actor, claiming=False)
-    return await _process_once(database, items, scope, trust, actor, claiming=True)
+    while True:
+        with suppress(_Overtaken):  # whoever overtook this one has committed: to begin again is enough
+            return await _process_once(database, items, scope, trust, actor)
 
 
 async def _process_once(
-    database: Database,
-    items: Sequence[Item],
-    scope: Scope,
-    trust: Trust | None,
-    actor: str | None,
-    *,
-    claiming: bool,
+    database: Database, items: Sequence[Item], scope: Scope, trust: Trust | None, actor: str | None
 ) -> Ledger:
     now, began = datetime.now(UTC), perf_counter()
     with spans.span("transaction"):
         async with database.write() as connection:
             with spans.span("decide"):
-                ledger = await _decide(connection, items, scope, trust, actor, now, claiming=claiming)
+                ledger = await _decide(connection, items, scope, trust, actor, now)
             with spans.span("count"):
                 await _write_operations(connection, ledger, ledger.deltas(), now)
     batch_log.tell(items, scope, ledger.tally, perf_counter() - began)
@@ -105,18 +97,16 @@ async def _decide(
     trust: Trust | None,
     actor: str | None,
     now: datetime,
-    *,
-    claiming: bool,
 ) -> Ledger:
     """Decide items, and write everything of it but what it does to operations."""
     created = await store.create_operations(connection, scope.creating)
     new_announcements = await store.take_announcements(connection, scope.announcements)
-    inserted: set[UUID] = set()
-    if claiming:
-        inserted = await store.claim(connection, [(id_, *claim, now) for id_, claim in scope.claims.items()])
-    held = scope.held(await store.hold(connection, scope.claims.keys() - inserted))
-    if not claiming and len(held) < len(scope.claims):
-        raise _Unregistered
+    held = scope.held(await store.hold(connection, scope.claims.keys()))
+    missing = scope.claims.keys() - held.keys()
+    inserted = await store.claim(connection, [(id_, *scope.claims[id_], now) for id_ in missing])
+    held |= scope.held(await store.hold_free(connection, missing - inserted))
+    if len(held) + len(inserted) < len(scope.claims):
+        raise _Overtaken
     waiting = await waiting_for(connection, inserted & scope.registering)
     parked = {letter.message.dead_letter_id or 0 for letters in waiting.values() for letter in letters}
     locked = await store.lock_dead_letters(connection, parked | scope.stored)

@@ -22,6 +22,9 @@ SQLITE_LOCK_TIMEOUT = 5
 """Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
 thread hears of no stop."""
 
+GARBAGE = 50_000
+"""New objects after which the collector looks for cycles: a batch makes tens of thousands, and hardly a cycle."""
+
 app = typer.Typer()
 
 
@@ -79,6 +82,7 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
             probes.answering(settings.worker_probes, health, registry),
         ):
             gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
+            gc.set_threshold(GARBAGE, 20, 100)
             watching = asyncio.create_task(standing.watch(stop))
             try:
                 await consumer.run(until_idle)

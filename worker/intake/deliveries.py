@@ -19,7 +19,7 @@ def as_message(delivery: Delivery, received_at: datetime) -> Message:
     """What the processor needs of a delivery; the rest is read only if it becomes a dead letter."""
     message_id, type_, sent_at, headers = delivery.essentials()
     return Message(
-        body=delivery.body,
+        content=delivery.body,
         received_at=received_at,
         message_id=clean(message_id) if message_id else None,
         type=clean(type_) if type_ else None,

@@ -91,7 +91,7 @@ def as_message(line: bytes) -> Message:
         return Message(line.rstrip(b"\r"), now)
     text = isinstance(envelope.body, str)
     return Message(
-        body=str(envelope.body).encode() if text else pydantic_core.to_json(envelope.body),
+        content=str(envelope.body).encode() if text else pydantic_core.to_json(envelope.body),
         received_at=now,
         message_id=clean(envelope.message_id) if envelope.message_id else None,
         type=clean(envelope.type) if envelope.type else None,

@@ -41,7 +41,7 @@ async def correct(
     Raises DeviceopsError, and changes nothing, if the new body cannot be read or the original has changed since.
     """
     message = stored_message(row)
-    message.body, message.message_id, message.type = _with_own_ids(body, row.report_id), str(uuid4()), type_
+    message.content, message.message_id, message.type = _with_own_ids(body, row.report_id), str(uuid4()), type_
     rejected = next((item for item in parse(message) if isinstance(item, Rejected)), None)
     if rejected is not None:
         raise DeviceopsError(f"not corrected: {rejected.detail}")

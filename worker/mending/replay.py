@@ -86,7 +86,7 @@ async def foretell(
                 # What an earlier page has released is resolved by now: a replay would not select it.
                 still_open = [row for row in rows if not isinstance(ledger.outcomes.get(row.id), str)]
                 selected += len(still_open)
-                for items in transactions(map(stored_message, still_open)):
+                async for items in transactions(map(stored_message, still_open)):
                     yield items
                 progress(len(rows))
 

@@ -1,7 +1,8 @@
 """What a batch reads and writes, in the order in which the processor does it.
 
-Every transaction takes its locks in this order too: operations that it creates, device operations, dead
-letters, operations that it counts for, each by id. So no two transactions can deadlock.
+Every transaction takes its locks in this order too: operations that it creates, device operations that exist,
+those that it inserts, dead letters, operations that it counts for, each by id. So no two transactions can
+deadlock. What another one has inserted meanwhile is out of that order, so it is held without waiting for it.
 """
 
 import json
@@ -46,10 +47,10 @@ async def take_announcements(connection: AsyncConnection, keys: Collection[Key])
 async def claim(
     connection: AsyncConnection, rows: Collection[tuple[UUID, UUID, UUID, datetime, datetime]]
 ) -> set[UUID]:
-    """Take hold of device operations (id, operation, device, created at, updated at) until the commit.
+    """Insert device operations (id, operation, device, created at, updated at); returns those that did not exist.
 
-    Returns those that did not exist; they are inserted, so that nobody else registers or parks for the same
-    pair meanwhile. What the batch does not register after all, it must `withdraw`.
+    So nobody else registers or parks for the same pair until the commit; who is doing that already is waited for.
+    What the batch does not register after all, it must `withdraw`.
     """
     return {row.id for row in await sql.CLAIM.run(connection, list(rows))}
 
@@ -63,6 +64,12 @@ async def operation_types(connection: AsyncConnection, ids: Collection[UUID]) ->
 async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
     """Lock the registered ones among device operations until the commit; gives their states and flags."""
     rows = await sql.HOLD.run(connection, [(id_,) for id_ in ids])
+    return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
+
+
+async def hold_free(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
+    """What `hold` gives, of those that nobody else holds: this waits for nobody."""
+    rows = await sql.HOLD_FREE.run(connection, [(id_,) for id_ in ids])
     return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
 
 

@@ -197,33 +197,36 @@ def is_fault_of_data(error: BaseException) -> bool:
     """Whether the values of a batch broke the transaction: then one of its messages is to blame."""
     if isinstance(error, IntegrityError):
         return True
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, UnicodeError | OverflowError)
-    cause = error.orig.__cause__ if error.orig is not None else None
+    cause = _of_driver(error)
     if isinstance(cause, asyncpg.PostgresError):
         return str(cause.sqlstate).startswith(("22", "23"))  # data exception, integrity violation
-    return isinstance(cause, asyncpg.DataError) or isinstance(error.orig, sqlite3.DataError | OverflowError)
+    return isinstance(cause, asyncpg.DataError | sqlite3.DataError | UnicodeError | OverflowError)
 
 
 def is_passing(error: BaseException) -> bool:
     """Whether a failure is neither the data's nor the program's: the database is away, full, locked, …"""
     if (trouble := tls_trouble(error)) is not None:
         return not is_refusal(trouble)
-    if isinstance(error, OSError | PoolTimeout):
+    if isinstance(error, OSError | PoolTimeout) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    ):
         return True
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, asyncpg.PostgresError) and _passes(error)
-    if error.connection_invalidated:
-        return True
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_PASSES  # the rest is an extended code
-    cause = error.orig.__cause__ if error.orig is not None else None
+    cause = _of_driver(error)
+    if isinstance(cause, sqlite3.OperationalError):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _SQLITE_PASSES  # the rest is an extended code
     if isinstance(cause, asyncpg.PostgresError):
         return _passes(cause)
     if isinstance(cause, asyncpg.DataError | asyncpg.ClientConfigurationError):
         return False
     # The client's own error comes of a connection that the server ends before anything is asked on it.
     return isinstance(cause, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)
+
+
+def _of_driver(error: BaseException) -> BaseException | None:
+    """What the driver itself said: SQLAlchemy wraps it, PostgreSQL's twice, but not that of a COPY."""
+    if not isinstance(error, DBAPIError):
+        return error
+    return error.orig if error.orig is None or error.orig.__cause__ is None else error.orig.__cause__
 
 
 def _passes(error: asyncpg.PostgresError) -> bool:

@@ -19,8 +19,12 @@ CHANNEL = "deviceops_operations"
 """Where PostgreSQL tells of an operation that changed: its id."""
 _CLAUSES = {
     "{for_update}": "FOR UPDATE OF o",
+    "{for_update_of_free}": "FOR UPDATE OF o SKIP LOCKED",
     "{telling}": f"RETURNING pg_notify('{CHANNEL}', CAST(operations.id AS text))",
 }
+
+WORTH_COPYING = 50
+"""Rows from which on COPY is faster than one statement more that the server has to read."""
 
 Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]] | type[TypeDecorator[Any]]]
 
@@ -28,14 +32,20 @@ Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]] | type[TypeDecora
 class Statement:
     """SQL that reads a batch's rows from `{rows}`, a relation with the named columns and PostgreSQL types.
 
-    `{for_update}` becomes the clause that locks what is read, where the database locks rows at all, and
+    `{for_update}` becomes the clause that locks what is read, where the database locks rows at all,
+    `{for_update_of_free}` the one that locks and reads only what nobody else has locked, and
     `{telling}` the one that tells listeners of the updated operations at the commit, where anybody can listen.
+    `copied_into` is the table that the statement only inserts the rows into: PostgreSQL then takes many of them
+    by COPY, in three quarters of the time.
     """
 
-    def __init__(self, sql: str, rows: Mapping[str, str], returns: Columns | None = None) -> None:
+    def __init__(
+        self, sql: str, rows: Mapping[str, str], returns: Columns | None = None, *, copied_into: str | None = None
+    ) -> None:
         self._sql = sql
         self.rows = rows
         self._returns = returns or {}
+        self._table = copied_into
         self._for_dialect = cache(self._compile)
 
     async def run(
@@ -49,11 +59,19 @@ class Statement:
             return ()
         dialect = connection.dialect.name
         if dialect == "postgresql":
+            if self._table is not None and len(rows) >= WORTH_COPYING:
+                await self._copy(connection, self._table, rows)
+                return ()
             bound = {**self._arrays(rows), **parameters}
         else:
             bound = {"rows_json": _json(rows), **{name: _encode(value) for name, value in parameters.items()}}
         result = await connection.execute(self._for_dialect(dialect), bound)
         return result.all() if self._returns else ()
+
+    async def _copy(self, connection: AsyncConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.copy_records_to_table(table, records=rows, columns=list(self.rows))
 
     def _arrays(self, rows: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:
         columns = zip(*rows, strict=True)

@@ -33,8 +33,6 @@ TAKE_ANNOUNCEMENTS = Statement(
     returns={"operation_id": Uuid, "message_id": Text},
 )
 
-# Locks the rows that exist and inserts those that do not, in one pass in the order of their ids: an update
-# whose condition is false changes nothing, but PostgreSQL locks the row for it. Only inserted rows return.
 CLAIM = Statement(
     f"""
     INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at)
@@ -42,7 +40,7 @@ CLAIM = Statement(
         rows.updated_at
     FROM {{rows}} WHERE true
     ORDER BY rows.id
-    ON CONFLICT (id) DO UPDATE SET state = excluded.state WHERE false
+    ON CONFLICT (id) DO NOTHING
     RETURNING id
     """,
     rows={
@@ -67,6 +65,16 @@ HOLD = Statement(
     ORDER BY o.id {for_update}
     """,
     rows={"id": "uuid"},
+    returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
+)
+
+# The same without waiting: of what another transaction holds, nothing returns.
+HOLD_FREE = Statement(
+    """
+    SELECT o.id, o.state, o.dispatched FROM {rows} JOIN device_operations o ON o.id = rows.id
+    ORDER BY o.id {for_update_of_free}
+    """,
+    rows=HOLD.rows,
     returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
 )
 
@@ -169,6 +177,7 @@ RECORD = Statement(
         "service_id": "text",
         "reason": "text",
     },
+    copied_into="activity",
 )
 
 # What the row says of the report may be read for the first time: the message was unreadable, or given up. Its
