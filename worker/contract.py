@@ -186,7 +186,9 @@ class Reports(BaseModel):
 
 
 class AnyReports(BaseModel):
-    """A bulk message of which some reports may be unreadable."""
+    """A bulk message of which some reports may be unreadable; those are left as they are."""
 
     model_config = ConfigDict(strict=True)
-    reports: Annotated[list[Any], Field(max_length=MAX_REPORTS)]
+    reports: Annotated[
+        list[Annotated[Report | Any, Field(union_mode="left_to_right")]], Field(max_length=MAX_REPORTS)
+    ]

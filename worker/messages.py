@@ -15,7 +15,7 @@ import pydantic_core
 from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811  # a class
 from pydantic import TypeAdapter, ValidationError
 
-from worker.contract import Announcement, AnyReports, Name, Report, Reports, clean, one_line, shown
+from worker.contract import Announcement, AnyReports, Name, Report, clean, one_line, shown
 from worker.outcomes import Reason
 
 REPORT = "device-operation.report"
@@ -40,8 +40,7 @@ Key = tuple[UUID, str]
 
 _report = TypeAdapter(Report)
 _announcement = TypeAdapter(Announcement)
-_reports = TypeAdapter(Reports)
-_any_reports = TypeAdapter(AnyReports)
+_reports = TypeAdapter(AnyReports)
 _NAMING: Mapping[str, TypeAdapter[UUID | str]] = {
     "operation_id": TypeAdapter(UUID),
     "device_id": TypeAdapter(UUID),
@@ -239,20 +238,15 @@ def _parse_reports(message: Message) -> list[Item]:
     body = message.body
     try:
         reports = _reports.validate_json(body).reports
-    except ValidationError:
-        return _parse_one_by_one(message, body)
-    if not reports and message.dead_letter_id is not None:
-        return [Rejected("reports: has none", message)]  # something has to say what became of it
-    parts = _parts(message, len(reports), cache(lambda: _any_reports.validate_json(body).reports))
-    return [_incoming(report, part) for report, part in zip(reports, parts, strict=True)]
-
-
-def _parse_one_by_one(message: Message, body: bytes) -> list[Item]:
-    try:
-        bodies = _any_reports.validate_json(body).reports
     except ValidationError as error:
         return [Rejected(explain(error), message)]
-    return [_parse_report(part) for part in _parts(message, len(bodies), lambda: bodies)]
+    if not reports and message.dead_letter_id is not None:
+        return [Rejected("reports: has none", message)]  # something has to say what became of it
+    parts = _parts(message, len(reports), cache(lambda: pydantic_core.from_json(body)["reports"]))
+    return [
+        _incoming(report, part) if isinstance(report, Report) else _parse_report(part)
+        for report, part in zip(reports, parts, strict=True)
+    ]
 
 
 def _parts(message: Message, count: int, bodies: Callable[[], list[Any]]) -> list[Message]:
