@@ -67,9 +67,10 @@ _LAST = datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=1)
 
 def _utc(moment: datetime) -> datetime:
     try:
-        return min(max(moment.astimezone(UTC), _FIRST), _LAST)
+        moment = moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+    return moment if _FIRST <= moment <= _LAST else min(max(moment, _FIRST), _LAST)
 
 
 def _storable(document: dict[str, Any]) -> dict[str, Any]:
