@@ -34,6 +34,10 @@ CLOSE_TIMEOUT = 3
 """Seconds that a server has to say goodbye."""
 SQLITE_LOCK_TIMEOUT = 30
 """Seconds to wait for another process's transaction on the same SQLite file."""
+SQLITE_CACHE = 65_536
+"""KiB of an SQLite file that a connection keeps in memory: reports come in no order that its pages know."""
+SQLITE_LOG = 4_000
+"""Pages (of 4 KiB) in SQLite's log after which they go to the file: a page that changes often goes once."""
 _READ_ONLY = "deviceops_read_only"
 _SQLITE_PASSES = {
     sqlite3.SQLITE_BUSY,
@@ -278,6 +282,8 @@ def _sqlite_engine(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_LOG}")
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
