@@ -4,7 +4,7 @@ import time
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Text, make_url
 
 from tests.brokering import report
 from tests.command import Deviceops
@@ -12,6 +12,8 @@ from tests.databases import in_a_thread
 from tests.sending import message
 from worker.batches import settle
 from worker.store.database import Database
+from worker.store.rows import Statement
+from worker.store.statements import PARKED
 from worker.trust import Service, Trust
 
 INSTANT = 1.0
@@ -65,3 +67,14 @@ def test_many_dead_letters_are_found_counted_and_replayed_at_once(deviceops: Dev
         assert taken < INSTANT, command
     groups = deviceops.document("dead-letters", "list", "--group-by", "reason")
     assert sum(group["count"] for group in groups) == number - 2_000, "two replays, of a thousand each"
+
+
+async def test_a_registration_looks_for_its_own_parked_reports_and_not_through_all(
+    postgresql_database: Database,
+) -> None:
+    explaining = Statement(f"EXPLAIN {PARKED._sql}", PARKED.rows, {"plan": Text})
+    async with postgresql_database.read() as connection:
+        plan = "\n".join(line for (line,) in await explaining.run(connection, [(uuid4(),)]))
+
+    # The rows of the batch lead. PostgreSQL keeps plans, and makes this one while nothing is parked.
+    assert plan.index("Function Scan on") < plan.index("dead_letters"), plan

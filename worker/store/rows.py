@@ -18,10 +18,17 @@ from sqlalchemy.types import TypeEngine
 CHANNEL = "deviceops_operations"
 """Where PostgreSQL tells of an operation that changed: its id."""
 _CLAUSES = {
-    "{for_update}": "FOR UPDATE OF o",
-    "{for_update_of_free}": "FOR UPDATE OF o SKIP LOCKED",
-    "{telling}": f"RETURNING pg_notify('{CHANNEL}', CAST(operations.id AS text))",
+    "{for_update}": ("FOR UPDATE OF o", ""),
+    "{for_update_of_free}": ("FOR UPDATE OF o SKIP LOCKED", ""),
+    "{telling}": (f"RETURNING pg_notify('{CHANNEL}', CAST(operations.id AS text))", ""),
+    # PostgreSQL plans while hardly a dead letter is there, and would go through all of them for every row.
+    "{their_dead_letters}": (
+        "CROSS JOIN LATERAL (SELECT * FROM dead_letters o WHERE o.device_operation_id = rows.device_operation_id"
+        " OFFSET 0) d",
+        "JOIN dead_letters d ON d.device_operation_id = rows.device_operation_id",
+    ),
 }
+"""What stands for them: for PostgreSQL, and for SQLite."""
 
 WORTH_COPYING = 50
 """Rows from which on copying is faster: PostgreSQL has to read a statement for each COPY."""
@@ -35,6 +42,7 @@ class Statement:
     `{for_update}` becomes the clause that locks what is read, where the database locks rows at all,
     `{for_update_of_free}` the one that locks and reads only what nobody else has locked, and
     `{telling}` the one that tells listeners of the updated operations at the commit, where anybody can listen.
+    `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device operations.
     `copied_into` is the table that the statement only inserts the rows into: PostgreSQL then takes many of them
     by COPY and SQLite one by one, both in three quarters of the time.
     """
@@ -89,10 +97,9 @@ class Statement:
         else:
             fields = ", ".join(f"value ->> {index} AS {name}" for index, name in enumerate(self.rows))
             relation = f"(SELECT {fields} FROM json_each(:rows_json)) AS rows"
-        clauses = _CLAUSES if dialect == "postgresql" else dict.fromkeys(_CLAUSES, "")
         sql = self._sql.replace("{rows}", relation)
-        for name, sql_of_clause in clauses.items():
-            sql = sql.replace(name, sql_of_clause)
+        for name, (of_postgresql, of_sqlite) in _CLAUSES.items():
+            sql = sql.replace(name, of_postgresql if dialect == "postgresql" else of_sqlite)
         clause = text(sql)
         return clause.columns(**self._returns) if self._returns else clause  # type: ignore[return-value]
 

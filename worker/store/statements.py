@@ -118,7 +118,7 @@ _DEAD_LETTER = {column.name: column.type for column in dead_letters.columns}
 PARKED = Statement(
     f"""
     SELECT {", ".join(f"d.{name}" for name in _DEAD_LETTER)}
-    FROM {{rows}} JOIN dead_letters d ON d.device_operation_id = rows.device_operation_id
+    FROM {{rows}} {{their_dead_letters}}
     WHERE d.status = '{Status.OPEN}' AND d.reason = '{Reason.UNKNOWN_DEVICE_OPERATION}'
     ORDER BY d.id
     """,
