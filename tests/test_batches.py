@@ -18,6 +18,7 @@ from tests.services import PrivatePostgreSQL
 from worker import batches
 from worker import messages as messages_of
 from worker.batches import MAX_WEIGHT, settle
+from worker.contract import MAX_REPORTS
 from worker.messages import ANNOUNCEMENT, REPORTS, Item, Message
 from worker.outcomes import Reason, Tally
 from worker.store.database import Database
@@ -91,7 +92,7 @@ async def test_many_bulk_messages_are_cut_into_transactions_of_bounded_size(data
         "device_ids": [body["device_id"] for body in bodies],
     }
 
-    parts = [half[start : start + 10_000] for half in halves for start in range(0, len(half), 10_000)]
+    parts = [half[at : at + MAX_REPORTS] for half in halves for at in range(0, len(half), MAX_REPORTS)]
     tally = await settle(database, [message({"reports": part}, REPORTS) for part in parts])
     tally.add(await settle(database, [message(announcement, ANNOUNCEMENT)]))
 
@@ -239,7 +240,7 @@ async def test_the_next_transaction_is_read_while_the_database_has_this_one(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operation = uuid4()
-    parts = [[json.loads(report(uuid4(), operation=operation).body) for _ in range(MAX_WEIGHT)] for _ in range(3)]
+    parts = [[json.loads(report(uuid4(), operation=operation).body) for _ in range(MAX_REPORTS)] for _ in range(3)]
     messages = [message({"reports": part}, REPORTS) for part in parts]
     told: list[str] = []
     parsing = messages_of.parse
@@ -253,7 +254,8 @@ async def test_the_next_transaction_is_read_while_the_database_has_this_one(
 
     await settle(sqlite_database, messages)
 
-    assert told[:3] == ["read", "read", "committed"]
+    assert MAX_REPORTS < MAX_WEIGHT < 2 * MAX_REPORTS + 1, "the first two fill a transaction"
+    assert told[:4] == ["read", "read", "read", "committed"]
 
 
 async def test_an_outage_may_last_for_any_number_of_tries(

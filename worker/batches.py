@@ -28,7 +28,7 @@ from worker.store import letters
 from worker.store.database import Database, explain, is_fault_of_data, is_passing
 from worker.trust import Trust
 
-MAX_WEIGHT = 10_000
+MAX_WEIGHT = 20_000
 """Device operations in one transaction, about: a bulk message may bring as many alone."""
 BYTES_PER_WEIGHT = 1_000
 """Bytes of a body that weigh as much as a device operation."""
