@@ -246,14 +246,22 @@ PROTECTIONS = (
         "test_postgresql_fails.py::test_away_for_a_while",
         (
             (DATABASE, "if isinstance(error, OSError | PoolTimeout):", "if isinstance(error, PoolTimeout):"),
-            (DATABASE, "    if error.connection_invalidated:\n        return True\n", ""),
+            (
+                DATABASE,
+                "    if isinstance(error, DBAPIError) and error.connection_invalidated:\n        return True\n",
+                "",
+            ),
         ),
     ),
     Protection(
         "a transaction whose connection was lost is tried again",
         "test_postgresql_link.py::test_cut_at_random",
         (
-            (DATABASE, "    if error.connection_invalidated:\n        return True\n", ""),
+            (
+                DATABASE,
+                "    if isinstance(error, DBAPIError) and error.connection_invalidated:\n        return True\n",
+                "",
+            ),
             (
                 DATABASE,
                 "return isinstance(cause, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)",

@@ -211,9 +211,9 @@ def is_passing(error: BaseException) -> bool:
     """Whether a failure is neither the data's nor the program's: the database is away, full, locked, …"""
     if (trouble := tls_trouble(error)) is not None:
         return not is_refusal(trouble)
-    if isinstance(error, OSError | PoolTimeout) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    ):
+    if isinstance(error, OSError | PoolTimeout):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     cause = _of_driver(error)
     if isinstance(cause, sqlite3.OperationalError):
