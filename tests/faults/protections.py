@@ -245,7 +245,7 @@ PROTECTIONS = (
         "a database that went away is waited for",
         "test_postgresql_fails.py::test_away_for_a_while",
         (
-            (DATABASE, "if isinstance(error, OSError | PoolTimeout):", "if isinstance(error, PoolTimeout):"),
+            (DATABASE, "| asyncpg.InternalClientError | OSError)", "| asyncpg.InternalClientError)"),
             (
                 DATABASE,
                 "    if isinstance(error, DBAPIError) and error.connection_invalidated:\n        return True\n",

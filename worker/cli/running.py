@@ -82,7 +82,7 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
             probes.answering(settings.worker_probes, health, registry),
         ):
             gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
-            gc.set_threshold(GARBAGE, 20, 100)
+            gc.set_threshold(GARBAGE)
             watching = asyncio.create_task(standing.watch(stop))
             try:
                 await consumer.run(until_idle)

@@ -211,7 +211,7 @@ def is_passing(error: BaseException) -> bool:
     """Whether a failure is neither the data's nor the program's: the database is away, full, locked, …"""
     if (trouble := tls_trouble(error)) is not None:
         return not is_refusal(trouble)
-    if isinstance(error, OSError | PoolTimeout):
+    if isinstance(error, PoolTimeout):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
