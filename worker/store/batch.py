@@ -63,14 +63,12 @@ async def operation_types(connection: AsyncConnection, ids: Collection[UUID]) ->
 
 async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
     """Lock the registered ones among device operations until the commit; gives their states and flags."""
-    rows = await sql.HOLD.run(connection, [(id_,) for id_ in ids])
-    return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
+    return _states(await sql.HOLD.run(connection, [(id_,) for id_ in ids]))
 
 
 async def hold_free(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
     """What `hold` gives, of those that nobody else holds: this waits for nobody."""
-    rows = await sql.HOLD_FREE.run(connection, [(id_,) for id_ in ids])
-    return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
+    return _states(await sql.HOLD_FREE.run(connection, [(id_,) for id_ in ids]))
 
 
 async def announced_before(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
@@ -80,8 +78,7 @@ async def announced_before(connection: AsyncConnection, keys: Collection[Key]) -
 
 async def look(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
     """What `hold` gives, without the lock."""
-    rows = await sql.LOOK.run(connection, [(id_,) for id_ in ids])
-    return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
+    return _states(await sql.LOOK.run(connection, [(id_,) for id_ in ids]))
 
 
 async def seen(connection: AsyncConnection, keys: Collection[Key]) -> tuple[set[Key], dict[Key, int]]:
@@ -94,6 +91,10 @@ async def seen(connection: AsyncConnection, keys: Collection[Key]) -> tuple[set[
         else:
             kept[device_operation, report_id] = dead_letter_id
     return accepted, kept
+
+
+def _states(rows: Iterable[tuple[UUID, int, bool]]) -> Iterable[tuple[UUID, State, bool]]:
+    return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
 
 
 async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:

@@ -78,7 +78,7 @@ HOLD_FREE = Statement(
     returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
 )
 
-# The same for who only wants to know.
+# The same as `HOLD` for who only wants to know.
 LOOK = Statement(
     "SELECT o.id, o.state, o.dispatched FROM {rows} JOIN device_operations o ON o.id = rows.id",
     rows=HOLD.rows,
