@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         50,
         ge=0,
         le=60_000,
-        description="milliseconds that a batch stays open while messages trickle in, at most",
+        description="milliseconds that a batch of more than 50 messages stays open while more come, at most",
     )
     database_timeout: float = Field(
         60,

@@ -1,4 +1,4 @@
-"""Deliveries on their way into batches: by size, by time, or early when nothing more comes."""
+"""Deliveries on their way into batches: by size, by time, or early when few came or nothing more comes."""
 
 import asyncio
 import random
@@ -7,8 +7,10 @@ from collections import deque
 from worker.intake.deliveries import is_suspect
 from worker.intake.delivery import Delivery
 
+FEW = 50
+"""Deliveries up to which a batch does not wait for more: where so few come at once, there is time for them."""
 DRY_AFTER = 0.001
-"""Seconds without a delivery after which the queue counts as run dry, so that a lone report does not wait."""
+"""Seconds without a delivery after which the queue counts as run dry."""
 
 
 class Buffer:
@@ -48,7 +50,8 @@ class Buffer:
     async def batch(self, size: int, wait: float, patience: float) -> list[Delivery]:
         """The next deliveries, `size` at most.
 
-        Waits `patience` seconds for the first one, then, while more trickle in, `wait` seconds in all.
+        Waits `patience` seconds for the first one. If there are more than a few by then, they come fast, and it is
+        worth it to wait for more: while they do, `wait` seconds in all.
         Empty if nothing came, or if `stir` was called.
         """
         self._stirred.clear()
@@ -62,7 +65,7 @@ class Buffer:
             self._is_suspects_turn = False
             return [self._suspects.pop(random.randrange(len(self._suspects)))]  # noqa: S311  # a lot, not a secret
         deadline = asyncio.get_running_loop().time() + wait
-        while 0 < (before := len(self._deliveries)) < size and asyncio.get_running_loop().time() < deadline:
+        while FEW < (before := len(self._deliveries)) < size and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(DRY_AFTER)
             if len(self._deliveries) == before:
                 break
