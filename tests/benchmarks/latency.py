@@ -2,14 +2,15 @@
 
 Publisher and observer are one process with one clock. A report counts from the moment at which it is due, so that
 a slow publisher makes nothing look better. Some are watched, fifty a second at most: one connection asks for those
-that are due, by their ids, every two milliseconds, which is the resolution. Where a consumer cannot keep up with
-the rate, the figures are null.
+that are due, by their ids, whenever deviceops tells of a commit, and every two milliseconds, which is the
+resolution for a consumer that tells of none. Where a consumer cannot keep up with the rate, the figures are null.
 """
 
 import asyncio
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -23,6 +24,7 @@ from tests.benchmarks.stage import Scene, Stage
 from tests.benchmarks.traffic import Traffic
 from worker.messages import ANNOUNCEMENT, Incoming, Key, Message, parse
 from worker.simulate import Disorder
+from worker.store.rows import CHANNEL
 
 RESOLUTION = 0.002
 WATCHED = 50
@@ -143,6 +145,8 @@ async def _watch(connection: asyncpg.Connection, offered: Offered, start: float)
     latencies: list[float] = []
     deadline = start + len(offered.reports) / offered.rate + PATIENCE
     visible = await connection.prepare(VISIBLE)
+    committed = asyncio.Event()
+    await connection.add_listener(CHANNEL, lambda *_: committed.set())
     while waiting or to_come:
         now = time.monotonic()
         if now > deadline:
@@ -150,11 +154,13 @@ async def _watch(connection: asyncpg.Connection, offered: Offered, start: float)
         while to_come and to_come[-1][0] <= now:
             due, key = to_come.pop()
             waiting[key] = due
+        committed.clear()
         if waiting:
             rows = await visible.fetch([id_ for id_, _ in waiting], [report_id for _, report_id in waiting])
             now = time.monotonic()
             latencies += [now - waiting.pop((row[0], row[1])) for row in rows]
-        await asyncio.sleep(RESOLUTION)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(committed.wait(), RESOLUTION)
     return latencies
 
 
