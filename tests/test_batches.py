@@ -26,6 +26,7 @@ from worker.store.rows import WORTH_COPYING
 from worker.store.schema import migrate
 
 POISON = "poison-service"
+OPERATION = UUID(int=10)
 
 
 def message(body: dict[str, Any], type_: str | None = None) -> Message:
@@ -234,6 +235,27 @@ async def test_a_line_that_is_cut_within_a_copy_is_waited_out(postgresql_databas
     tally = await settle(postgresql_database, [report(uuid4()) for _ in range(2 * WORTH_COPYING)])
 
     assert tally.document() == {**Tally().document(), "received": 100, "applied": 100}
+
+
+async def test_batches_find_their_rows_by_index_though_the_tables_were_empty(
+    new_postgresql_database: NewDatabase,
+) -> None:
+    url = make_url(new_postgresql_database())
+    devices = [uuid4() for _ in range(500)]
+    registrations = [report(device, operation=OPERATION) for device in devices]
+    states = [{**json.loads(each.body), "state": "SUCCESS"} for each in registrations]
+
+    database = Database(url, for_batches=True)
+    for part in [registrations[:1], registrations[1:], *([message(state)] for state in states[:50])]:
+        await settle(database, part)
+    await database.close()
+
+    connection = await asyncpg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
+    try:
+        scans = await connection.fetch("SELECT relname, seq_scan FROM pg_stat_user_tables WHERE seq_scan > 0")
+    finally:
+        await connection.close()
+    assert not {"device_operations", "activity"} & {row["relname"] for row in scans}
 
 
 async def test_the_next_transaction_is_read_while_the_database_has_this_one(

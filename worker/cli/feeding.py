@@ -38,7 +38,7 @@ def ingest(source: Source, json: Json = False) -> None:
 
 async def _ingest(settings: Settings, source: str) -> Tally:
     tally = Tally()
-    async with ready_database(settings) as database:
+    async with ready_database(settings, for_batches=True) as database:
 
         async def process(messages: Sequence[Message]) -> None:
             tally.add(await settle(database, messages, trust=settings.trust, patience=PATIENCE))

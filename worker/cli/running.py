@@ -59,7 +59,11 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
     async with (
         tracing(settings, stop) as tracer,
         database.opened(
-            url, tls=settings.database_tls(), lock_timeout=lock_timeout, answer_timeout=settings.database_timeout
+            url,
+            tls=settings.database_tls(),
+            lock_timeout=lock_timeout,
+            answer_timeout=settings.database_timeout,
+            for_batches=True,
         ) as store,
     ):
         registry = registry_of_process({"batches": store})

@@ -33,13 +33,19 @@ def run_async(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 @asynccontextmanager
-async def ready_database(settings: Settings, limit: float | None = None) -> AsyncIterator[Database]:
+async def ready_database(
+    settings: Settings, limit: float | None = None, *, for_batches: bool = False
+) -> AsyncIterator[Database]:
     """The database with the schema that this code expects; failures are one-line DeviceopsErrors.
 
-    `limit` is how many seconds a transaction may take, None for any number.
+    `limit` is how many seconds a transaction may take, None for any number; `for_batches` is as for `Database`.
     """
     async with database.opened(
-        settings.sqlalchemy_url, tls=settings.database_tls(), answer_timeout=limit, limit=limit
+        settings.sqlalchemy_url,
+        tls=settings.database_tls(),
+        answer_timeout=limit,
+        limit=limit,
+        for_batches=for_batches,
     ) as opened:
         await schema.require_current_schema(opened)
         yield opened

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from ssl import SSLContext, SSLError
@@ -38,6 +38,12 @@ SQLITE_CACHE = 65_536
 """KiB of an SQLite file that a connection keeps in memory: reports come in no order that its pages know."""
 SQLITE_LOG = 4_000
 """Pages (of 4 KiB) in SQLite's log after which they go to the file: a page that changes often goes once."""
+PLANS_OF_BATCHES = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off"}
+"""How PostgreSQL plans the statements of batches: once, and by indexes whatever it thinks of the size of tables.
+
+By itself it plans small batches anew each time, which takes longer than to execute them, or keeps a plan of when a
+table was small: then every batch reads through the table, until an ANALYZE a minute later.
+"""
 _READ_ONLY = "deviceops_read_only"
 _SQLITE_PASSES = {
     sqlite3.SQLITE_BUSY,
@@ -69,6 +75,7 @@ class Database:
     it takes (on SQLite: for 30 seconds). `answer_timeout` is how many seconds a transaction gets before whoever
     can try again does so, and how many the server waits for a word of ours in one, None where a person may let it
     wait. `limit` is how many it may take at all before it ends with a TimeoutError, None for any number.
+    `for_batches` is whether hardly anything but batches is to be processed, see `PLANS_OF_BATCHES`.
     `condition` is how it stands with the database, as far as those know who wait for it.
     `on_commit` is told how many seconds each commit took.
     """
@@ -81,6 +88,7 @@ class Database:
         lock_timeout: float | None = None,
         answer_timeout: float | None = None,
         limit: float | None = None,
+        for_batches: bool = False,
     ) -> None:
         self.url = url
         self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
@@ -89,7 +97,9 @@ class Database:
         self.condition = Condition("database", "paused: the database fails", "resumed: the database answers")
         is_sqlite = url.get_backend_name() == "sqlite"
         self.connect_args = (
-            _sqlite_args(lock_timeout) if is_sqlite else _postgresql_args(tls, lock_timeout, answer_timeout)
+            _sqlite_args(lock_timeout)
+            if is_sqlite
+            else _postgresql_args(tls, lock_timeout, answer_timeout, PLANS_OF_BATCHES if for_batches else {})
         )
         self.engine = (_sqlite_engine if is_sqlite else _postgresql_engine)(url, self.connect_args)
 
@@ -175,9 +185,17 @@ async def opened(
     lock_timeout: float | None = None,
     answer_timeout: float | None = None,
     limit: float | None = None,
+    for_batches: bool = False,
 ) -> AsyncIterator[Database]:
     """A database for the length of a block; its failures leave the block as one clear DeviceopsError."""
-    database = Database(url, tls=tls, lock_timeout=lock_timeout, answer_timeout=answer_timeout, limit=limit)
+    database = Database(
+        url,
+        tls=tls,
+        lock_timeout=lock_timeout,
+        answer_timeout=answer_timeout,
+        limit=limit,
+        for_batches=for_batches,
+    )
     try:
         yield database
     except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -239,11 +257,12 @@ def _passes(error: asyncpg.PostgresError) -> bool:
 
 
 def _postgresql_args(
-    tls: SSLContext | None, lock_timeout: float | None, idle_timeout: float | None
+    tls: SSLContext | None, lock_timeout: float | None, idle_timeout: float | None, plans: Mapping[str, str]
 ) -> dict[str, Any]:
     # A transaction whose line is dead keeps its locks until the server notices: by itself, after hours.
     timeouts = {"lock_timeout": lock_timeout, "idle_in_transaction_session_timeout": idle_timeout}
     settings = {name: str(int(seconds * 1_000)) for name, seconds in timeouts.items() if seconds is not None}
+    settings |= plans
     settings["application_name"] = "deviceops"
     ssl = {} if tls is None else {"ssl": tls}
     return {"timeout": CONNECT_TIMEOUT, "server_settings": settings, **ssl}
