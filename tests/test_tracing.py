@@ -42,7 +42,7 @@ MALFORMED: list[Any] = [
     [TRACEPARENT],
     {"a": TRACEPARENT},
 ]
-PARTS = ("transaction", "decide", "count")
+PARTS = ("transaction", "decide", "write")
 
 
 def traced(deviceops: Deviceops, url: str, **more: str) -> Deviceops:

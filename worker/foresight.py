@@ -35,12 +35,12 @@ async def foresee(connection: AsyncConnection, batches: AsyncIterable[Sequence[I
 async def _learn(ledger: Ledger, connection: AsyncConnection, scope: Scope) -> None:
     """Read what a batch is about, but for what earlier batches know better."""
     ledger.held |= scope.held(await store.look(connection, scope.claims.keys() - ledger.held.keys()))
-    unknown = scope.operations - ledger.operation_types.keys()
-    ledger.operation_types |= await store.operation_types(connection, unknown)
     ledger.new_announcements |= scope.announcements - await store.announced_before(connection, scope.announcements)
-    accepted, kept = await store.seen(connection, scope.reports)
-    ledger.seen |= accepted
-    ledger.kept = {key: id_ for key, id_ in kept.items() if not _has_lost_identity(ledger, id_)} | ledger.kept
+    known = await store.known(connection, scope.reports, scope.operations - ledger.operation_types.keys())
+    ledger.operation_types |= known.operation_types
+    ledger.seen |= known.accepted
+    kept = {key: id_ for key, id_ in known.kept.items() if not _has_lost_identity(ledger, id_)}
+    ledger.kept = kept | ledger.kept
     # What an earlier batch has released is resolved by now.
     is_done = {id_: isinstance(ledger.outcomes.get(id_), str) for id_ in scope.stored}
     ledger.stored |= {id_: Status.RESOLVED if done else Status.OPEN for id_, done in is_done.items()}

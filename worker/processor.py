@@ -62,10 +62,11 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
     async with database.write() as connection:
         for items in batches:
             ledger = await _decide(connection, items, Scope.of(items), None, None, now)
+            await _write(connection, ledger, {}, now)
             tally.add(ledger.tally)
             for id_, delta in ledger.deltas().items():
                 deltas[id_] = deltas[id_].plus(delta)
-        await _write_operations(connection, Ledger(), deltas, now)
+        await _write(connection, Ledger(), deltas, now)
     return tally
 
 
@@ -84,8 +85,8 @@ async def _process_once(
         async with database.write() as connection:
             with spans.span("decide"):
                 ledger = await _decide(connection, items, scope, trust, actor, now)
-            with spans.span("count"):
-                await _write_operations(connection, ledger, ledger.deltas(), now)
+            with spans.span("write"):
+                await _write(connection, ledger, ledger.deltas(), now)
     batch_log.tell(items, scope, ledger.tally, perf_counter() - began)
     return ledger
 
@@ -98,7 +99,7 @@ async def _decide(
     actor: str | None,
     now: datetime,
 ) -> Ledger:
-    """Decide items, and write everything of it but what it does to operations."""
+    """Decide items, and write what is no report's effect: dead letters, and what was claimed in vain."""
     created = await store.create_operations(connection, scope.creating)
     new_announcements = await store.take_announcements(connection, scope.announcements)
     held = scope.held(await store.hold(connection, scope.claims.keys()))
@@ -111,20 +112,26 @@ async def _decide(
     parked = {letter.message.dead_letter_id or 0 for letters in waiting.values() for letter in letters}
     locked = await store.lock_dead_letters(connection, parked | scope.stored)
     stored = {id_: status for id_, (status, *_) in locked.items()}
-    seen, kept = await store.seen(connection, scope.reports)
+    known = await store.known(connection, scope.reports, scope.operations)
     ledger = Ledger(
-        operation_types=await store.operation_types(connection, scope.operations),
+        operation_types=known.operation_types,
         new_announcements=new_announcements,
         held=held,
-        seen=seen,
-        kept=kept,
+        seen=known.accepted,
+        kept=known.kept,
         waiting=_still_waiting(waiting, stored, scope.stored),
         stored=stored,
         trust=trust,
     )
     for item in items:
         ledger.take(item)
-    await _write(connection, ledger, inserted, created, now, actor)
+    await store.withdraw(
+        connection,
+        device_operations=inserted - ledger.held.keys(),
+        created_operations=created - ledger.deltas().keys() - ledger.announced.keys(),
+        announcements=ledger.new_announcements,
+    )
+    await _write_dead_letters(connection, ledger, now, actor)
     return ledger
 
 
@@ -139,30 +146,6 @@ def _still_waiting(
             if stored.get(number) is Status.OPEN and number not in replaying:
                 still[id_].append(letter)
     return still
-
-
-async def _write(
-    connection: AsyncConnection,
-    ledger: Ledger,
-    inserted: set[UUID],
-    created: set[UUID],
-    now: datetime,
-    actor: str | None,
-) -> None:
-    """Write what the ledger holds but for operations, in the order of locks that `worker.store.batch` explains."""
-    await store.withdraw(
-        connection,
-        device_operations=inserted - ledger.held.keys(),
-        created_operations=created - ledger.deltas().keys() - ledger.announced.keys(),
-        announcements=ledger.new_announcements,
-    )
-    await store.move(
-        connection,
-        [(id_, held.state, held.dispatched, held.reason) for id_, held in ledger.moved()],
-        now,
-    )
-    await store.record(connection, ledger.activity)
-    await _write_dead_letters(connection, ledger, now, actor)
 
 
 async def _write_dead_letters(
@@ -194,18 +177,19 @@ def _settled(outcome: Outcome, now: datetime) -> tuple[object, ...]:
     return Status.OPEN, None, outcome.reason, outcome.detail, *identity, *outcome.about().values()
 
 
-async def _write_operations(
+async def _write(
     connection: AsyncConnection, ledger: Ledger, deltas: Mapping[UUID, Counters], now: datetime
 ) -> None:
+    """Write what reports did to device operations, and then what that and announcements do to operations."""
+    moved = [(id_, held.state, held.dispatched, held.reason) for id_, held in ledger.moved()]
     touched = deltas.keys() | ledger.announced.keys() | ledger.named
-    before = await store.lock_operations(connection, touched)
+    counted = {id_: deltas.get(id_, Counters()) for id_ in touched}
+    before = await store.write(connection, moved, ledger.activity, counted, now)
     after = {
-        id_: _after(
-            operation, deltas.get(id_, Counters()), ledger.operation_types.get(id_), ledger.announced.get(id_, ())
-        )
+        id_: _after(operation, ledger.operation_types.get(id_), ledger.announced.get(id_, ()))
         for id_, operation in before.items()
     }
-    await store.count(connection, after, now)
+    await store.set_operations(connection, {id_: new for id_, new in after.items() if new != before[id_]})
     await store.describe(connection, ledger.announced)
     await store.note_states(
         connection, [(id_, new.state, now) for id_, new in after.items() if new.state != before[id_].state]
@@ -213,19 +197,20 @@ async def _write_operations(
 
 
 def _after(
-    before: StoredOperation, delta: Counters, batch_type: str | None, announcements: Sequence[Announcement]
+    before: StoredOperation, batch_type: str | None, announcements: Sequence[Announcement]
 ) -> StoredOperation:
-    """An operation after the batch. An announcement's type wins; a report's only names what has none."""
+    """An operation after the batch, which is counted already.
+
+    An announcement's type wins; a report's only names what has none.
+    """
     expected = before.expected
     for announcement in announcements:
         if announcement.device_count is not None:
             expected = announcement.device_count
         elif expected is None and announcement.device_ids is not None:
             expected = len(set(announcement.device_ids))
-    counters = before.counters.plus(delta)
-    return StoredOperation(
+    return before._replace(
         operation_type=batch_type if announcements else before.operation_type or batch_type,
-        state=operation_state(counters, expected),
+        state=operation_state(before.counters, expected),
         expected=expected,
-        counters=counters,
     )

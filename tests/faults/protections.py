@@ -165,8 +165,8 @@ PROTECTIONS = (
         (
             (
                 "worker/processor.py",
-                "seen, kept = await store.seen(connection, scope.reports)",
-                "seen, kept = set(), {}",
+                "known = await store.known(connection, scope.reports, scope.operations)",
+                "known = await store.known(connection, (), scope.operations)",
             ),
         ),
     ),

@@ -19,11 +19,12 @@ from worker.contract import Announcement
 from worker.messages import Key
 from worker.outcomes import Action, Status
 from worker.store import statements as sql
+from worker.store.rows import run_together
 from worker.store.tables import dead_letters
 
 
 class StoredOperation(NamedTuple):
-    """What the processor needs of an operation to count for it."""
+    """What the processor needs of an operation that it has counted for."""
 
     operation_type: str | None
     state: str
@@ -55,12 +56,6 @@ async def claim(
     return {row.id for row in await sql.CLAIM.run(connection, list(rows))}
 
 
-async def operation_types(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str | None]:
-    """The types of the operations that exist; to be read once the claim has waited for other workers."""
-    found = await sql.OPERATION_TYPES.run(connection, [(id_,) for id_ in ids])
-    return {row.id: row.operation_type for row in found}
-
-
 async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
     """Lock the registered ones among device operations until the commit; gives their states and flags."""
     return _states(await sql.HOLD.run(connection, [(id_,) for id_ in ids]))
@@ -81,16 +76,29 @@ async def look(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[t
     return _states(await sql.LOOK.run(connection, [(id_,) for id_ in ids]))
 
 
-async def seen(connection: AsyncConnection, keys: Collection[Key]) -> tuple[set[Key], dict[Key, int]]:
-    """Which of the reports were accepted before, and which were kept as dead letters, with those's ids."""
-    accepted: set[Key] = set()
-    kept: dict[Key, int] = {}
-    for device_operation, report_id, dead_letter_id in await sql.SEEN.run(connection, list(keys)):
-        if dead_letter_id is None:
-            accepted.add((device_operation, report_id))
+class Known(NamedTuple):
+    """What is known of a batch's reports and operations."""
+
+    accepted: set[Key]
+    """The reports that were accepted before."""
+    kept: dict[Key, int]
+    """Those that were kept as dead letters, with those's ids."""
+    operation_types: dict[UUID, str | None]
+    """Of the operations that exist."""
+
+
+async def known(connection: AsyncConnection, reports: Collection[Key], operations: Collection[UUID]) -> Known:
+    """Read what came before of reports, and operations; once the claim has waited for other workers."""
+    found = Known(set(), {}, {})
+    asked = [*reports, *((id_, None) for id_ in operations)]
+    for id_, report_id, dead_letter_id, operation_type in await sql.KNOWN.run(connection, asked):
+        if report_id is None:
+            found.operation_types[id_] = operation_type
+        elif dead_letter_id is None:
+            found.accepted.add((id_, report_id))
         else:
-            kept[device_operation, report_id] = dead_letter_id
-    return accepted, kept
+            found.kept[id_, report_id] = dead_letter_id
+    return found
 
 
 def _states(rows: Iterable[tuple[UUID, int, bool]]) -> Iterable[tuple[UUID, State, bool]]:
@@ -128,20 +136,6 @@ async def withdraw(
     await sql.WITHDRAW_DEVICE_OPERATIONS.run(connection, [(id_,) for id_ in device_operations])
     await sql.WITHDRAW_OPERATIONS.run(connection, [(id_,) for id_ in created_operations])
     await sql.WITHDRAW_ANNOUNCEMENTS.run(connection, list(announcements))
-
-
-async def move(
-    connection: AsyncConnection, rows: list[tuple[UUID, State, bool, str | None]], updated_at: datetime
-) -> None:
-    """Write device operations' new states (id, state, dispatched, reason or None to keep it)."""
-    await sql.MOVE.run(connection, rows, updated_at=updated_at)
-
-
-async def record(
-    connection: AsyncConnection, rows: list[tuple[UUID, str, State, str, datetime, str, str]]
-) -> None:
-    """Write history (device operation, report id, state, verdict, created at, service, reason)."""
-    await sql.RECORD.run(connection, rows)
 
 
 async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, Any]]) -> set[UUID]:
@@ -184,32 +178,32 @@ async def note_history(
     await sql.NOTE_HISTORY.run(connection, rows)
 
 
-async def lock_operations(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, StoredOperation]:
-    """Lock operations by id until the commit, and read what they count."""
-    rows = await sql.LOCK_OPERATIONS.run(connection, [(id_,) for id_ in ids])
+async def write(
+    connection: AsyncConnection,
+    moved: Sequence[tuple[UUID, State, bool, str | None]],
+    history: Sequence[tuple[UUID, str, State, str, datetime, str, str]],
+    deltas: Mapping[UUID, Counters],
+    at: datetime,
+) -> dict[UUID, StoredOperation]:
+    """Write what reports did, and add to operations' counters; gives those operations, locked until the commit.
+
+    `moved` are device operations' new states (id, state, dispatched, reason or None to keep it), `history` what is
+    new in it (device operation, report id, state, verdict, created at, service, reason), `at` is now.
+    """
+    added = [(id_, *delta) for id_, delta in deltas.items()]
+    runs = (sql.MOVE, moved), (sql.RECORD, history), (sql.COUNT, added)
+    rows = await run_together(connection, *runs, updated_at=at)
     return {
         id_: StoredOperation(operation_type, state, expected, Counters(*counters))
-        for id_, operation_type, state, expected, *counters in rows
+        for id_, operation_type, state, expected, *counters, _ in rows
     }
 
 
-async def count(
-    connection: AsyncConnection, changed: Mapping[UUID, StoredOperation], updated_at: datetime
-) -> None:
-    """Write operations' counters, and the states and types that follow."""
-    await sql.COUNT.run(
+async def set_operations(connection: AsyncConnection, changed: Mapping[UUID, StoredOperation]) -> None:
+    """Write operations' types, states and expected numbers of devices."""
+    await sql.SET_OPERATIONS.run(
         connection,
-        [
-            (
-                id_,
-                operation.operation_type,
-                operation.state,
-                operation.expected,
-                updated_at,
-                *operation.counters,
-            )
-            for id_, operation in changed.items()
-        ],
+        [(id_, each.operation_type, each.state, each.expected) for id_, each in changed.items()],
     )
 
 

@@ -67,13 +67,14 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
     now = datetime.now(UTC)
     for drift in drifted:
         async with database.write() as connection:
-            locked = await batch.lock_operations(connection, [drift.operation_id])
+            locked = await batch.write(connection, (), (), {drift.operation_id: Counters()}, now)
             actual = await _recount(connection, drift.operation_id)
             for id_, before in locked.items():
-                counters = actual[id_]
-                state = operation_state(counters, before.expected)
-                await batch.count(connection, {id_: before._replace(counters=counters, state=state)}, now)
+                delta = actual[id_].plus(before.counters, -1)
+                await batch.write(connection, (), (), {id_: delta}, now)
+                state = operation_state(actual[id_], before.expected)
                 if state != before.state:
+                    await batch.set_operations(connection, {id_: before._replace(state=state)})
                     await batch.note_states(connection, [(id_, state, now)])
 
 

@@ -20,7 +20,7 @@ CHANNEL = "deviceops_operations"
 _CLAUSES = {
     "{for_update}": ("FOR UPDATE OF o", ""),
     "{for_update_of_free}": ("FOR UPDATE OF o SKIP LOCKED", ""),
-    "{telling}": (f"RETURNING pg_notify('{CHANNEL}', CAST(operations.id AS text))", ""),
+    "{telling}": (f"pg_notify('{CHANNEL}', CAST(operations.id AS text))", "NULL"),
     # PostgreSQL plans while hardly a dead letter is there, and would go through all of them for every row.
     "{their_dead_letters}": (
         "CROSS JOIN LATERAL (SELECT * FROM dead_letters o WHERE o.device_operation_id = rows.device_operation_id"
@@ -41,7 +41,7 @@ class Statement:
 
     `{for_update}` becomes the clause that locks what is read, where the database locks rows at all,
     `{for_update_of_free}` the one that locks and reads only what nobody else has locked, and
-    `{telling}` the one that tells listeners of the updated operations at the commit, where anybody can listen.
+    `{telling}` the value by which listeners are told of the updated operations at the commit, where they can be.
     `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device operations.
     `copied_into` is the table that the statement only inserts the rows into: PostgreSQL then takes many of them
     by COPY and SQLite one by one, both in three quarters of the time.
@@ -52,9 +52,8 @@ class Statement:
     ) -> None:
         self._sql = sql
         self.rows = rows
-        self._returns = returns or {}
+        self.returns = returns or {}
         self._table = copied_into
-        self._for_dialect = cache(self._compile)
 
     async def run(
         self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]], **parameters: datetime
@@ -65,16 +64,30 @@ class Statement:
         """
         if not rows:
             return ()
-        dialect = connection.dialect.name
         if self._table is not None and len(rows) >= WORTH_COPYING:
             await self._copy(connection, self._table, rows)
             return ()
+        return await _execute(connection, [(self, rows)], parameters)
+
+    def sql(self, dialect: str, key: str) -> str:
+        """The SQL for a kind of database; its rows are the parameters that `bound` gives for the same key."""
         if dialect == "postgresql":
-            bound = {**self._arrays(rows), **parameters}
+            arrays = ", ".join(f"CAST(:{key}_{name} AS {kind}[])" for name, kind in self.rows.items())
+            relation = f"unnest({arrays}) AS rows({', '.join(self.rows)})"
         else:
-            bound = {"rows_json": _json(rows), **{name: _encode(value) for name, value in parameters.items()}}
-        result = await connection.execute(self._for_dialect(dialect), bound)
-        return result.all() if self._returns else ()
+            fields = ", ".join(f"value ->> {index} AS {name}" for index, name in enumerate(self.rows))
+            relation = f"(SELECT {fields} FROM json_each(:{key})) AS rows"
+        sql = self._sql.replace("{rows}", relation)
+        for name, (of_postgresql, of_sqlite) in _CLAUSES.items():
+            sql = sql.replace(name, of_postgresql if dialect == "postgresql" else of_sqlite)
+        return sql
+
+    def bound(self, dialect: str, key: str, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+        """The rows as parameters."""
+        if dialect != "postgresql":
+            return {key: json.dumps(rows, default=_encode)}
+        columns = zip(*rows, strict=True)
+        return {f"{key}_{name}": list(column) for name, column in zip(self.rows, columns, strict=True)}
 
     async def _copy(self, connection: AsyncConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if connection.dialect.name == "postgresql":
@@ -86,22 +99,48 @@ class Statement:
         sql = f"INSERT INTO {table} ({', '.join(self.rows)}) VALUES ({', '.join('?' * len(self.rows))})"
         await connection.exec_driver_sql(sql, list(zip(*columns, strict=True)))
 
-    def _arrays(self, rows: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:
-        columns = zip(*rows, strict=True)
-        return {f"rows_{name}": list(column) for name, column in zip(self.rows, columns, strict=True)}
 
-    def _compile(self, dialect: str) -> TextClause:
-        if dialect == "postgresql":
-            arrays = ", ".join(f"CAST(:rows_{name} AS {kind}[])" for name, kind in self.rows.items())
-            relation = f"unnest({arrays}) AS rows({', '.join(self.rows)})"
-        else:
-            fields = ", ".join(f"value ->> {index} AS {name}" for index, name in enumerate(self.rows))
-            relation = f"(SELECT {fields} FROM json_each(:rows_json)) AS rows"
-        sql = self._sql.replace("{rows}", relation)
-        for name, (of_postgresql, of_sqlite) in _CLAUSES.items():
-            sql = sql.replace(name, of_postgresql if dialect == "postgresql" else of_sqlite)
-        clause = text(sql)
-        return clause.columns(**self._returns) if self._returns else clause  # type: ignore[return-value]
+Run = tuple[Statement, Sequence[tuple[Any, ...]]]
+"""A statement and its rows."""
+
+
+async def run_together(connection: AsyncConnection, *runs: Run, **parameters: datetime) -> Sequence[Any]:
+    """Run statements of which none needs to see what another one does; gives what the last one returns.
+
+    PostgreSQL gets small ones as one statement, since most of the time that they take is the way there and back.
+    """
+    is_small = all(len(rows) < WORTH_COPYING for _, rows in runs)
+    if is_small and connection.dialect.name == "postgresql":
+        return await _execute(connection, [(statement, rows) for statement, rows in runs if rows], parameters)
+    found: Sequence[Any] = ()
+    for statement, rows in runs:
+        found = await statement.run(connection, rows, **parameters)
+    return found
+
+
+async def _execute(
+    connection: AsyncConnection, runs: Sequence[Run], parameters: Mapping[str, datetime]
+) -> Sequence[Any]:
+    if not runs:
+        return ()
+    dialect = connection.dialect.name
+    bound: dict[str, Any] = dict(parameters)
+    if dialect != "postgresql":
+        bound = {name: _encode(value) for name, value in parameters.items()}
+    for number, (statement, rows) in enumerate(runs):
+        bound |= statement.bound(dialect, f"rows{number}", rows)
+    statements = [statement for statement, _ in runs]
+    result = await connection.execute(_compiled(dialect, *statements), bound)
+    return result.all() if statements[-1].returns else ()
+
+
+@cache
+def _compiled(dialect: str, *statements: Statement) -> TextClause:
+    *others, last = (statement.sql(dialect, f"rows{number}") for number, statement in enumerate(statements))
+    parts = ", ".join(f"part{number} AS ({sql})" for number, sql in enumerate(others))
+    clause = text(f"WITH {parts} {last}" if others else last)
+    returns = statements[-1].returns
+    return clause.columns(**returns) if returns else clause  # type: ignore[return-value]
 
 
 def _plain(kind: str, column: Iterable[Any]) -> Iterable[Any]:
@@ -109,10 +148,6 @@ def _plain(kind: str, column: Iterable[Any]) -> Iterable[Any]:
     if kind in ("uuid", "timestamptz"):
         return map(_encode, column)
     return map(int, column) if kind == "smallint" else column
-
-
-def _json(rows: Sequence[tuple[Any, ...]]) -> str:
-    return json.dumps(rows, default=_encode)
 
 
 def _encode(value: object) -> object:

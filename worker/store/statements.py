@@ -53,12 +53,6 @@ CLAIM = Statement(
     returns={"id": Uuid},
 )
 
-OPERATION_TYPES = Statement(
-    "SELECT o.id, o.operation_type FROM {rows} JOIN operations o ON o.id = rows.id",
-    rows={"id": "uuid"},
-    returns={"id": Uuid, "operation_type": Text},
-)
-
 HOLD = Statement(
     """
     SELECT o.id, o.state, o.dispatched FROM {rows} JOIN device_operations o ON o.id = rows.id
@@ -85,17 +79,21 @@ LOOK = Statement(
     returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
 )
 
-SEEN = Statement(
+# What is known of reports (by device operation and id) and of operations (by id alone).
+KNOWN = Statement(
     """
-    WITH report AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
-    SELECT device_operation_id, report_id, NULL AS dead_letter_id
-    FROM report JOIN activity USING (device_operation_id, report_id)
+    WITH asked AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
+    SELECT device_operation_id, report_id, NULL AS dead_letter_id, NULL AS operation_type
+    FROM asked JOIN activity USING (device_operation_id, report_id)
     UNION ALL
-    SELECT device_operation_id, report_id, dead_letters.id
-    FROM report JOIN dead_letters USING (device_operation_id, report_id)
+    SELECT device_operation_id, report_id, dead_letters.id, NULL
+    FROM asked JOIN dead_letters USING (device_operation_id, report_id)
+    UNION ALL
+    SELECT operations.id, NULL, NULL, operations.operation_type
+    FROM asked JOIN operations ON operations.id = device_operation_id WHERE report_id IS NULL
     """,
     rows={"device_operation_id": "uuid", "report_id": "text"},
-    returns={"device_operation_id": Uuid, "report_id": Text, "dead_letter_id": BigInteger},
+    returns={"device_operation_id": Uuid, "report_id": Text, "dead_letter_id": BigInteger, "operation_type": Text},
 )
 
 KEPT = Statement(
@@ -245,40 +243,39 @@ NOTE_HISTORY = Statement(
     },
 )
 
-LOCK_OPERATIONS = Statement(
+# The operations are locked in their order before the first one is written.
+COUNT = Statement(
     f"""
-    SELECT o.id, o.operation_type, o.state, o.expected_device_count,
-        {", ".join(f"o.{name}" for name in Counters._fields)}
-    FROM {{rows}} JOIN operations o ON o.id = rows.id
-    ORDER BY o.id {{for_update}}
+    UPDATE operations
+    SET updated_at = :updated_at,
+        {", ".join(f"{name} = operations.{name} + rows.{name}" for name in Counters._fields)}
+    FROM (
+        SELECT o.id, {", ".join(f"rows.{name}" for name in Counters._fields)}
+        FROM {{rows}} JOIN operations o ON o.id = rows.id ORDER BY o.id {{for_update}}
+    ) AS rows
+    WHERE operations.id = rows.id
+    RETURNING operations.id, operation_type, state, expected_device_count,
+        {", ".join(f"operations.{name}" for name in Counters._fields)}, {{telling}} AS told
     """,
-    rows={"id": "uuid"},
+    rows={"id": "uuid", **dict.fromkeys(Counters._fields, "bigint")},
     returns={
         "id": Uuid,
         "operation_type": Text,
         "state": Text,
         "expected_device_count": Integer,
         **dict.fromkeys(Counters._fields, BigInteger),
+        "told": Text,
     },
 )
 
-COUNT = Statement(
-    f"""
+SET_OPERATIONS = Statement(
+    """
     UPDATE operations
     SET operation_type = rows.operation_type, state = rows.state,
-        expected_device_count = rows.expected_device_count, updated_at = rows.updated_at,
-        {", ".join(f"{name} = rows.{name}" for name in Counters._fields)}
-    FROM {{rows}} WHERE operations.id = rows.id
-    {{telling}}
+        expected_device_count = rows.expected_device_count
+    FROM {rows} WHERE operations.id = rows.id
     """,
-    rows={
-        "id": "uuid",
-        "operation_type": "text",
-        "state": "text",
-        "expected_device_count": "integer",
-        "updated_at": "timestamptz",
-        **dict.fromkeys(Counters._fields, "bigint"),
-    },
+    rows={"id": "uuid", "operation_type": "text", "state": "text", "expected_device_count": "integer"},
 )
 
 DESCRIBE = Statement(
