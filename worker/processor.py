@@ -104,7 +104,7 @@ async def _decide(
     new_announcements = await store.take_announcements(connection, scope.announcements)
     held = scope.held(await store.hold(connection, scope.claims.keys()))
     missing = scope.claims.keys() - held.keys()
-    inserted = await store.claim(connection, [(id_, *scope.claims[id_], now) for id_ in missing])
+    inserted = await store.claim(connection, [(id_, *scope.claims[id_]) for id_ in missing], now)
     held |= scope.held(await store.hold_free(connection, missing - inserted))
     if len(held) + len(inserted) < len(scope.claims):
         raise _Overtaken
@@ -125,10 +125,11 @@ async def _decide(
     )
     for item in items:
         ledger.take(item)
+    used = {ledger.held[id_].operation_id for id_ in inserted & ledger.held.keys()} | ledger.announced.keys()
     await store.withdraw(
         connection,
         device_operations=inserted - ledger.held.keys(),
-        created_operations=created - ledger.deltas().keys() - ledger.announced.keys(),
+        created_operations=created - used,
         announcements=ledger.new_announcements,
     )
     await _write_dead_letters(connection, ledger, now, actor)
@@ -189,11 +190,12 @@ async def _write(
         id_: _after(operation, ledger.operation_types.get(id_), ledger.announced.get(id_, ()))
         for id_, operation in before.items()
     }
-    await store.set_operations(connection, {id_: new for id_, new in after.items() if new != before[id_]})
-    await store.describe(connection, ledger.announced)
-    await store.note_states(
-        connection, [(id_, new.state, now) for id_, new in after.items() if new.state != before[id_].state]
+    await store.set_operations(
+        connection,
+        {id_: new for id_, new in after.items() if new != before[id_]},
+        [(id_, new.state, now) for id_, new in after.items() if new.state != before[id_].state],
     )
+    await store.describe(connection, ledger.announced)
 
 
 def _after(

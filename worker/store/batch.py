@@ -46,14 +46,14 @@ async def take_announcements(connection: AsyncConnection, keys: Collection[Key])
 
 
 async def claim(
-    connection: AsyncConnection, rows: Collection[tuple[UUID, UUID, UUID, datetime, datetime]]
+    connection: AsyncConnection, rows: Collection[tuple[UUID, UUID, UUID, datetime]], now: datetime
 ) -> set[UUID]:
-    """Insert device operations (id, operation, device, created at, updated at); returns those that did not exist.
+    """Insert device operations (id, operation, device, created at); returns those that did not exist.
 
     So nobody else registers or parks for the same pair until the commit; who is doing that already is waited for.
     What the batch does not register after all, it must `withdraw`.
     """
-    return {row.id for row in await sql.CLAIM.run(connection, list(rows))}
+    return {row.id for row in await sql.CLAIM.run(connection, list(rows), updated_at=now)}
 
 
 async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
@@ -133,9 +133,12 @@ async def withdraw(
     announcements: Collection[Key],
 ) -> None:
     """Remove what was claimed, created and remembered in this transaction but not registered and taken."""
-    await sql.WITHDRAW_DEVICE_OPERATIONS.run(connection, [(id_,) for id_ in device_operations])
-    await sql.WITHDRAW_OPERATIONS.run(connection, [(id_,) for id_ in created_operations])
-    await sql.WITHDRAW_ANNOUNCEMENTS.run(connection, list(announcements))
+    await run_together(
+        connection,
+        (sql.WITHDRAW_DEVICE_OPERATIONS, [(id_,) for id_ in device_operations]),
+        (sql.WITHDRAW_OPERATIONS, [(id_,) for id_ in created_operations]),
+        (sql.WITHDRAW_ANNOUNCEMENTS, list(announcements)),
+    )
 
 
 async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, Any]]) -> set[UUID]:
@@ -199,12 +202,14 @@ async def write(
     }
 
 
-async def set_operations(connection: AsyncConnection, changed: Mapping[UUID, StoredOperation]) -> None:
-    """Write operations' types, states and expected numbers of devices."""
-    await sql.SET_OPERATIONS.run(
-        connection,
-        [(id_, each.operation_type, each.state, each.expected) for id_, each in changed.items()],
-    )
+async def set_operations(
+    connection: AsyncConnection,
+    changed: Mapping[UUID, StoredOperation],
+    history: Sequence[tuple[UUID, str, datetime]],
+) -> None:
+    """Write operations' types, states and expected numbers of devices, and their history (id, new state, when)."""
+    rows = [(id_, each.operation_type, each.state, each.expected) for id_, each in changed.items()]
+    await run_together(connection, (sql.SET_OPERATIONS, rows), (sql.NOTE_STATES, history))
 
 
 async def describe(connection: AsyncConnection, announced: Mapping[UUID, Sequence[Announcement]]) -> None:
@@ -219,8 +224,3 @@ def _description(announcements: Sequence[Announcement]) -> Iterator[object]:
         values = [getattr(announcement, name) for announcement in announcements]
         value = next((value for value in reversed(values) if value is not None), None)
         yield json.dumps(value) if isinstance(value, dict) else value
-
-
-async def note_states(connection: AsyncConnection, rows: list[tuple[UUID, str, datetime]]) -> None:
-    """Write operations' history (operation, its new state, when)."""
-    await sql.NOTE_STATES.run(connection, rows)

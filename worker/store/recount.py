@@ -74,8 +74,8 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
                 await batch.write(connection, (), (), {id_: delta}, now)
                 state = operation_state(actual[id_], before.expected)
                 if state != before.state:
-                    await batch.set_operations(connection, {id_: before._replace(state=state)})
-                    await batch.note_states(connection, [(id_, state, now)])
+                    changed = {id_: before._replace(state=state)}
+                    await batch.set_operations(connection, changed, [(id_, state, now)])
 
 
 async def _recount(connection: AsyncConnection, operation_id: UUID | None = None) -> defaultdict[UUID, Counters]:

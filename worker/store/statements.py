@@ -36,8 +36,7 @@ TAKE_ANNOUNCEMENTS = Statement(
 CLAIM = Statement(
     f"""
     INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at)
-    SELECT rows.id, rows.operation_id, rows.device_id, {State.CREATED:d}, false, '', rows.created_at,
-        rows.updated_at
+    SELECT rows.id, rows.operation_id, rows.device_id, {State.CREATED:d}, false, '', rows.created_at, :updated_at
     FROM {{rows}} WHERE true
     ORDER BY rows.id
     ON CONFLICT (id) DO NOTHING
@@ -48,7 +47,6 @@ CLAIM = Statement(
         "operation_id": "uuid",
         "device_id": "uuid",
         "created_at": "timestamptz",
-        "updated_at": "timestamptz",
     },
     returns={"id": Uuid},
 )
