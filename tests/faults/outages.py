@@ -35,6 +35,14 @@ def assert_told_once(log: str, outages: int = 1) -> None:
     assert_clean(log)
 
 
+def assert_told_in_turn(log: str, outages: int = 1) -> None:
+    """A log tells of at least so many outages: one line for the beginning and one for the end of each, in turn."""
+    lines = sorted(said(log, PAUSED) + said(log, RESUMED), key=lambda line: line["timestamp"])
+    assert [line["event"] for line in lines] == [PAUSED, RESUMED] * (len(lines) // 2), log
+    assert len(lines) >= 2 * outages, log
+    assert_clean(log)
+
+
 def assert_clean(log: str) -> None:
     """A log has lines of our own only: no traceback, and no warning of Python's."""
     assert all(line.startswith("{") for line in log.splitlines()), log

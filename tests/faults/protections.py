@@ -39,7 +39,7 @@ PROTECTIONS = (
     Protection(
         "reports that were seen before are duplicates",
         "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-acknowledgement]",
-        (("worker/processor.py", "seen=seen,", "seen=set(),"),),
+        (("worker/processor.py", "seen=known.accepted,", "seen=set(),"),),
     ),
     Protection(
         "counters change in the transaction that changes the state",
@@ -47,9 +47,10 @@ PROTECTIONS = (
         (
             (
                 "worker/processor.py",
-                "        await _write_operations(connection, ledger, ledger.deltas(), now)\n",
+                "                await _write(connection, ledger, ledger.deltas(), now)\n",
+                "                await _write(connection, ledger, {}, now)\n"
                 "    async with database.write() as connection:\n"
-                "        await _write_operations(connection, ledger, ledger.deltas(), now)\n",
+                "        await _write(connection, Ledger(), ledger.deltas(), now)\n",
             ),
         ),
         tries=3,
