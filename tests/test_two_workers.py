@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -11,7 +11,9 @@ from uuid import UUID, uuid4
 import aio_pika
 import pytest
 from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from statemachine import State
 from tests.command import Deviceops
 from tests.databases import read
 from tests.model import STATES
@@ -23,13 +25,14 @@ from worker.store.database import Database
 
 ROUNDS = 40
 T = TypeVar("T")
+Held = tuple[UUID, State, bool]
 
 
 @pytest.fixture
 async def workers(new_postgresql_database: Callable[[], str]) -> AsyncIterator[list[Database]]:
     """Two workers' databases: one PostgreSQL, and connections of their own."""
     url = make_url(new_postgresql_database())
-    databases = [Database(url), Database(url)]
+    databases = [Database(url, for_batches=True), Database(url, for_batches=True)]
     yield databases
     for database in databases:
         await database.close()
@@ -128,6 +131,37 @@ async def test_both_move_the_same_devices_in_opposite_orders_without_deadlock(wo
 
     for operation in (await read(workers[0])).operations.values():
         assert operation.counters["success_device_count"] == len(devices)
+    await assert_exact(workers[0])
+
+
+async def test_whoever_was_overtaken_begins_again(
+    workers: list[Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation, device = uuid4(), uuid4()
+    hold, hold_free = store.hold, store.hold_free
+    told: list[str] = []
+
+    async def overtaking(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[Held]:
+        held = list(await hold(connection, ids))
+        if not told:
+            told.append("registered by the other one")
+            await process(workers[1], [report(operation, device, "CREATED")])
+        return held
+
+    async def while_held(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[Held]:
+        if not ids or len(told) > 1:
+            return await hold_free(connection, ids)
+        told.append("held by the other one")
+        async with workers[1].write() as other:
+            assert list(await hold(other, ids))
+            return list(await hold_free(connection, ids))
+
+    monkeypatch.setattr(store, "hold", overtaking)
+    monkeypatch.setattr(store, "hold_free", while_held)
+    tally = await process(workers[0], [report(operation, device, "SUCCESS")])
+
+    assert told == ["registered by the other one", "held by the other one"]
+    assert tally.document() == {**Tally().document(), "received": 1, "applied": 1}
     await assert_exact(workers[0])
 
 
