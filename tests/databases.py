@@ -181,7 +181,8 @@ async def read(database: Database) -> Stored:
         ):
             devices[row.id] = StoredDeviceOperation(_NAMES[row.state], row.dispatched)
             operations[row.operation_id].devices[row.device_id] = devices[row.id]
-        for row in await select("SELECT device_operation_id, state, verdict FROM activity", "device_operation_id"):
+        history = "SELECT device_operation_id, state, verdict FROM device_operation_activity"
+        for row in await select(history, "device_operation_id"):
             if row.verdict in ("applied", "late"):
                 devices[row.device_operation_id].history[_NAMES[row.state], row.verdict] += 1
         letters = await select(

@@ -50,13 +50,13 @@ async def refuse_poison(database: Database) -> None:
         if database.is_sqlite:
             await connection.execute(
                 text(
-                    "CREATE TRIGGER refuse BEFORE INSERT ON activity WHEN new.service_id = 'poison-service' "
-                    "BEGIN SELECT RAISE(ABORT, 'poison is refused'); END"
+                    "CREATE TRIGGER refuse BEFORE INSERT ON device_operation_activity "
+                    "WHEN new.service_id = 'poison-service' BEGIN SELECT RAISE(ABORT, 'poison is refused'); END"
                 )
             )
         else:
             constraint = "ADD CONSTRAINT refuse CHECK (service_id <> 'poison-service')"
-            await connection.execute(text(f"ALTER TABLE activity {constraint}"))
+            await connection.execute(text(f"ALTER TABLE device_operation_activity {constraint}"))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,10 @@ async def test_what_postgresql_fails_at_for_a_while_is_tried_again_and_is_no_dea
             )
         )
         await connection.execute(
-            text("CREATE TRIGGER fail BEFORE INSERT ON activity FOR EACH STATEMENT EXECUTE FUNCTION fail_twice()")
+            text(
+                "CREATE TRIGGER fail BEFORE INSERT ON device_operation_activity "
+                "FOR EACH STATEMENT EXECUTE FUNCTION fail_twice()"
+            )
         )
 
     tally = await settle(postgresql_database, [report(uuid4()) for _ in range(count)])
@@ -211,7 +214,7 @@ async def test_patience_ends_with_the_databases_own_error(new_postgresql_databas
 @pytest.mark.parametrize("count", [1, WORTH_COPYING])
 async def test_a_defect_of_the_program_is_raised_not_kept(database: Database, count: int) -> None:
     async with database.write() as connection:
-        await connection.execute(text("ALTER TABLE activity RENAME COLUMN verdict TO something_else"))
+        await connection.execute(text("ALTER TABLE device_operation_activity RENAME verdict TO something_else"))
 
     with pytest.raises((DBAPIError, asyncpg.UndefinedColumnError)):
         async with asyncio.timeout(10):
@@ -229,7 +232,10 @@ async def test_a_line_that_is_cut_within_a_copy_is_waited_out(postgresql_databas
             )
         )
         await connection.execute(
-            text("CREATE TRIGGER cut BEFORE INSERT ON activity FOR EACH ROW EXECUTE FUNCTION end_once()")
+            text(
+                "CREATE TRIGGER cut BEFORE INSERT ON device_operation_activity "
+                "FOR EACH ROW EXECUTE FUNCTION end_once()"
+            )
         )
 
     tally = await settle(postgresql_database, [report(uuid4()) for _ in range(2 * WORTH_COPYING)])
@@ -255,7 +261,7 @@ async def test_batches_find_their_rows_by_index_though_the_tables_were_empty(
         scans = await connection.fetch("SELECT relname, seq_scan FROM pg_stat_user_tables WHERE seq_scan > 0")
     finally:
         await connection.close()
-    assert not {"device_operations", "activity"} & {row["relname"] for row in scans}
+    assert not {"device_operations", "device_operation_activity"} & {row["relname"] for row in scans}
 
 
 async def test_the_next_transaction_is_read_while_the_database_has_this_one(

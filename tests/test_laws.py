@@ -189,7 +189,7 @@ async def test_history_tells_when_a_state_was_reached_not_when_it_was_taken_up(
     await process(database, [registration, reports] if registered_first else [reports, registration])
 
     async with database.read() as connection:
-        query = text("SELECT state, created_at FROM activity").columns(created_at=UtcDateTime())
+        query = text("SELECT state, created_at FROM device_operation_activity").columns(created_at=UtcDateTime())
         reached = {row.state: row.created_at for row in await connection.execute(query)}
     assert reached == {10: NOW, 20: occurred_at, 30: sent_at, 40: NOW}
 

@@ -30,7 +30,8 @@ SELECT gen_random_uuid(), $1, gen_random_uuid(), (ARRAY[40, 50, 50, 50, 50, 50, 
 FROM generate_series(1, $2::integer) AS n
 """
 ACTIVITY = """
-INSERT INTO activity (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+INSERT INTO device_operation_activity
+    (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
 SELECT id, 'r' || n, (ARRAY[10, 30, state])[n], 'applied', created_at + n * interval '1 second', 'a service', ''
 FROM device_operations, generate_series(1, 3) AS n WHERE operation_id = $1
 """

@@ -90,7 +90,7 @@ def test_a_migration_that_finds_nothing_to_do_waits_for_nobody(on_postgresql: De
         connection = await asyncpg.connect(on_postgresql.settings["database_url"])
         try:
             async with connection.transaction():
-                tables = "operations, device_operations, activity, dead_letters"
+                tables = "operations, device_operations, device_operation_activity, dead_letters"
                 await connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
                 await asyncio.to_thread(on_postgresql.out, "migrate")
         finally:

@@ -61,7 +61,7 @@ def resolved(query: Query) -> int:
     """How many dead letters are resolved; each must have its one entry in the history, and no other must."""
     [(letters, entries, notes)] = query(
         "SELECT (SELECT count(*) FROM dead_letters WHERE status = 'resolved'),"
-        "       (SELECT count(*) FROM activity WHERE service_id = 'drift-service'),"
+        "       (SELECT count(*) FROM device_operation_activity WHERE service_id = 'drift-service'),"
         "       (SELECT count(*) FROM dead_letter_history WHERE action = 'replayed')"
     )
     assert letters == entries == notes

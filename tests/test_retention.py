@@ -52,7 +52,7 @@ async def test_what_is_open_stays_and_so_does_the_history_of_what_is_not_settled
     assert {id_: found.counters for id_, found in after.operations.items()} == {
         id_: found.counters for id_, found in before.operations.items()
     }
-    assert await count(stored, "activity") == 1
+    assert await count(stored, "device_operation_activity") == 1
 
 
 async def test_what_is_young_stays(stored: Database) -> None:

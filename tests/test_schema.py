@@ -1,6 +1,8 @@
 """The schema and its versions: the migrations make what the code describes, and take the data along."""
 
+import json
 from datetime import UTC, datetime
+from hashlib import sha1
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +17,7 @@ from sqlalchemy import Connection, Uuid, bindparam, inspect, make_url, text
 import worker.store
 from tests.command import Deviceops
 from tests.databases import in_a_thread
+from worker.messages import device_operation_id
 from worker.store import schema
 from worker.store.database import Database
 from worker.store.tables import UtcDateTime, metadata
@@ -41,6 +44,7 @@ async def test_the_migrations_make_the_tables_that_the_code_describes(database: 
 
 
 OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
+DEVICES = {name: UUID(int=number) for number, name in enumerate(("one", "other", "third"))}
 OF_VERSION_1 = (
     """
     INSERT INTO operations (id, operation_type, state, created_at, updated_at, resolved_device_count,
@@ -50,20 +54,47 @@ OF_VERSION_1 = (
     """,
     """
     INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at)
-    VALUES (:one, :operation, :one, 10, false, '', :at, :at), (:other, :operation, :other, 50, true, '', :at, :at)
+    VALUES (:of_one, :operation, :one, 10, false, '', :at, :at),
+        (:of_other, :operation, :other, 50, true, '', :at, :at)
+    """,
+    """
+    INSERT INTO activity (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+    VALUES (:of_one, 'created', 10, 'applied', :at, 'drift-service', ''),
+        (:of_other, 'created', 10, 'applied', :at, 'drift-service', ''),
+        (:of_other, 'success', 50, 'applied', :at, 'drift-service', '')
     """,
     """
     INSERT INTO dead_letters (fingerprint, reason, detail, status, attempts, received_at, operation_id, device_id,
         exchange, routing_key, properties, headers, body)
     VALUES (:one, 'malformed', 'it was not JSON', 'open', 0, :at, :operation, :one, '', '', '{}', '{}', :body)
     """,
+    """
+    INSERT INTO dead_letters (fingerprint, reason, detail, status, attempts, received_at, operation_id, device_id,
+        device_operation_id, report_id, exchange, routing_key, properties, headers, body)
+    VALUES (:parked, 'unknown_device_operation', 'it is parked', 'open', 0, :at, :operation, :third, :of_third,
+        'success', '', '', '{}', '{}', :parked_body)
+    """,
 )
+
+
+def line(device: str, state: str) -> str:
+    """A report as a JSON line; what version 1 has of it has the same id."""
+    ids = {"operation_id": OPERATION, "device_id": str(DEVICES[device]), "report_id": state.lower()}
+    return json.dumps({**ids, "state": state, "service_id": "drift-service"})
+
+
+def uuid_5(name: bytes) -> UUID:
+    """What version 1 made ids of."""
+    return UUID(bytes=sha1(name, usedforsecurity=False).digest()[:16], version=5)
 
 
 def make_version_1(url: str) -> None:
     """Fill an empty database as version 0001 would have."""
-    ids = {name: UUID(int=number) for number, name in enumerate(("one", "other"))} | {"operation": UUID(OPERATION)}
-    values = {**ids, "at": datetime.now(UTC), "body": b"what?"}
+    operation = UUID(OPERATION)
+    ids = DEVICES | {f"of_{name}": uuid_5(operation.bytes + device.bytes) for name, device in DEVICES.items()}
+    ids |= {"operation": operation, "parked": uuid_5(f"report {ids['of_third']}/success".encode())}
+    parked_body = line("third", "SUCCESS").encode()
+    values = {**ids, "at": datetime.now(UTC), "body": b"what?", "parked_body": parked_body}
     types = [bindparam(name, type_=Uuid()) for name in ids] + [bindparam("at", type_=UtcDateTime())]
 
     def migrate(connection: Connection) -> None:
@@ -73,8 +104,9 @@ def make_version_1(url: str) -> None:
         command.upgrade(config, "0001")
         for statement in OF_VERSION_1:
             clause = text(statement)
-            used = [type_ for type_ in types if f":{type_.key}" in statement]
-            connection.execute(clause.bindparams(*used), {n: v for n, v in values.items() if f":{n}" in statement})
+            named = clause.compile().params.keys()
+            used = [type_ for type_ in types if type_.key in named]
+            connection.execute(clause.bindparams(*used), {name: values[name] for name in named})
 
     async def fill() -> None:
         database = Database(make_url(url))
@@ -106,9 +138,26 @@ def test_an_older_schema_is_refused_until_migrate_has_brought_it_up_with_its_dat
     assert version_1.document("recount") == {"operations": 1, "drifted": []}
     page = version_1.document("devices", OPERATION, "--state", "SUCCESS")
     assert (page["count"], [found["state"] for found in page["results"]]) == (1, ["SUCCESS"])
-    [letter] = version_1.document("dead-letters", "list")
-    assert letter["detail"] == "it was not JSON"
-    assert version_1.document("dead-letters", "replay", "--all")["still_dead"] == {"malformed": 1}
+    letters = version_1.document("dead-letters", "list")
+    assert sorted(letter["detail"] for letter in letters) == ["it is parked", "it was not JSON"]
+    malformed = ("--reason", "malformed")
+    assert version_1.document("dead-letters", "replay", *malformed)["still_dead"] == {"malformed": 1}
+
+
+def test_the_reports_of_an_older_schema_are_known_again(version_1: Deviceops) -> None:
+    version_1.out("migrate")
+    known = [line("one", "CREATED"), line("other", "SUCCESS"), line("third", "SUCCESS")]
+
+    again = version_1.document("ingest", "-", lines="\n".join(known))
+    rest = version_1.document("ingest", "-", lines=f"{line('one', 'FAILURE')}\n{line('third', 'CREATED')}")
+
+    nothing: dict[str, object] = dict.fromkeys(again, 0) | {"dead_lettered": {}}
+    assert again == nothing | {"received": 3, "duplicate": 3}
+    assert rest == nothing | {"received": 2, "applied": 3, "released": 1}
+    assert version_1.document("recount") == {"operations": 1, "drifted": []}
+    for device, states in {"one": ["CREATED", "FAILURE"], "other": ["CREATED", "SUCCESS"]}.items():
+        document = version_1.document("device", OPERATION, str(DEVICES[device]))
+        assert [entry["device_operation_state"] for entry in document["device_operation_activity"]] == states
 
 
 def test_a_migration_that_fails_changes_nothing(version_1: Deviceops) -> None:
@@ -128,10 +177,19 @@ def test_a_migration_that_fails_changes_nothing(version_1: Deviceops) -> None:
         await database.close()
         return found
 
-    # An index that stands in the way of the last migration's end.
-    before = in_a_thread(tables("CREATE INDEX device_operations_of_device ON operations (state)"))
+    # A table that stands in the way of the last migration's end.
+    before = in_a_thread(tables("CREATE TABLE device_operation_activity (id INTEGER)"))
 
     assert version_1("migrate").returncode == 1
 
     assert in_a_thread(tables()) == before
     assert "has schema 0001, this deviceops needs" in version_1("status").stderr
+
+
+def test_the_ids_of_an_operation_lie_together_and_tell_its_devices_apart() -> None:
+    operation = UUID(OPERATION)
+    ids = {device_operation_id(operation, UUID(int=number)) for number in range(1_000)}
+
+    assert len(ids) == 1_000
+    assert {id_.bytes[:4] for id_ in ids} == {operation.bytes[:4]}
+    assert {UUID(str(id_)).version for id_ in ids} == {8}

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import Row
 
 from worker.contract import clean, shown
-from worker.messages import Incoming, Message, Origin, body_id, named_in
+from worker.messages import Incoming, Message, Origin, body_id, named_in, pair_id
 from worker.outcomes import Example, Reason, Status
 
 DEADLY = 2
@@ -37,7 +37,8 @@ class DeadLetter:
     def fingerprint(self) -> UUID:
         """What makes it the same dead letter: the report's identity, or else the message's id and body."""
         if self.report is not None:
-            identity = "report {}/{}".format(*self.report.key)
+            report = self.report.report
+            identity = f"report {pair_id(report.operation_id, report.device_id)}/{self.report.key[1]}"
         else:
             own_id = body_id(self.message.body)
             identity = f"message {self.message.message_id or own_id}/{own_id}"

@@ -11,7 +11,7 @@ from worker.store.recount import find_drift
 
 SETTLED = """
 SELECT (SELECT count(*) FROM device_operations),
-    (SELECT count(*) FROM activity) + (SELECT count(*) FROM dead_letters WHERE status = 'open')
+    (SELECT count(*) FROM device_operation_activity) + (SELECT count(*) FROM dead_letters WHERE status = 'open')
 """
 
 

@@ -36,7 +36,8 @@ OPERATION = """
 INSERT INTO operations (id, operation_type, state, created_at, updated_at) VALUES ($1, 'CONVERGE', '', $2, $2)
 """
 ACTIVITY = """
-INSERT INTO activity (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+INSERT INTO device_operation_activity
+    (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
 SELECT id, gen_random_uuid(), (ARRAY[10, 20, 30])[n], 'applied', created_at + n * interval '1 second',
     'drift-service', 'simulated' FROM device_operations, generate_series(1, 3) AS n
 """

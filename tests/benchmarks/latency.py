@@ -38,7 +38,7 @@ OPERATIONS = "SELECT count(*) FROM operations"
 VISIBLE = """
 SELECT device_operation_id, report_id
 FROM unnest($1::uuid[], $2::text[]) AS watched (device_operation_id, report_id)
-JOIN activity USING (device_operation_id, report_id)
+JOIN device_operation_activity USING (device_operation_id, report_id)
 """
 
 

@@ -82,7 +82,7 @@ KNOWN = Statement(
     """
     WITH asked AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
     SELECT device_operation_id, report_id, NULL AS dead_letter_id, NULL AS operation_type
-    FROM asked JOIN activity USING (device_operation_id, report_id)
+    FROM asked JOIN device_operation_activity USING (device_operation_id, report_id)
     UNION ALL
     SELECT device_operation_id, report_id, dead_letters.id, NULL
     FROM asked JOIN dead_letters USING (device_operation_id, report_id)
@@ -159,7 +159,8 @@ MOVE = Statement(
 
 RECORD = Statement(
     """
-    INSERT INTO activity (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+    INSERT INTO device_operation_activity
+        (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
     SELECT rows.device_operation_id, rows.report_id, rows.state, rows.verdict, rows.created_at, rows.service_id,
         rows.reason
     FROM {rows}
@@ -173,7 +174,7 @@ RECORD = Statement(
         "service_id": "text",
         "reason": "text",
     },
-    copied_into="activity",
+    copied_into="device_operation_activity",
 )
 
 # What the row says of the report may be read for the first time: the message was unreadable, or given up. Its

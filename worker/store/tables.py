@@ -93,7 +93,7 @@ announcements = Table(
 device_operations = Table(
     "device_operations",
     metadata,
-    Column("id", Uuid, primary_key=True, comment="UUIDv5 of the pair below"),
+    Column("id", Uuid, primary_key=True, comment="of the pair below; begins as the operation's id does"),
     Column("operation_id", Uuid, nullable=False),
     Column("device_id", Uuid, nullable=False),
     Column("state", SmallInteger, nullable=False),
@@ -110,7 +110,7 @@ device_operations = Table(
 # One row for each report that was accepted (applied, late or repeated). Its key is what makes a report
 # that comes again a duplicate, and it keeps a device operation's history together.
 activity = Table(
-    "activity",
+    "device_operation_activity",
     metadata,
     Column("device_operation_id", Uuid, primary_key=True),
     Column("report_id", Text, primary_key=True),
