@@ -147,7 +147,7 @@ def device_operation_id(operation_id: UUID, device_id: UUID) -> UUID:
     After the first four bytes come 90 bits of what `pair_id` hashes: a million devices of one operation have two
     of the same id with a probability of 4e-16. Being a function of the pair, it needs no look-up, and two workers
     that register one pair agree on it. Beginning like each other's, the ids of an operation's devices lie together
-    in every index: beside millions of others, a batch touches the few pages of the operations that it is about.
+    in every index but that of a device's: beside millions of others, a batch touches few pages of them.
     """
     operation = operation_id.bytes
     digest = bytearray(sha1(operation + device_id.bytes, usedforsecurity=False).digest()[:16])

@@ -1,4 +1,4 @@
-"""Ids of device operations that begin as their operation's does, so that these lie side by side in every index.
+"""Ids of device operations that begin as their operation's does, so that these lie side by side in keys.
 
 What had an id of old is written anew, in its new order. History gets the name that it has in documents: a worker
 of an older version, which would go on with the ids of old, fails where it was left running.
