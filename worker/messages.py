@@ -141,6 +141,13 @@ class Rejected:
 Item = Incoming | Announced | Rejected
 
 
+_FIRST = 0xFFFF_FFFF << 96
+"""The bits of an id that are the operation's, as of the whole number that its sixteen bytes are."""
+_HASHED = ~_FIRST & ~(0xF << 76 | 0b11 << 62)
+"""Those of the hash: the others but for version and variant."""
+_VERSION_8 = 8 << 76 | 0b10 << 62
+
+
 def device_operation_id(operation_id: UUID, device_id: UUID) -> UUID:
     """The id of a device operation: a UUIDv8 (RFC 9562, section 5.8) that begins as the operation's id does.
 
@@ -149,13 +156,11 @@ def device_operation_id(operation_id: UUID, device_id: UUID) -> UUID:
     that register one pair agree on it. Beginning like each other's, the ids of an operation's devices lie together
     in every index but that of a device's: beside millions of others, a batch touches few pages of them.
     """
-    operation = operation_id.bytes
-    digest = bytearray(sha1(operation + device_id.bytes, usedforsecurity=False).digest()[:16])
-    digest[:4] = operation[:4]
-    digest[6] = digest[6] & 0x0F | 0x80  # version 8
-    digest[8] = digest[8] & 0x3F | 0x80  # the variant of RFC 9562
+    operation, device = operation_id.int, device_id.int
+    digest = sha1(operation.to_bytes(16) + device.to_bytes(16), usedforsecurity=False).digest()
+    number = operation & _FIRST | int.from_bytes(digest[:16]) & _HASHED | _VERSION_8
     # The driver's own kind of UUID: it is made, hashed and sent several times as fast, and equals any other.
-    id_: UUID = DriverUUID(bytes(digest))
+    id_: UUID = DriverUUID(number.to_bytes(16))
     return id_
 
 

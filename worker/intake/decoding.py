@@ -7,6 +7,7 @@ Importing this module makes its decoding total.
 
 from base64 import b64encode
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from pamqp import common, decode
@@ -24,7 +25,8 @@ def _or_else(decoder: _Decoder, fallback: _Decoder) -> _Decoder:
     return total
 
 
-def _text(value: bytes) -> tuple[int, str]:
+def text(value: bytes) -> tuple[int, str]:
+    """A short string at the beginning of `value`, and how many bytes it takes."""
     length = value[0]
     return length + 1, value[1 : length + 1].decode(errors="replace")
 
@@ -38,6 +40,10 @@ def _undecoded(value: bytes) -> tuple[int, dict[str, str]]:
     return length + 4, {"undecodable, base64": b64encode(value[4 : length + 4]).decode()}
 
 
-decode.METHODS["shortstr"] = _or_else(decode.short_str, _text)
+decode.METHODS["shortstr"] = text
 decode.METHODS["timestamp"] = _or_else(decode.timestamp, _no_time)
 decode.METHODS["table"] = _or_else(decode.field_table, _undecoded)
+
+table = decode.METHODS["table"]
+timestamp = lru_cache(decode.METHODS["timestamp"])
+"""Of exactly the eight bytes of a time. It has seconds, so what is sent at about the same time has the same."""

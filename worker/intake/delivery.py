@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pamqp import commands, decode
+from pamqp import commands
 from pamqp.header import ContentHeader
 
-from worker.intake import decoding  # noqa: F401  # makes it total
+from worker.intake import decoding
 
 _BIT = commands.Basic.Properties.flags
 _TEXTS_BEFORE_HEADERS = (_BIT["content_type"], _BIT["content_encoding"])
@@ -65,7 +65,7 @@ class Delivery:
             if flags & bit:
                 at += 1 + header[at]
         if flags & _BIT["headers"]:
-            size, headers = decode.METHODS["table"](header[at:])
+            size, headers = decoding.table(header[at:])
             at += size
         for bit in _OCTETS:
             at += bool(flags & bit)
@@ -73,11 +73,11 @@ class Delivery:
             if flags & bit:
                 at += 1 + header[at]
         if flags & _BIT["message_id"]:
-            size, message_id = decode.METHODS["shortstr"](header[at:])
+            size, message_id = decoding.text(header[at:])
             at += size
         if flags & _BIT["timestamp"]:
-            size, timestamp = decode.METHODS["timestamp"](header[at:])
+            size, timestamp = decoding.timestamp(header[at : at + 8])
             at += size
         if flags & _BIT["message_type"]:
-            type_ = decode.METHODS["shortstr"](header[at:])[1]
+            type_ = decoding.text(header[at:])[1]
         return message_id, type_, timestamp, headers
