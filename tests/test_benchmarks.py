@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 
 from tests.benchmarks.checking import check_database
 from tests.benchmarks.cost import parts
+from tests.benchmarks.latency import Round, medians, ratio
 from tests.benchmarks.throughput import LEAST
 from tests.benchmarks.traffic import Traffic
 from tests.databases import NewDatabase
@@ -33,13 +34,16 @@ def throughput(figures: Any) -> None:
     assert only == figures["rates"]
     assert figures["ratios"]["c/b"] == only["c"] / only["b"] > 1
     assert figures["conditions"]["postgresql"]["fsync"] == "on"
+    assert 0 <= figures["conditions"]["stolen"] < 1
 
 
 def latency(figures: Any) -> None:
     assert list(figures["milliseconds"]) == ["a", "b", "c"]
     for rates in figures["milliseconds"].values():
         assert 0 < rates["10"]["p50"] <= rates["10"]["p99"]
-    assert figures["ratios"]["c/a p99 at 10"] > 0
+    [only] = figures["rounds"]
+    assert only == figures["milliseconds"]
+    assert figures["ratios"]["c/a p99 at 10"] == only["c"]["10"]["p99"] / only["a"]["10"]["p99"]
 
 
 def growth(figures: Any) -> None:
@@ -90,6 +94,17 @@ def test_a_sample_counts_for_the_innermost_part() -> None:
         "main (/x/worker/store/starting.py:1) 99",
     ]
     assert parts("\n".join(samples)) == Counter({"SQL build": 3, "driver": 2, "loop": 1})
+
+
+def test_latencies_are_medians_of_the_rounds_in_which_a_consumer_kept_up() -> None:
+    def a_round(a: float | None, c: float | None) -> Round:
+        return {name: {"10": None if p99 is None else {"p99": p99}} for name, p99 in {"a": a, "c": c}.items()}
+
+    rounds = [a_round(2, 8), a_round(2, None), a_round(4, 12)]
+    assert medians([each["c"]["10"] for each in rounds]) == {"p99": 10}
+    assert ratio(rounds, "10") == 3.5
+    assert medians([None, {"p99": 1}]) is None
+    assert ratio([a_round(2, 8), a_round(2, None)], "10") is None
 
 
 def test_traffic_is_what_the_benchmarks_promise() -> None:

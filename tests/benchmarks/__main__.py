@@ -83,7 +83,8 @@ async def _measured(names: list[Name], sizes: Sizes) -> dict[str, Mapping[str, A
             async with stage.opened() as opened:
                 found = await opened.conditions()
                 steps = Steps(progress, progress.add_task(name, total=None, started=False))
-                document = await BENCHMARKS[name](opened, sizes, steps)
+                with stage.watching_theft(found):
+                    document = await BENCHMARKS[name](opened, sizes, steps)
                 steps.end(name)
             documents[name.value] = {**document, "conditions": found}
     return documents

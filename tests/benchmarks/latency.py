@@ -34,6 +34,11 @@ PATIENCE = 1
 CONCURRENCY = 8
 """Of the usual consumer."""
 
+Percentiles = Mapping[str, float]
+"""p50 and p99 in milliseconds, and of how many reports."""
+Round = dict[str, dict[str, Percentiles | None]]
+"""By consumer and offered rate; None where a consumer did not keep up."""
+
 OPERATIONS = "SELECT count(*) FROM operations"
 VISIBLE = """
 SELECT device_operation_id, report_id
@@ -67,29 +72,53 @@ class Offered:
 
 
 async def latency(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
-    """p50 and p99 in milliseconds by consumer and offered rate, and the ratios of p99 to the bare consumer's."""
+    """p50 and p99 in milliseconds by consumer and offered rate, and the ratios of p99 to the bare consumer's.
+
+    Medians of the rounds in which the consumer kept up, or null if those are not most of them.
+    """
     consumers = {"a": _of_bare, "b": _of_usual, "c": _of_deviceops}
-    steps.begin(len(sizes.rates) * len(consumers))
-    found: dict[str, dict[str, dict[str, float] | None]] = {name: {} for name in consumers}
+    steps.begin(sizes.rounds * len(sizes.rates) * len(consumers))
     seeds = count(100)
-    for rate in sizes.rates:
-        for name, measure in consumers.items():
-            steps.next(f"({name}) at {rate:,} reports a second")
-            latencies = await measure(stage, Offered.at(rate, sizes.seconds, next(seeds)))
-            found[name][str(rate)] = _percentiles(latencies)
-    ratios = {
-        f"c/a p99 at {rate}": ours["p99"] / bare["p99"]
-        for rate, ours in found["c"].items()
-        if ours is not None and (bare := found["a"][rate]) is not None
+    rounds: list[Round] = []
+    for number in range(1, sizes.rounds + 1):
+        found: Round = {name: {} for name in consumers}
+        for rate in sizes.rates:
+            for name, measure in consumers.items():
+                steps.next(f"round {number}: ({name}) at {rate:,} reports a second")
+                latencies = await measure(stage, Offered.at(rate, sizes.seconds, next(seeds)))
+                found[name][str(rate)] = _percentiles(latencies)
+        rounds.append(found)
+    return {
+        "milliseconds": {
+            name: {str(rate): medians([each[name][str(rate)] for each in rounds]) for rate in sizes.rates}
+            for name in consumers
+        },
+        "ratios": {f"c/a p99 at {rate}": each for rate in sizes.rates if (each := ratio(rounds, str(rate)))},
+        "resolution_ms": RESOLUTION * 1_000,
+        "rounds": rounds,
     }
-    return {"milliseconds": found, "ratios": ratios, "resolution_ms": RESOLUTION * 1_000}
 
 
-def _percentiles(latencies: Sequence[float] | None) -> dict[str, float] | None:
+def _percentiles(latencies: Sequence[float] | None) -> Percentiles | None:
     if not latencies:
         return None
     cuts = statistics.quantiles(latencies, n=100, method="inclusive")
     return {"p50": cuts[49] * 1_000, "p99": cuts[98] * 1_000, "watched": len(latencies)}
+
+
+def medians(found: Sequence[Percentiles | None]) -> Percentiles | None:
+    """Of each figure."""
+    kept_up = [each for each in found if each is not None]
+    if 2 * len(kept_up) <= len(found):
+        return None
+    return {name: statistics.median(each[name] for each in kept_up) for name in kept_up[0]}
+
+
+def ratio(rounds: Sequence[Round], rate: str) -> float | None:
+    """The median of the rounds' ratios: what slows a whole round down, slows both."""
+    pairs = [(each["c"][rate], each["a"][rate]) for each in rounds]
+    ratios = [ours["p99"] / bare["p99"] for ours, bare in pairs if ours and bare]
+    return statistics.median(ratios) if 2 * len(ratios) > len(rounds) else None
 
 
 async def _of_bare(stage: Stage, offered: Offered) -> Sequence[float] | None:

@@ -14,8 +14,8 @@ class Sizes:
     """Of one run of a consumer."""
     messages: int = 1_000_000
     """Of the backlog over which memory is watched."""
-    seconds: float = 15
-    """For each offered rate."""
+    seconds: float = 5
+    """For each offered rate, in a round."""
     devices: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     """Device operations that are there already."""
     rates: tuple[int, ...] = (10, 100, 1_000, 5_000)

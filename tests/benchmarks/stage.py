@@ -84,7 +84,7 @@ class Stage:
         finally:
             self.databases.drop(url)
 
-    async def conditions(self) -> Mapping[str, object]:
+    async def conditions(self) -> dict[str, object]:
         """What figures depend on, and are worth nothing without."""
         connection = await asyncpg.connect(self.postgresql_url)
         try:
@@ -98,6 +98,23 @@ class Stage:
             "postgresql": shown,
             "packages": {name: version(name) for name in PACKAGES},
         }
+
+
+@contextmanager
+def watching_theft(conditions: dict[str, object]) -> Iterator[None]:
+    """Add to conditions what share of the processors' time the host gave to others while the block ran.
+
+    proc_stat(5): the first line has the times of all processors, the eighth of which is the stolen one; what comes
+    after it is part of others.
+    """
+
+    def times() -> list[int]:
+        return [int(time) for time in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+
+    before = times()
+    yield
+    taken = [after - begun for after, begun in zip(times(), before, strict=True)]
+    conditions["stolen"] = taken[7] / sum(taken)
 
 
 @asynccontextmanager
