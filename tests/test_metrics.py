@@ -289,6 +289,7 @@ async def test_metrics_answer_while_the_database_does_not(
         through = url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
         with running(deviceops_on_broker.with_settings(database_url=through, stale_after="0.5")) as worker:
             await asyncio.to_thread(eventually, lambda: "deviceops_parked_reports" in worker.metrics())
+            await asyncio.to_thread(eventually, worker.is_ready)  # it looks at the schema first, beside
             proxy.swallow = True
             looking = worker_looks(worker)
             await asyncio.to_thread(eventually, lambda: looking() == 1)
