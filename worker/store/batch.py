@@ -37,7 +37,7 @@ async def create_operations(connection: AsyncConnection, missing: Mapping[UUID, 
 
     Waits for another worker that is creating one of them. What the batch does not use, it must `withdraw`.
     """
-    return {row.id for row in await sql.CREATE_OPERATIONS.run(connection, list(missing.items()))}
+    return {id_ for (id_,) in await sql.CREATE_OPERATIONS.run(connection, list(missing.items()))}
 
 
 async def take_announcements(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
@@ -53,7 +53,7 @@ async def claim(
     So nobody else registers or parks for the same pair until the commit; who is doing that already is waited for.
     What the batch does not register after all, it must `withdraw`.
     """
-    return {row.id for row in await sql.CLAIM.run(connection, list(rows), updated_at=now)}
+    return {id_ for (id_,) in await sql.CLAIM.run(connection, list(rows), updated_at=now)}
 
 
 async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
@@ -107,7 +107,7 @@ def _states(rows: Iterable[tuple[UUID, int, bool]]) -> Iterable[tuple[UUID, Stat
 
 async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
     """Which of the fingerprints are those of dead letters."""
-    return {row.fingerprint for row in await sql.KEPT.run(connection, [(each,) for each in fingerprints])}
+    return {fingerprint for (fingerprint,) in await sql.KEPT.run(connection, [(each,) for each in fingerprints])}
 
 
 async def parked(connection: AsyncConnection, ids: Collection[UUID]) -> Sequence[Any]:
