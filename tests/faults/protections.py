@@ -227,6 +227,11 @@ PROTECTIONS = (
         (("worker/store/lines.py", "            cursor.execute(_END, backend)\n", ""),),
     ),
     Protection(
+        "a batch's statement on a dead line is given up at once",
+        "test_postgresql_link.py::test_statement_of_a_batch_whose_line_died_is_given_up_at_once",
+        (("worker/store/rows.py", "        await connection.invalidate(error)", "        del error"),),
+    ),
+    Protection(
         "PostgreSQL ends transactions of which it hears nothing",
         "test_postgresql_link.py::test_who_vanished_with_the_line_keeps_no_locks",
         (

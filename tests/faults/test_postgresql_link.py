@@ -1,13 +1,17 @@
 """A bad line to PostgreSQL, which breaks anywhere or swallows everything, loses nothing and doubles nothing."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from random import Random
 from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import make_url, text
 
+from statemachine import State, Verdict
 from tests.faults.ledger import Ledger
 from tests.faults.outages import (
     PAUSED,
@@ -25,7 +29,9 @@ from tests.faults.trials import Trials
 from tests.faults.workers import Worker
 from tests.proxy import Proxy, proxy_to
 from worker.batches import waiting_out_failures
-from worker.store.database import Database
+from worker.store.database import CLOSE_TIMEOUT, Database
+from worker.store.rows import WORTH_COPYING
+from worker.store.statements import RECORD
 
 LOCK = "LOCK TABLE operations IN EXCLUSIVE MODE"
 
@@ -124,6 +130,27 @@ async def test_statement_whose_line_died_keeps_no_locks_once_it_is_tried_again(s
             await trying
             async with own.transaction():
                 await own.execute(LOCK)
+        await database.close()
+
+
+@pytest.mark.parametrize("rows", [1, WORTH_COPYING])
+async def test_statement_of_a_batch_whose_line_died_is_given_up_at_once(sturdy_database: str, rows: int) -> None:
+    """As SQLAlchemy's own are: not only when the transaction's end, which is next on the line, hangs too."""
+    url, now = make_url(sturdy_database), datetime.now(UTC)
+    history = [(uuid4(), "", State.CREATED, Verdict.APPLIED, now, "drift-service", "") for _ in range(rows)]
+    async with proxy_to(url.host or "", url.port or 5432) as proxy:
+        database = Database(url.set(host="127.0.0.1", port=proxy.port))
+
+        async def work() -> None:
+            async with database.write() as connection:
+                await connection.execute(text("SELECT 1"))
+                proxy.forget()
+                await RECORD.run(connection, history)
+
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await database.answered(work(), 1)
+        assert time.monotonic() - began < 1 + 2 * CLOSE_TIMEOUT
         await database.close()
 
 

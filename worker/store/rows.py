@@ -73,6 +73,7 @@ class Statement:
         self.rows = rows
         self.returns = returns or {}
         self._table = copied_into
+        # SQLAlchemy has nothing to do with what comes back.
         self.returns_plainly = _PLAIN.issuperset(self.returns.values())
 
     async def run(
@@ -111,7 +112,7 @@ class Statement:
 
     async def _copy(self, connection: AsyncConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if connection.dialect.name == "postgresql":
-            async with _driver(connection) as driver:
+            async with _on_driver(connection) as driver:
                 await driver.copy_records_to_table(table, records=rows, columns=list(self.rows))
             return
         columns = map(_plain, self.rows.values(), zip(*rows, strict=True))
@@ -150,8 +151,8 @@ async def _execute(
         bound |= statement.bound(dialect, f"rows{number}", rows)
     statements = tuple(statement for statement, _ in runs)
     if dialect == "postgresql" and statements[-1].returns_plainly and _has_begun(connection):
-        sql, names = _for_driver(*statements)
-        async with _driver(connection) as driver:
+        sql, names = _numbered(*statements)
+        async with _on_driver(connection) as driver:
             found: Sequence[Any] = await driver.fetch(sql, *(bound[name] for name in names))
         return found
     result = await connection.execute(_compiled(dialect, *statements), bound)
@@ -160,30 +161,30 @@ async def _execute(
 
 def _has_begun(connection: AsyncConnection) -> bool:
     """Whether a transaction has: SQLAlchemy begins it with the first statement that goes that way, and ends it."""
-    return bool(_of_driver(connection).is_in_transaction())
+    return bool(_driver_of(connection).is_in_transaction())
 
 
 @asynccontextmanager
-async def _driver(connection: AsyncConnection) -> AsyncIterator[asyncpg.Connection]:
+async def _on_driver(connection: AsyncConnection) -> AsyncIterator[asyncpg.Connection]:
     """PostgreSQL's driver, for statements in a transaction that has begun.
 
     Without SQLAlchemy a statement takes a third of the processor time, and a batch has up to fifteen of them:
     of one of five reports it is a fifth of all.
     """
     try:
-        yield _of_driver(connection)
+        yield _driver_of(connection)
     except asyncio.CancelledError as error:
         await connection.invalidate(error)  # as SQLAlchemy does: nobody knows what the server is at
         raise
 
 
-def _of_driver(connection: AsyncConnection) -> asyncpg.Connection:
+def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
     assert connection.sync_connection is not None
     return connection.sync_connection.connection.driver_connection
 
 
 @cache
-def _for_driver(*statements: "Statement") -> tuple[str, Sequence[str]]:
+def _numbered(*statements: "Statement") -> tuple[str, Sequence[str]]:
     """The SQL with numbered parameters, and their names in that order."""
     compiled = _compiled("postgresql", *statements).compile(dialect=_POSTGRESQL)
     assert isinstance(compiled, SQLCompiler)
