@@ -181,6 +181,23 @@ async def test_a_queue_deleted_under_the_worker_is_declared_and_consumed_again(
         assert worker.wait(PATIENCE) == 0
 
 
+async def test_a_worker_that_stood_still_is_not_idle_before_it_has_what_came_meanwhile(
+    deviceops: Deviceops, channel: AbstractChannel
+) -> None:
+    idle = 1.0
+    exchange = await declared(deviceops, channel)
+    with deviceops.start("run", "--until-idle", str(idle), "--json") as worker:
+        until_logged(worker, "consuming")
+        worker.send_signal(signal.SIGSTOP)
+        await send(exchange, *(report() for _ in range(100)))
+        await asyncio.sleep(2 * idle)
+        worker.send_signal(signal.SIGCONT)
+        out, err = await asyncio.to_thread(worker.communicate, timeout=PATIENCE)
+
+    assert worker.returncode == 0, err
+    assert json.loads(out)["received"] == 100
+
+
 async def test_check_says_how_the_broker_stands_and_creates_nothing(
     deviceops: Deviceops, channel: AbstractChannel
 ) -> None:

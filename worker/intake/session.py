@@ -226,7 +226,10 @@ class Session:
             elif subscription.tag not in subscription.channel.consumers:
                 raise BrokerLost(f"the consumer of {subscription.queue} was cancelled; was the queue deleted?")
             elif until_idle is not None and loop.time() - self._last_settled >= until_idle:
-                return
+                # A process that stood still has yet to read what came meanwhile: that comes before this answer.
+                await self._messages_waiting()
+                if not subscription.buffer:
+                    return
 
     async def _process(self, subscription: _Subscription, deliveries: Sequence[Delivery]) -> None:
         """Settle a batch and acknowledge it, in this order; or let it go back, when it takes too long."""
