@@ -12,6 +12,8 @@ from typing import Any
 
 TIMEOUT = 240
 """Seconds that a command may take."""
+PIPE_SIZE = 2**20
+"""Bytes that a command may write before it has to wait for a test to read them: many minutes of a worker's log."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Deviceops:
             cwd=self.directory,
             env={**outside, **ours, **self.environment},
             text=True,
+            pipesize=PIPE_SIZE,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options},
         )
 

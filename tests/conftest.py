@@ -4,9 +4,10 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aio_pika
 import httpx
@@ -31,6 +32,9 @@ settings.register_profile(
 )
 settings.load_profile("deviceops")
 
+TURNS = "TEST_TURNS"
+"""The variable with the folder in which the processes of a run that has several agree on who runs alone."""
+
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))  # as the command does
 
 
@@ -44,26 +48,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the services that are missing once, for all processes of a run that has several."""
-    config.addinivalue_line("markers", "alone: measures time or memory, so nothing else may run beside it")
+    """For a run of several processes: start the services that are missing once, and let tests take turns."""
+    config.addinivalue_line(
+        "markers", "alone: measures time or memory, or needs all of the machine: nothing else runs beside it"
+    )
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         stack = ExitStack()
         config.add_cleanup(stack.close)
+        os.environ[TURNS] = stack.enter_context(TemporaryDirectory())
         os.environ[services.PrivateRabbitMQ.variable] = stack.enter_context(services.rabbitmq())
         os.environ[services.PrivatePostgreSQL.variable] = stack.enter_context(services.postgresql())
 
 
-@pytest.fixture(autouse=True)
-def _alone_or_beside_others(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """Have tests that are marked so run alone, also where several processes run tests."""
-    folder = tmp_path_factory.getbasetemp().parent
-    with (folder / "gate").open("w") as gate, (folder / "room").open("w") as room:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have tests that run alone come last, as each would keep all other processes waiting for the longest test."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Have tests that are marked so run alone, also where several processes run tests.
+
+    No fixture, since the wait for the others is not to count as time that the test takes.
+    """
+    if (folder := os.environ.get(TURNS)) is None:
+        return (yield)
+    with Path(folder, "gate").open("w") as gate, Path(folder, "room").open("w") as room:
         fcntl.flock(gate, fcntl.LOCK_EX)  # who waits to be alone lets nobody in
-        fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
         fcntl.flock(gate, fcntl.LOCK_UN)
-        yield
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -192,6 +192,7 @@ def shuffled(some: list[T]) -> list[T]:
     return random.sample(some, len(some))
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 async def test_a_large_fleet_through_the_broker_beside_a_second_worker(
     full: bool,
