@@ -43,8 +43,13 @@ class Deviceops:
             cwd=self.directory,
             env={**outside, **ours, **self.environment},
             text=True,
-            pipesize=PIPE_SIZE,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options},
+            **{
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "stdin": subprocess.DEVNULL,
+                "pipesize": PIPE_SIZE,
+                **options,
+            },
         )
 
     @contextmanager

@@ -153,7 +153,7 @@ def test_a_long_document_arrives_whole_however_slowly_it_is_read(deviceops_on_sq
     reports = ({**report, "device_id": f"{NOBODY[:-4]}{number:04d}"} for number in range(500))
     deviceops.out("ingest", "-", lines="".join(json.dumps(each) + "\n" for each in reports))
 
-    with deviceops.start("dead-letters", "list", "--json") as process:
+    with deviceops.start("dead-letters", "list", "--json", pipesize=4_096) as process:
         assert process.stdout is not None
         beginning = process.stdout.read(1)
         with pytest.raises(subprocess.TimeoutExpired):
