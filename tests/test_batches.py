@@ -1,6 +1,7 @@
 """A batch is settled whatever happens: what breaks is isolated, what passes is waited out, the rest is raised."""
 
 import asyncio
+import gc
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -300,3 +301,40 @@ async def test_an_outage_may_last_for_any_number_of_tries(
         return tries
 
     assert await batches.waiting_out_failures(sqlite_database, None, work) == 1_100
+
+
+async def test_a_batch_leaves_nothing_to_the_collector(database: Database) -> None:
+    """Whose pauses are what the slowest reports would wait for."""
+    operation = uuid4()
+
+    async def settle_batches(count: int) -> None:
+        for _ in range(count):
+            await settle(database, [report(uuid4(), operation=operation)])
+
+    await settle_batches(3)
+    gc.collect()
+    gc.disable()
+    try:
+        await settle_batches(20)
+        left_behind = gc.collect()
+    finally:
+        gc.enable()
+
+    assert left_behind < 20, "cycles in every batch"
+
+
+async def test_patience_counts_from_the_first_try(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_database, "answer_timeout", 0.2)
+    tries = 0
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError):
+        await batches.waiting_out_failures(sqlite_database, 0.1, work)
+
+    assert tries == 1

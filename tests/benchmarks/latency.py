@@ -7,10 +7,11 @@ resolution for a consumer that tells of none. Where a consumer cannot keep up wi
 """
 
 import asyncio
+import gc
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -85,7 +86,9 @@ async def latency(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
         for rate in sizes.rates:
             for name, measure in consumers.items():
                 steps.next(f"round {number}: ({name}) at {rate:,} reports a second")
-                latencies = await measure(stage, Offered.at(rate, sizes.seconds, next(seeds)))
+                offered = Offered.at(rate, sizes.seconds, next(seeds))
+                with _no_collector():
+                    latencies = await measure(stage, offered)
                 found[name][str(rate)] = _percentiles(latencies)
         rounds.append(found)
     return {
@@ -119,6 +122,16 @@ def ratio(rounds: Sequence[Round], rate: str) -> float | None:
     pairs = [(each["c"][rate], each["a"][rate]) for each in rounds]
     ratios = [ours["p99"] / bare["p99"] for ours, bare in pairs if ours and bare]
     return statistics.median(ratios) if 2 * len(ratios) > len(rounds) else None
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Keep pauses of up to 80 ms, in which the collector looks at all that is to be sent, out of the latencies."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 async def _of_bare(stage: Stage, offered: Offered) -> Sequence[float] | None:
