@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -72,6 +73,7 @@ async def test_metrics_count_what_became_of_the_reports(
     assert metrics["process_resident_memory_bytes"] > 10_000_000
     assert metrics["deviceops_tasks"] > 1
     assert metrics["deviceops_commit_duration_seconds_count"] == metrics["deviceops_batch_messages_count"]
+    assert 0 <= time.time() - metrics["deviceops_last_batch_timestamp_seconds"] < PATIENCE
     assert 0 < metrics["deviceops_commit_duration_seconds_sum"] < metrics["deviceops_batch_duration_seconds_sum"]
 
 

@@ -2,7 +2,8 @@
 
 For all alike: the backlog is in the queue before the process starts; the clock runs from the moment at which the
 broker counts the process in as a consumer, so that starting is not measured, until everything is settled. The
-others tell that moment; deviceops is asked by its metrics, ever more often towards the end, some ten times in all.
+others tell that moment; deviceops is asked for its metrics, some ten times in all, and those say when it settled
+the last batch.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +27,8 @@ from tests.command import Deviceops
 from tests.services.machine import free_port
 
 ROOT = Path(__file__).parent.parent.parent
-FINEST = 0.01
-"""Seconds between two questions to deviceops, at least: by so much its end may be seen late."""
-COARSEST = 0.5
+FINEST, COARSEST = 0.01, 0.5
+"""Seconds between two questions to deviceops, at least and at most."""
 WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'alembic_version'::regclass AND NOT granted"
 PATIENCE = 900
 """Seconds that a consumer may take in all."""
@@ -71,26 +71,27 @@ class Workers:
             deviceops = Deviceops(self.scene.directory, settings, wrapper=self.wrapper)
             self.processes.append(deviceops.start("run", "--json", *self.arguments))
 
-    async def metric(self, name: str) -> float:
-        """The sum of what they show Prometheus under a name."""
+    async def metrics(self, name: str) -> Sequence[float]:
+        """What they show Prometheus under a name, each."""
         urls = [f"http://127.0.0.1:{port}/metrics" for port in self.ports]
         answers = await asyncio.gather(*map(self.client.get, urls))
         lines = (line for answer in answers for line in answer.text.splitlines() if line.startswith(f"{name} "))
-        return sum(float(line.split()[1]) for line in lines)
+        return [float(line.split()[1]) for line in lines]
 
     async def received(self) -> int:
         """How many reports they say they have settled."""
-        return int(await self.metric("deviceops_received_total"))
+        return int(sum(await self.metrics("deviceops_received_total")))
 
     async def have_settled(self, total: int, began: float) -> float:
-        """Return once so much is settled: the moment at which that was seen, by the monotonic clock."""
+        """Return once so much is settled: the moment at which it was, by the monotonic clock."""
         while (settled := await self.received()) < total:
             assert time.monotonic() < began + PATIENCE, f"{settled:,} of {total:,} are settled"
             assert all(process.poll() is None for process in self.processes), "a worker ended"
             elapsed = time.monotonic() - began
             rest = elapsed / settled * (total - settled) if settled else COARSEST
             await asyncio.sleep(min(max(rest / 2, FINEST), COARSEST))
-        return time.monotonic()
+        ago = time.time() - max(await self.metrics("deviceops_last_batch_timestamp_seconds"))
+        return time.monotonic() - ago
 
     async def stop(self) -> list[dict[str, Any]]:
         """Have them end in order, and give what each says it has done."""

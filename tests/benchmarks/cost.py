@@ -45,11 +45,11 @@ async def cost(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
         steps.next("profiling")
         async with running(scene, wrapper=profiler, arguments=("--until-idle", str(IDLE))) as workers:
             began = await stage.broker.consumed_by(scene.topology, 1)
-            before = await workers.metric("process_cpu_seconds_total")
+            [before] = await workers.metrics("process_cpu_seconds_total")
             await workers.have_settled(traffic.expected.received, began)
-            spent = await workers.metric("process_cpu_seconds_total") - before
+            [after] = await workers.metrics("process_cpu_seconds_total")
             await workers.have_ended()
-    per = PER / traffic.expected.received
+    spent, per = after - before, PER / traffic.expected.received
     shares = parts(samples.read_text())
     total = shares.total()
     seconds = {part: spent * per * shares[part] / total for part in (*PARTS, OTHER)}

@@ -5,7 +5,7 @@ from collections import Counter as Counts
 from collections.abc import Awaitable, Collection, Sequence
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from worker.messages import Message
 from worker.outcomes import Tally
@@ -47,6 +47,11 @@ class Meter:
             registry=registry,
             buckets=_LAG,
         )
+        self._settled_at = Gauge(
+            "deviceops_last_batch_timestamp_seconds",
+            "When a batch was settled last; 0 before the first one.",
+            registry=registry,
+        )
         commit = Histogram(
             "deviceops_commit_duration_seconds",
             "The COMMIT of a transaction alone.",
@@ -60,6 +65,7 @@ class Meter:
         """Wait until messages, at least one, are settled, take note of how that went, and give their tally."""
         began = time.perf_counter()
         tally = await settling
+        self._settled_at.set_to_current_time()
         self._seconds.observe(time.perf_counter() - began)
         self._messages.observe(len(messages))
         if (sent_at := messages[0].sent_at) is not None:  # the one that waited longest, as a queue keeps the order
