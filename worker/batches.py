@@ -185,5 +185,5 @@ async def waiting_out_failures(
         with attempt:
             if attempt.retry_state.attempt_number == 1:
                 raise failed
-            return await tried()
-    raise AssertionError("tenacity ends with a result or an error")
+            result = await tried()
+    return result
