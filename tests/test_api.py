@@ -180,6 +180,9 @@ def test_every_fault_of_a_request_is_named(api: httpx.Client) -> None:
     control = refused(api.post("/v0/dead-letters/replay/", json={"a\nb\x1b[31m": 1, "all": True}), 400)
     assert control["faults"][0]["where"] == r"a\nb\x1b[31m"
     refused(api.get(f"/v0/dead-letters/{'1' * 5_000}/"), 404)
+    for path in ("/v0/dead-letters/", OPERATIONS, OF_OPERATION, "/openapi.json"):
+        refused(api.get(f"{path}%0A"), 404)
+    refused(api.get("/v0/dead-letters/%0A/", follow_redirects=True), 404)
     refused(api.get(f"{OPERATIONS}497f6eca/"), 400)
     assert put(api, "CREATED", reason="no type of its own").is_success
 
