@@ -40,13 +40,17 @@ async def test_memory_tasks_and_files_stay_flat(
             else:
                 await terminate_backends(url)
             await worker.is_ready()
+
+        def measure() -> None:
             now = worker.metrics()
             memory.append(now["process_resident_memory_bytes"])
             tasks.append(now["deviceops_tasks"])
             files.append(now["process_open_fds"])
 
         trials.tries, trials.until = sys.maxsize, time.monotonic() + soak_seconds
-        await trials.endure("soak: connections cut, backends terminated", hurt, ledger, worker, devices=100)
+        await trials.endure(
+            "soak: connections cut, backends terminated", hurt, ledger, worker, devices=100, at_rest=measure
+        )
     assert worker.deaths == [0]
     third = len(memory) // 3
     before, after = (statistics.median(values) for values in (memory[third:-third], memory[-third:]))

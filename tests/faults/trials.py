@@ -51,10 +51,12 @@ class Trials:
         *workers: Worker,
         seconds: float = 1,
         devices: int = 40,
+        at_rest: Callable[[], None] = lambda: None,
     ) -> Result:
         """Try a fault again and again while reports come in; after each, everything must be there once.
 
         A fault begins in the first third of the `seconds` over which a fleet of so many devices reports.
+        Once a try is over and the workers have nothing to do, `at_rest` looks at them.
         At the end the workers are stopped in order, which must succeed and leave nothing in the queue.
         """
         result = Result(fault_name)
@@ -80,6 +82,7 @@ class Trials:
             self._record(result)
             logs = "\n".join(worker.log[-3000:] for worker in workers)
             assert (found.missing, found.doubled, found.wrong) == (0, 0, ""), f"seed {seed}: {found}\n{logs}"
+            at_rest()
         for worker in workers:
             assert await worker.stop() == 0, worker.log[-3000:]
         assert await ledger.messages_left() == 0
