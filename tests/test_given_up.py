@@ -13,7 +13,7 @@ import pytest
 from aio_pika.abc import AbstractChannel
 from sqlalchemy import make_url
 
-from tests.brokering import declared, eventually, messages_in, report, send
+from tests.brokering import PATIENCE, declared, eventually, messages_in, report, send, until_logged
 from tests.command import Deviceops
 from worker.intake.deaths import read_deaths, told
 from worker.intake.topology import DELIVERY_LIMIT
@@ -102,6 +102,28 @@ async def test_a_worker_killed_while_it_collects_keeps_each_message_once(
     assert len(letters) == len(bodies)
     named = {letter["device_id"] for letter in letters} - {None}  # who died twice over a message does not read it
     assert named <= {body["device_id"] for body in bodies}
+    assert await messages_in(channel, dead.name) == 0
+
+
+async def test_dead_letters_are_collected_as_long_as_reports_are_at_work(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel
+) -> None:
+    deviceops, idle = deviceops_on_broker, 1.0
+    exchange = await declared(deviceops, channel)
+    dead = await channel.get_exchange(f"{exchange.name}.dead-letters")
+    file = str(make_url(deviceops.settings["database_url"]).database)
+    with deviceops.start("run", "--until-idle", str(idle), "--json") as worker:
+        until_logged(worker, "consuming")
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await send(exchange, report())
+            await asyncio.sleep(3 * idle)
+        await send(dead, report())
+        out, err = await asyncio.to_thread(worker.communicate, timeout=PATIENCE)
+
+    assert worker.returncode == 0, err
+    summary = json.loads(out)
+    assert (summary["applied"], summary["dead_lettered"]) == (1, {"undeliverable": 1})
     assert await messages_in(channel, dead.name) == 0
 
 

@@ -213,23 +213,27 @@ class Session:
         return _Subscription(queue, channel, tag, buffer, read)
 
     async def _consume(self, subscription: _Subscription, until_idle: float | None) -> None:
-        loop = asyncio.get_running_loop()
         size, wait = self._settings.batch_size, self._settings.batch_wait / 1_000
         while not self._end.done():
             patience: float = CHECK
             if until_idle is not None:
-                patience = min(CHECK, max(self._last_settled + until_idle - loop.time(), 0))
+                patience = min(CHECK, max(until_idle - self._idle_for(), 0))
             deliveries = await subscription.buffer.batch(size, wait, patience)
             if deliveries:
                 await self._process(subscription, deliveries)
-                self._last_settled = loop.time()
             elif subscription.tag not in subscription.channel.consumers:
                 raise BrokerLost(f"the consumer of {subscription.queue} was cancelled; was the queue deleted?")
-            elif until_idle is not None and loop.time() - self._last_settled >= until_idle:
+            elif until_idle is not None and self._idle_for() >= until_idle:
                 # A process that stood still has yet to read what came meanwhile: that comes before this answer.
                 await self._messages_waiting()
-                if not subscription.buffer:
-                    return
+                if self._idle_for() >= until_idle:
+                    self._finish()
+
+    def _idle_for(self) -> float:
+        """Seconds in which no queue has had anything to settle."""
+        if any(subscription.in_hand for subscription in self._subscriptions):
+            return 0
+        return asyncio.get_running_loop().time() - self._last_settled
 
     async def _process(self, subscription: _Subscription, deliveries: Sequence[Delivery]) -> None:
         """Settle a batch and acknowledge it, in this order; or let it go back, when it takes too long."""
@@ -257,6 +261,7 @@ class Session:
         finally:
             settling.cancel()
             subscription.at_work = 0
+            self._last_settled = asyncio.get_running_loop().time()
 
     def _patience(self) -> float:
         """Seconds that a batch still has when the session has to end."""
