@@ -165,9 +165,14 @@ def test_a_report_with_the_id_of_a_parked_one_is_a_duplicate_of_what_is_not_regi
 def test_the_first_and_the_last_moment_are_kept_as_moments(
     deviceops_at_server: Deviceops, api: httpx.Client
 ) -> None:
-    for time in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
+    for time, day in {
+        "0001-01-01T00:00:00Z": "0001-01-01",
+        "0001-01-01T00:00:00+14:00": "0001-01-01",
+        "9999-12-31T23:59:59.999999Z": "9999-12-31",
+        "9999-12-31T23:59:59-12:00": "9999-12-31",
+    }.items():
         announced = announce(api, [], created_at=time).json()["content"]
-        assert announced["created_at"][:10] == time[:10]
+        assert announced["created_at"][:10] == day
         assert api.get(OPERATIONS).json()["results"][0]["created_at"] == announced["created_at"]
     announce(api, [DEVICE_ID])
     assert put(api, "PROCESSING", occurred_at="0001-01-01T00:00:00Z").is_success

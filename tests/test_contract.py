@@ -32,7 +32,6 @@ VALIDATORS = {
 UNSAID = (
     "day value is outside expected range",
     "year 0 is out of range",
-    "lies outside the years 1 to 9999",
     "Out of range float values are not JSON compliant",
     "recursion limit exceeded",
 )

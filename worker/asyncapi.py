@@ -24,7 +24,7 @@ UNSAID = (
     f"a message has at most {MAX_BODY:,} bytes, in UTF-8, and its text no lone surrogates",
     "NaN and Infinity are not JSON, numbers in documents are those of a double, which 1e400 is not, and arrays "
     "and objects nest no deeper than 200 levels",
-    "a time's day is in the calendar, and in the years 1 to 9999 also once the time is in UTC",
+    "a time's day is in the calendar, which has no year 0",
     "of a name that comes twice in one object the last counts",
     "a bulk message with some unreadable reports is taken: each of those is a dead letter of its own",
     "whether a report is applied is a matter of states, see the examples",

@@ -62,14 +62,17 @@ def as_state(value: object) -> State:
 
 _FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(milliseconds=1)
 _LAST = datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=1)
-"""The very first and the very last moment are infinities to PostgreSQL's driver; the first is Go's zero time."""
+"""The very first and the very last moment are infinities to PostgreSQL's driver; the first is Go's zero time.
+
+What lies beyond them becomes them: .NET's zero time is that of its own zone, which may be before the year 1.
+"""
 
 
 def _utc(moment: datetime) -> datetime:
     try:
         moment = moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+        return _FIRST if moment < _FIRST else _LAST
     return moment if _FIRST <= moment <= _LAST else min(max(moment, _FIRST), _LAST)
 
 

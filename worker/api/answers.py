@@ -134,7 +134,7 @@ def _fault(finding: Mapping[str, Any]) -> Fault:
 REPORT, CANCELLATION = "a report", "a cancellation"
 """The shapes of a body of which there are several."""
 
-_NOT_NAMES = ("body", "query", "path", "header", "constrained-str", REPORT, CANCELLATION)
+_NOT_NAMES = ("body", "query", "path", "header", REPORT, CANCELLATION)
 
 _MEANINGS = {
     HTTPStatus.BAD_REQUEST: "The request is not allowed, or contradicts the state: the message says which",

@@ -1,12 +1,12 @@
 """Which dead letters are meant: the parameters and the bodies that select them."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue, StrictBool, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
 from worker.contract import Integral, Moment, Name, shown
 from worker.outcomes import Reason, Status
@@ -21,8 +21,18 @@ _SELECTS: list[JsonValue] = [{"required": [name]} for name in _FILTERS]
 _SELECTS += [{"required": ["all"], "properties": {"all": {"const": True}}}]
 """What selects something, each by itself, as JSON Schema."""
 _Id = Annotated[int, Field(strict=True, ge=1, le=LARGEST_ID), Integral]
-_Unsaid = SkipJsonSchema[None]
-"""What is left out: null is not a way to say so."""
+
+
+class _NeverNull:
+    """Marks what may be left out, though null is not a way to say so."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        stated: list[JsonSchemaValue] = handler(schema)["anyOf"]
+        return next(shape for shape in stated if shape != {"type": "null"})
+
+
+_T = TypeVar("_T")
+_Filter = Annotated[_T | None, _NeverNull()]
 
 
 class StatusOrAll(StrEnum):
@@ -71,13 +81,13 @@ class Selecting(BaseModel):
         json_schema_extra={"anyOf": _SELECTS},
     )
 
-    ids: Annotated[list[_Id], Field(max_length=MAX_IDS)] | _Unsaid = None
-    reason: Reason | _Unsaid = None
-    operation_id: UUID | _Unsaid = None
-    device_id: UUID | _Unsaid = None
-    service_id: Name | _Unsaid = None
-    since: Moment | _Unsaid = None
-    until: Moment | _Unsaid = None
+    ids: _Filter[Annotated[list[_Id], Field(max_length=MAX_IDS)]] = None
+    reason: _Filter[Reason] = None
+    operation_id: _Filter[UUID] = None
+    device_id: _Filter[UUID] = None
+    service_id: _Filter[Name] = None
+    since: _Filter[Moment] = None
+    until: _Filter[Moment] = None
     all: StrictBool = False
     limit: Annotated[int, Field(strict=True, ge=1, le=MAX_IDS, description="The oldest so many."), Integral] = (
         1_000
