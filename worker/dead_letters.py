@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import Row
 
 from worker.contract import clean, shown
-from worker.messages import Incoming, Message, Origin, body_id, named_in, pair_id
+from worker.messages import NAMING, Incoming, Message, Origin, body_id, named_in, pair_id
 from worker.outcomes import Example, Reason, Status
 
 DEADLY = 2
@@ -75,22 +75,26 @@ class DeadLetter:
 
     def about(self) -> dict[str, UUID | str | None]:
         """What the row says of the report: what it names, as far as that can be read, and its identity."""
-        message = self.message
-        # What the broker gave up may kill who reads it.
-        deadly = message.given_up is not None and message.redeliveries >= DEADLY
-        named: Mapping[str, UUID | str] = {} if deadly else named_in(message.body)
         device_operation_id, report_id = self.report.key if self.report else (None, None)
+        named = self._named()
         return {
-            "operation_id": named.get("operation_id"),
-            "device_id": named.get("device_id"),
-            "service_id": named.get("service_id"),
+            **{name: named.get(name) for name in NAMING},
             "device_operation_id": device_operation_id,
             "report_id": report_id,
         }
 
+    def _named(self) -> Mapping[str, UUID | str]:
+        if self.report is not None:
+            return {name: getattr(self.report.report, name) for name in NAMING}
+        # What the broker gave up may kill who reads it.
+        deadly = self.message.given_up is not None and self.message.redeliveries >= DEADLY
+        return {} if deadly else named_in(self.message.body)
+
 
 def _storable(table: Mapping[str, Any]) -> Any:
     """What JSON has no form for in its nearest one: times and decimals as text, bytes in base64, NaN as text."""
+    if not table:  # as most headers are
+        return {}
     try:
         document = to_jsonable_python(dict(table), bytes_mode="base64", fallback=repr)
         return json.loads(json.dumps(document), parse_constant=str)  # pydantic lets NaN pass, PostgreSQL does not

@@ -41,11 +41,12 @@ Key = tuple[UUID, str]
 _report = TypeAdapter(Report)
 _announcement = TypeAdapter(Announcement)
 _reports = TypeAdapter(AnyReports)
-_NAMING: Mapping[str, TypeAdapter[UUID | str]] = {
+NAMING: Mapping[str, TypeAdapter[UUID | str]] = {
     "operation_id": TypeAdapter(UUID),
     "device_id": TypeAdapter(UUID),
     "service_id": TypeAdapter(Name),
 }
+"""What a report names, and how it is read from a document that is no report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def named_in(body: bytes) -> Mapping[str, UUID | str]:
     if not isinstance(document, dict):
         return {}
     named: dict[str, UUID | str] = {}
-    for field_name, adapter in _NAMING.items():
+    for field_name, adapter in NAMING.items():
         try:
             named[field_name] = adapter.validate_python(document.get(field_name))
         except ValidationError:

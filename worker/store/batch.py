@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State
@@ -147,14 +147,24 @@ async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, An
     Their ids follow their order, which is that of arrival, so that parked reports are released in it. Only
     unreadable messages may meet the same ones of another worker: those come first, in an order of their own.
     """
-    if not rows:
-        return set()
-    dialect_insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = dialect_insert(dead_letters).on_conflict_do_nothing().returning(dead_letters.c.fingerprint)
     unreadable = [row for row in rows if row["device_operation_id"] is None]
     readable = [row for row in rows if row["device_operation_id"] is not None]
     ordered = sorted(unreadable, key=lambda row: row["fingerprint"]) + readable
+    if not ordered:
+        return set()
+    if connection.dialect.name == "postgresql":
+        kept = await sql.KEEP.run(connection, [tuple(_columns(number, row)) for number, row in enumerate(ordered)])
+        return {fingerprint for (fingerprint,) in kept}
+    # SQLite has no way to put bytes into a document of rows.
+    statement = sqlite.insert(dead_letters).on_conflict_do_nothing().returning(dead_letters.c.fingerprint)
     return set((await connection.execute(statement, ordered)).scalars())
+
+
+def _columns(number: int, row: Mapping[str, Any]) -> Iterator[object]:
+    yield number
+    for name in list(sql.KEEP.rows)[1:]:
+        value = row.get(name)
+        yield json.dumps(value) if isinstance(value, dict) else value
 
 
 async def settle_dead_letters(

@@ -52,7 +52,8 @@ Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]] | type[TypeDecora
 
 _PLAIN = {Uuid, Text, SmallInteger, Integer, BigInteger, Boolean}
 """Types whose values PostgreSQL's driver gives as they are wanted."""
-_POSTGRESQL = URL.create("postgresql+asyncpg").get_dialect()()
+POSTGRESQL = URL.create("postgresql+asyncpg").get_dialect()()
+"""How SQLAlchemy speaks to it."""
 
 
 class Statement:
@@ -186,7 +187,7 @@ def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
 @cache
 def _numbered(*statements: "Statement") -> tuple[str, Sequence[str]]:
     """The SQL with numbered parameters, and their names in that order."""
-    compiled = _compiled("postgresql", *statements).compile(dialect=_POSTGRESQL)
+    compiled = _compiled("postgresql", *statements).compile(dialect=POSTGRESQL)
     assert isinstance(compiled, SQLCompiler)
     return compiled.string, compiled.positiontup or ()
 

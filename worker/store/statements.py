@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Integer, SmallInteger, Text, Uuid
 
 from statemachine import Counters, State
 from worker.outcomes import AT_ONCE, Action, Reason, Status
-from worker.store.rows import Statement
+from worker.store.rows import POSTGRESQL, Statement
 from worker.store.tables import UtcDateTime, dead_letters
 
 # The condition spares a wait: inserting what exists would wait for whoever is just counting for it.
@@ -110,6 +110,20 @@ ANNOUNCED = Statement(
 )
 
 _DEAD_LETTER = {column.name: column.type for column in dead_letters.columns}
+_TO_KEEP = {name: type_.compile(POSTGRESQL) for name, type_ in _DEAD_LETTER.items() if name != "id"}
+
+# What has no value here is NULL.
+KEEP = Statement(
+    f"""
+    INSERT INTO dead_letters ({", ".join(_TO_KEEP)})
+    SELECT {", ".join(f"rows.{name}" for name in _TO_KEEP)} FROM {{rows}}
+    ORDER BY rows.number
+    ON CONFLICT DO NOTHING
+    RETURNING fingerprint
+    """,
+    rows={"number": "integer", **_TO_KEEP},
+    returns={"fingerprint": Uuid},
+)
 
 PARKED = Statement(
     f"""
