@@ -147,11 +147,11 @@ async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, An
     Their ids follow their order, which is that of arrival, so that parked reports are released in it. Only
     unreadable messages may meet the same ones of another worker: those come first, in an order of their own.
     """
+    if not rows:
+        return set()
     unreadable = [row for row in rows if row["device_operation_id"] is None]
     readable = [row for row in rows if row["device_operation_id"] is not None]
     ordered = sorted(unreadable, key=lambda row: row["fingerprint"]) + readable
-    if not ordered:
-        return set()
     if connection.dialect.name == "postgresql":
         kept = await sql.KEEP.run(connection, [tuple(_columns(number, row)) for number, row in enumerate(ordered)])
         return {fingerprint for (fingerprint,) in kept}
@@ -161,10 +161,10 @@ async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, An
 
 
 def _columns(number: int, row: Mapping[str, Any]) -> Iterator[object]:
+    """A dead letter for `KEEP`; what the row does not name is NULL."""
     yield number
     for name in list(sql.KEEP.rows)[1:]:
-        value = row.get(name)
-        yield json.dumps(value) if isinstance(value, dict) else value
+        yield _with_json(row.get(name))
 
 
 async def settle_dead_letters(
@@ -233,4 +233,8 @@ def _description(announcements: Sequence[Announcement]) -> Iterator[object]:
     for name in list(sql.DESCRIBE.rows)[1:]:
         values = [getattr(announcement, name) for announcement in announcements]
         value = next((value for value in reversed(values) if value is not None), None)
-        yield json.dumps(value) if isinstance(value, dict) else value
+        yield _with_json(value)
+
+
+def _with_json(value: object) -> object:
+    return json.dumps(value) if isinstance(value, dict) else value

@@ -112,7 +112,6 @@ ANNOUNCED = Statement(
 _DEAD_LETTER = {column.name: column.type for column in dead_letters.columns}
 _TO_KEEP = {name: type_.compile(POSTGRESQL) for name, type_ in _DEAD_LETTER.items() if name != "id"}
 
-# What has no value here is NULL.
 KEEP = Statement(
     f"""
     INSERT INTO dead_letters ({", ".join(_TO_KEEP)})
