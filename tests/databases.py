@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,7 +15,7 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import Boolean, Row, Uuid, delete, make_url, text
 
-from tests.model import SPELLINGS, counters_of
+from tests.model import SPELLINGS, STATES, counters_of
 from worker.store.database import Database
 from worker.store.schema import migrate
 from worker.store.tables import metadata
@@ -122,10 +123,14 @@ async def clear(database: Database) -> None:
 
 @dataclass
 class StoredDeviceOperation:
-    """A device operation; `history` counts (state, verdict) of the activity that was applied or late."""
+    """A device operation; `history` counts (state, verdict) of the activity that was applied or late.
+
+    `reached` is the history as documents have it.
+    """
 
     state: str
     dispatched: bool
+    reached: list[tuple[str, datetime]]
     history: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -153,6 +158,14 @@ class Stored:
     dead_letters: Counter[tuple[str, UUID | None, UUID | None]]
 
 
+def _reached(text: str) -> list[tuple[str, datetime]]:
+    entries = [text[start : start + 18].split("=") for start in range(0, len(text), 18)]
+    first = datetime.min.replace(tzinfo=UTC)
+    times = {_NAMES[int(code)]: first + timedelta(microseconds=int(time, 16)) for code, time in entries}
+    assert len(times) == len(entries), text
+    return [(state, times[state]) for state in STATES if state in times]
+
+
 async def read(database: Database) -> Stored:
     """Everything that the product stored, in one snapshot. Fails on rows whose owner is missing."""
 
@@ -175,11 +188,11 @@ async def read(database: Database) -> Stored:
             operations[row.operation_id].states.append(row.state)
         devices = {}
         for row in await select(
-            "SELECT id, operation_id, device_id, state, dispatched FROM device_operations",
+            "SELECT id, operation_id, device_id, state, dispatched, reached FROM device_operations",
             *("id", "operation_id", "device_id"),
             dispatched=Boolean(),
         ):
-            devices[row.id] = StoredDeviceOperation(_NAMES[row.state], row.dispatched)
+            devices[row.id] = StoredDeviceOperation(_NAMES[row.state], row.dispatched, _reached(row.reached))
             operations[row.operation_id].devices[row.device_id] = devices[row.id]
         history = "SELECT device_operation_id, state, verdict FROM device_operation_activity"
         for row in await select(history, "device_operation_id"):

@@ -4,6 +4,7 @@ one event at a time. It imports nothing of the product; where product and model 
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 STATES = [
@@ -61,21 +62,23 @@ Pair = tuple[UUID, UUID]
 
 @dataclass(frozen=True)
 class Report:
-    """A readable report; `id` is its identity, wherever that came from."""
+    """A readable report; `id` is its identity, and `at` when the state was reached, wherever those came from."""
 
     operation: UUID
     device: UUID
     state: str
     id: str
+    at: datetime
     operation_type: str | None = None
 
 
 @dataclass(frozen=True)
 class Announcement:
-    """A readable announcement; `id` is that of its message, if it has one."""
+    """A readable announcement; `id` is that of its message, if it has one, and `at` when it was announced."""
 
     operation: UUID
     operation_type: str
+    at: datetime
     devices: tuple[UUID, ...] | None = None
     device_count: int | None = None
     id: str | None = None
@@ -101,11 +104,20 @@ class Operation:
 
 @dataclass
 class DeviceOperation:
-    """A registered device operation. `history` holds (state, verdict) of what was applied or late."""
+    """A registered device operation.
+
+    `history` holds (state, verdict) of what was applied or late, `reached` the earliest time of each state that
+    was applied, late or repeated.
+    """
 
     state: str
     dispatched: bool = False
     history: list[tuple[str, str]] = field(default_factory=list)
+    reached: dict[str, datetime] = field(default_factory=dict)
+
+    def document(self) -> list[tuple[str, datetime]]:
+        """The history as documents have it: in the order of STATES, of which it has a chain."""
+        return [(state, self.reached[state]) for state in STATES if state in self.reached]
 
 
 @dataclass
@@ -274,15 +286,20 @@ class Model:
                 device.history.append((report.state, "late"))
                 if report.state in DISPATCHED_WHEN_LATE:
                     device.dispatched = True
+            if report.state not in device.reached or report.at < device.reached[report.state]:
+                device.reached[report.state] = report.at
             self.verdicts[verdict] += 1
         else:
             if report.operation not in self.operations:
                 self.operations[report.operation] = Operation()
-            self.device_operations[pair] = DeviceOperation("CREATED", history=[("CREATED", "applied")])
+            self._register(pair, report.at)
             self.verdicts["applied"] += 1
         if known_type is None:
             self.operations[report.operation].operation_type = report.operation_type
         return None
+
+    def _register(self, pair: Pair, at: datetime) -> None:
+        self.device_operations[pair] = DeviceOperation("CREATED", False, [("CREATED", "applied")], {"CREATED": at})
 
     def _release(self, pair: Pair) -> None:
         """Take up the reports that waited for this pair, in the order in which they arrived."""
@@ -317,8 +334,11 @@ class Model:
         for device in announcement.devices or ():
             pair = (announcement.operation, device)
             if pair not in self.device_operations:
-                self.device_operations[pair] = DeviceOperation("CREATED", history=[("CREATED", "applied")])
+                self._register(pair, announcement.at)
                 self._release(pair)
+            else:
+                created = self.device_operations[pair].reached
+                created["CREATED"] = min(created["CREATED"], announcement.at)
 
     def _take_unreadable(self, event: Unreadable) -> None:
         if event.identity in self.unreadable:

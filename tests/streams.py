@@ -12,6 +12,10 @@ from tests.model import SPELLINGS, STATES, Announcement, Event, Model, Report, U
 from worker.messages import Message
 
 START = datetime(2026, 1, 31, 8, tzinfo=UTC)
+MOMENTS = {
+    "2026-01-31T09:00:00Z": START + timedelta(hours=1),
+    "1969-07-20t20:17:40.5+01:00": datetime(1969, 7, 20, 19, 17, 40, 500_000, tzinfo=UTC),
+}
 TYPES = ["CONVERGE", "REBOOT", "UPGRADE"]
 
 
@@ -109,7 +113,8 @@ class World:
             body["device_count"] = device_count
         message_id = None if self.chance(0.3) else self.some_id()
         message = self.message(body, message_id, "operation.announced")
-        return Sent(message, [Announcement(operation, operation_type, devices, device_count, message_id)])
+        event = Announcement(operation, operation_type, self.now(), devices, device_count, message_id)
+        return Sent(message, [event])
 
     def unreadable(self) -> Sent:
         """A message that nobody can read; which stream sent it can be seen in its bytes."""
@@ -155,7 +160,7 @@ class World:
         if self.chance(0.3):
             body["reason"] = self.random.choice(["", "because", None])
         if self.chance(0.3):
-            body["occurred_at"] = self.random.choice(["2026-01-31T09:00:00Z", "1969-07-20t20:17:40.5+01:00"])
+            body["occurred_at"] = self.random.choice(list(MOMENTS))
         if self.chance(0.2):
             body["unknown"] = {"field": [1]}
         has_own_id = self.chance(0.5)
@@ -187,7 +192,8 @@ class World:
         """What a readable report means."""
         [state] = [name for name, spellings in SPELLINGS.items() if body["state"] in spellings]
         operation_type = body.get("operation_type")
-        return Report(UUID(body["operation_id"]), UUID(body["device_id"]), state, id_, operation_type)
+        at = MOMENTS[body["occurred_at"]] if "occurred_at" in body else self.now()
+        return Report(UUID(body["operation_id"]), UUID(body["device_id"]), state, id_, at, operation_type)
 
     def story(self, operation: UUID) -> str:
         """What the stream says of an operation, for a person who looks for the difference."""

@@ -72,7 +72,9 @@ def test_dead_letters_are_listed_by_status_reason_and_operation_and_shown_whole(
     assert conflicts[0]["device_id"] in shown
 
 
-def test_device_shows_late_reports_to_people_only(deviceops: Deviceops) -> None:
+def test_device_shows_every_report_and_its_document_the_states_reached(
+    deviceops: Deviceops,
+) -> None:
     report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service"}
     states = ("CREATED", "SUCCESS", "PROCESSING")
     deviceops.out("ingest", "-", lines="".join(json.dumps({**report, "state": s}) + "\n" for s in states))
@@ -83,7 +85,19 @@ def test_device_shows_late_reports_to_people_only(deviceops: Deviceops) -> None:
     assert "PROCESSING" in shown
     assert "late" in shown
     reached = [entry["device_operation_state"] for entry in document["device_operation_activity"]]
-    assert reached == ["CREATED", "SUCCESS"]
+    assert reached == ["CREATED", "PROCESSING", "SUCCESS"]
+
+
+def test_device_shows_reports_by_pages(deviceops: Deviceops) -> None:
+    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    times = [f"2026-01-31T08:00:0{second}Z" for second in range(5)]
+    lines = [json.dumps({**report, "report_id": time, "occurred_at": time}) for time in times]
+    deviceops.out("ingest", "-", lines="\n".join(lines))
+
+    shown = deviceops.out("device", NOBODY, NOBODY, "--limit", "2", "--offset", "1")
+
+    assert [time[11:19] in shown for time in times] == [False, True, True, False, False]
+    assert "2 to 3 of 5" in shown
 
 
 def test_recount_finds_drift_exits_with_3_and_mends_it_when_told(deviceops: Deviceops, fleet: str) -> None:

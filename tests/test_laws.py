@@ -5,7 +5,7 @@ recount. Each holds on SQLite and on PostgreSQL.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from tests import model
-from tests.databases import clear, read
+from tests.databases import Stored, clear, read
 from tests.sending import (
     ANNOUNCEMENT,
     DEVICES,
@@ -37,7 +37,12 @@ from worker.store.tables import UtcDateTime
 
 PATH = ["CREATED", "INITIATED", "DISPATCHED", "PROCESSING", "TIMEOUT"]
 BRANCHES = [["SUCCESS", "COMPLETED"], ["FAILURE"], ["CANCELLED"]]
+MOMENTS = [NOW + timedelta(days=days, microseconds=1) for days in (-20_000, -1, 0, 1, 20_000)]
 SHOWING_DISPATCH = {"DISPATCHED", "PROCESSING", "SUCCESS", "COMPLETED"}
+
+
+Device = tuple[str, bool, list[tuple[str, datetime]]]
+"""State, flag, and the history as documents have it."""
 
 
 @dataclass
@@ -48,10 +53,10 @@ class Fleet:
     """
 
     messages: list[Message] = field(default_factory=list)
-    operations: dict[UUID, tuple[str | None, str, dict[str, int], dict[UUID, tuple[str, bool]]]] = field(
+    operations: dict[UUID, tuple[str | None, str, dict[str, int], dict[UUID, Device]]] = field(
         default_factory=dict
     )
-    """Type, state, counters, and each device's state and flag."""
+    """Type, state, counters, and each device."""
     parked: Counter[tuple[str, UUID | None, UUID | None]] = field(default_factory=Counter)
 
     def add_report(self, draw: st.DrawFn, body: dict[str, Any]) -> None:
@@ -67,7 +72,7 @@ class Fleet:
 
     def add_operation(self, draw: st.DrawFn, operation: UUID) -> None:
         """Add an operation's reports and announcements."""
-        devices: dict[UUID, tuple[str, bool]] = {}
+        devices: dict[UUID, Device] = {}
         listed: list[UUID] = []
         types: set[str] = set()
         for device in DEVICES[: draw(st.integers(0, 3))]:
@@ -79,13 +84,20 @@ class Fleet:
             if registration in ("announcement", "both"):
                 listed.append(device)
             named = draw(st.sampled_from([{}, {"operation_type": "CONVERGE"}]))
+            times: dict[str, datetime] = {}
             for state in states:
-                self.add_report(draw, report_body(operation, device, state, **named))
+                at = draw(st.sampled_from(MOMENTS))
+                body = report_body(operation, device, state, occurred_at=at.isoformat(), **named)
+                self.add_report(draw, body)
+                times[state] = min(at, times.get(state, at))
             if registration == "none":
                 self.parked["unknown_device_operation", operation, device] = len(states)
             else:
                 highest = max([*states, "CREATED"], key=(PATH + branch).index)
-                devices[device] = highest, not SHOWING_DISPATCH.isdisjoint(states)
+                if device in listed:
+                    times["CREATED"] = min(NOW, times.get("CREATED", NOW))
+                history = [(state, times[state]) for state in PATH + branch if state in times]
+                devices[device] = highest, not SHOWING_DISPATCH.isdisjoint(states), history
                 types.update(named.values() if states else ())
         lists = [listed] if listed else []
         lists += draw(st.lists(st.lists(st.sampled_from(listed)) if listed else st.just([]), max_size=1))
@@ -97,9 +109,25 @@ class Fleet:
         if devices or lists:
             # Which list came first does not matter: each brings the devices that it makes expected.
             expected = (0 if size is None else size) if lists else None
-            held = list(devices.values())
+            held = [(state, dispatched) for state, dispatched, _ in devices.values()]
             state = model.operation_state_of(held, expected)
             self.operations[operation] = next(iter(types), None), state, model.counters_of(held), devices
+
+
+def ended(stored: Stored) -> dict[UUID, tuple[str | None, str, dict[str, int], dict[UUID, Device]]]:
+    """What is stored, as a fleet has it."""
+    return {
+        id_: (
+            operation.operation_type,
+            operation.state,
+            operation.counters,
+            {
+                device: (found.state, found.dispatched, found.reached)
+                for device, found in operation.devices.items()
+            },
+        )
+        for id_, operation in stored.operations.items()
+    }
 
 
 def cut(draw: st.DrawFn, messages: Sequence[Message]) -> Batches:
@@ -133,15 +161,7 @@ async def test_any_order_any_batches_and_any_repetition_end_in_the_same(
     tally = await process(database, batches)
 
     stored = await read(database)
-    assert {
-        id_: (
-            operation.operation_type,
-            operation.state,
-            operation.counters,
-            {device: (found.state, found.dispatched) for device, found in operation.devices.items()},
-        )
-        for id_, operation in stored.operations.items()
-    } == fleet.operations
+    assert ended(stored) == fleet.operations
     assert stored.dead_letters == +fleet.parked
     assert_everything_is_accounted_for(tally)
 

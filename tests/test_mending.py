@@ -41,7 +41,7 @@ from tests.sending import (
     report_body,
 )
 from tests.streams import World, batches, interleaved
-from tests.test_laws import Fleet, arrangements
+from tests.test_laws import Fleet, arrangements, ended
 from tests.test_model_agreement import held_by_model, held_by_product
 from worker.batches import settle
 from worker.dead_letters import stored_message
@@ -123,15 +123,7 @@ async def test_any_mending_between_any_batches_ends_in_the_same(
     await replay(database, ALL, actor="me")
 
     stored = await read(database)
-    assert {
-        id_: (
-            operation.operation_type,
-            operation.state,
-            operation.counters,
-            {device: (found.state, found.dispatched) for device, found in operation.devices.items()},
-        )
-        for id_, operation in stored.operations.items()
-    } == fleet.operations
+    assert ended(stored) == fleet.operations
     assert stored.dead_letters == +fleet.parked
 
 

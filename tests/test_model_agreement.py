@@ -89,7 +89,7 @@ def held_by_model(model: Model, operation: UUID, states: list[str]) -> dict[str,
         "states": states,
         "counters": model.counters(operation),
         "devices": {
-            id_: (device.state, device.dispatched, Counter(device.history))
+            id_: (device.state, device.dispatched, Counter(device.history), device.document())
             for id_, device in model.devices_of(operation).items()
         },
     }
@@ -115,7 +115,8 @@ def held_by_product(stored: Stored, operation: UUID) -> dict[str, object]:
         "states": found.states,
         "counters": found.counters,
         "devices": {
-            id_: (device.state, device.dispatched, device.history) for id_, device in found.devices.items()
+            id_: (device.state, device.dispatched, device.history, device.reached)
+            for id_, device in found.devices.items()
         },
     }
 

@@ -1,7 +1,8 @@
 """The schema and its versions: the migrations make what the code describes, and take the data along."""
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import sha1
 from pathlib import Path
 from uuid import UUID
@@ -88,45 +89,58 @@ def uuid_5(name: bytes) -> UUID:
     return UUID(bytes=sha1(name, usedforsecurity=False).digest()[:16], version=5)
 
 
+def make(url: str, version: str, statements: Sequence[str], values: Mapping[str, object]) -> None:
+    """Bring an empty database to a version, and execute statements, each with those values that it names."""
+
+    def fill(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+        for statement in statements:
+            clause = text(statement)
+            named = clause.compile().params.keys()
+            types = [
+                bindparam(name, type_=Uuid() if isinstance(values[name], UUID) else UtcDateTime())
+                for name in named
+                if isinstance(values[name], UUID | datetime)
+            ]
+            connection.execute(clause.bindparams(*types), {name: values[name] for name in named})
+
+    async def run() -> None:
+        database = Database(make_url(url))
+        async with database.write() as connection:
+            await connection.run_sync(fill)
+        await database.close()
+
+    in_a_thread(run())
+
+
 def make_version_1(url: str) -> None:
     """Fill an empty database as version 0001 would have."""
     operation = UUID(OPERATION)
     ids = DEVICES | {f"of_{name}": uuid_5(operation.bytes + device.bytes) for name, device in DEVICES.items()}
     ids |= {"operation": operation, "parked": uuid_5(f"report {ids['of_third']}/success".encode())}
     parked_body = line("third", "SUCCESS").encode()
-    values = {**ids, "at": datetime.now(UTC), "body": b"what?", "parked_body": parked_body}
-    types = [bindparam(name, type_=Uuid()) for name in ids] + [bindparam("at", type_=UtcDateTime())]
-
-    def migrate(connection: Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        for statement in OF_VERSION_1:
-            clause = text(statement)
-            named = clause.compile().params.keys()
-            used = [type_ for type_ in types if type_.key in named]
-            connection.execute(clause.bindparams(*used), {name: values[name] for name in named})
-
-    async def fill() -> None:
-        database = Database(make_url(url))
-        async with database.write() as connection:
-            await connection.run_sync(migrate)
-        await database.close()
-
-    in_a_thread(fill())
+    make(url, "0001", OF_VERSION_1, {**ids, "at": datetime.now(UTC), "body": b"what?", "parked_body": parked_body})
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def version_1(request: pytest.FixtureRequest, tmp_path: Path) -> Deviceops:
-    """The command on a database of version 0001; once on each kind."""
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Deviceops:
+    """The command on a database without any tables; once on each kind."""
     url = (
         f"sqlite+aiosqlite:///{tmp_path / 'old.db'}"
         if request.param == "sqlite"
         else request.getfixturevalue("new_empty_postgresql_database")
     )
-    make_version_1(url)
     return Deviceops(tmp_path, {"database_url": url})
+
+
+@pytest.fixture
+def version_1(empty: Deviceops) -> Deviceops:
+    """The command on a database of version 0001; once on each kind."""
+    make_version_1(empty.settings["database_url"])
+    return empty
 
 
 def test_an_older_schema_is_refused_until_migrate_has_brought_it_up_with_its_data(version_1: Deviceops) -> None:
@@ -158,6 +172,48 @@ def test_the_reports_of_an_older_schema_are_known_again(version_1: Deviceops) ->
     for device, states in {"one": ["CREATED", "FAILURE"], "other": ["CREATED", "SUCCESS"]}.items():
         document = version_1.document("device", OPERATION, str(DEVICES[device]))
         assert [entry["device_operation_state"] for entry in document["device_operation_activity"]] == states
+
+
+def test_version_6_takes_what_documents_show_from_the_history_that_is_there(empty: Deviceops) -> None:
+    """The earliest time of each state to the microsecond; of what was pruned, what the row itself says."""
+    registered, updated = datetime(2026, 1, 31, 8, tzinfo=UTC), datetime(2026, 1, 31, 9, 0, 0, 1, tzinfo=UTC)
+    early = datetime.min.replace(tzinfo=UTC) + timedelta(milliseconds=1)
+    late = datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=1)
+    operation = UUID(OPERATION)
+    ids = {f"of_{name}": device_operation_id(operation, device) for name, device in DEVICES.items()}
+    times = {"at": registered, "updated": updated, "early": early, "late": late}
+    rows = ", ".join(f"(:of_{name}, :operation, :{name}, 60, true, '', :at, :updated)" for name in DEVICES)
+    make(
+        empty.settings["database_url"],
+        "0005",
+        [
+            "INSERT INTO operations (id, state, created_at, updated_at) VALUES (:operation, '', :at, :at)",
+            f"""
+            INSERT INTO device_operations
+                (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at)
+            VALUES {rows}
+            """,  # noqa: S608  # our constants
+            """
+            INSERT INTO device_operation_activity
+                (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+            VALUES (:of_one, 'a', 10, 'applied', :updated, '', ''), (:of_one, 'b', 10, 'repeated', :at, '', ''),
+                (:of_one, 'c', 60, 'applied', :late, '', ''), (:of_one, 'd', 40, 'late', :early, '', ''),
+                (:of_other, 'a', 40, 'late', :late, '', '')
+            """,
+        ],
+        {**DEVICES, **ids, **times, "operation": operation},
+    )
+
+    empty.out("migrate")
+
+    for device, expected in {
+        "one": [("CREATED", registered), ("PROCESSING", early), ("FAILURE", late)],
+        "other": [("CREATED", registered), ("PROCESSING", late), ("FAILURE", updated)],
+        "third": [("CREATED", registered), ("FAILURE", updated)],
+    }.items():
+        document = empty.document("device", OPERATION, str(DEVICES[device]))
+        shown = [tuple(entry.values()) for entry in document["device_operation_activity"]]
+        assert [(state, datetime.fromisoformat(at)) for state, at in shown] == expected
 
 
 def test_a_migration_that_fails_changes_nothing(version_1: Deviceops) -> None:

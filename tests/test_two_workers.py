@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from statemachine import State
 from tests.command import Deviceops
 from tests.databases import read
 from tests.model import STATES
@@ -25,7 +24,6 @@ from worker.store.database import Database
 
 ROUNDS = 40
 T = TypeVar("T")
-Held = tuple[UUID, State, bool]
 
 
 @pytest.fixture
@@ -141,14 +139,14 @@ async def test_whoever_was_overtaken_begins_again(
     hold, hold_free = store.hold, store.hold_free
     told: list[str] = []
 
-    async def overtaking(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[Held]:
+    async def overtaking(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[store.Held]:
         held = list(await hold(connection, ids))
         if not told:
             told.append("registered by the other one")
             await process(workers[1], [report(operation, device, "CREATED")])
         return held
 
-    async def while_held(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[Held]:
+    async def while_held(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[store.Held]:
         if not ids or len(told) > 1:
             return await hold_free(connection, ids)
         told.append("held by the other one")
@@ -172,7 +170,7 @@ async def test_locks_on_the_same_device_operations_are_taken_in_one_order_whatev
     now = datetime.now(UTC)
     registered = {device_operation_id(operation, device): device for device in devices[:2_000]}
     await process(workers[0], [report(operation, device, "CREATED") for device in registered.values()])
-    claims = [(device_operation_id(operation, device), operation, device, now) for device in devices]
+    claims = [(device_operation_id(operation, device), operation, device, now, "") for device in devices]
 
     async def hold(database: Database) -> None:
         async with database.write() as connection:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from statemachine import SETTLED, Counters, State, Verdict, contribution, decide, shows_dispatch
+from worker import reached
 from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
-from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id
+from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id, plausible
 from worker.outcomes import DUPLICATE, REJECTED, Action, Reason, Status, Tally
 from worker.trust import Trust
 
@@ -24,6 +25,9 @@ TAKEN_APART = "taken apart"
 
 UNTRUSTED = (Reason.UNKNOWN_SERVICE, Reason.NOT_ALLOWED)
 """Reasons for which a report is kept without its identity."""
+
+Claim = tuple[UUID, UUID, datetime, str]
+"""What a device operation has if a batch registers it: operation, device, since when, and what it reached."""
 
 Outcome = str | DeadLetter
 """What became of a stored dead letter: a verdict or a word above if it is done with, else what it now is."""
@@ -44,8 +48,10 @@ class DeviceOperation:
     operation_id: UUID
     state: State = State.CREATED
     dispatched: bool = False
-    stored: tuple[State, bool] = (State.CREATED, False)
-    """State and flag as the database has them."""
+    reached: str = ""
+    """The states that reports have named, with the earliest time of each (see `worker.reached`)."""
+    stored: tuple[State, bool, str] = (State.CREATED, False, "")
+    """State, flag and what it reached, as the database has them."""
     is_new: bool = True
     """Whether this batch registers it: then no counter knows it yet."""
     reason: str | None = None
@@ -54,7 +60,7 @@ class DeviceOperation:
     @property
     def is_changed(self) -> bool:
         """Whether its row differs from what the database has."""
-        return (self.state, self.dispatched) != self.stored or self.reason is not None
+        return (self.state, self.dispatched, self.reached) != self.stored or self.reason is not None
 
 
 @dataclass(slots=True)
@@ -76,9 +82,13 @@ class Ledger:
     stored: dict[int, Status] = field(default_factory=dict)
     """Where the stored dead letters stand that this batch processes again."""
     trust: Trust | None = None
+    claims: Mapping[UUID, Claim] = field(default_factory=dict)
+    """The device operations that this batch may register, as they are inserted."""
+    now: int = 0
+    """When this batch is recorded, by our clock, in seconds since 1970."""
 
     tally: Tally = field(default_factory=Tally)
-    activity: list[tuple[UUID, str, State, str, datetime, str, str]] = field(default_factory=list)
+    activity: list[tuple[UUID, str, State, str, datetime, str, str, int, str | None]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     """New ones."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
@@ -112,7 +122,7 @@ class Ledger:
     def deltas(self) -> Mapping[UUID, Counters]:
         """What the batch adds to operations' counters; an operation without a change is left out."""
         moves = Counter(
-            (held.operation_id, None if held.is_new else held.stored, (held.state, held.dispatched))
+            (held.operation_id, None if held.is_new else held.stored[:2], (held.state, held.dispatched))
             for held in self.held.values()
             if held.is_new or held.is_changed
         )
@@ -207,10 +217,13 @@ class Ledger:
         self.tally.by_service[report.service_id, verdict] += 1
         self._record(incoming.key, report.state, verdict, incoming.at, report.service_id, report.reason or "")
         if held is None:
-            self._register(id_, report.operation_id, report.reason)
+            self._register(id_, report.operation_id, report.reason, incoming.at)
         else:
             if verdict is Verdict.APPLIED:
                 held.state, held.reason = report.state, report.reason or ""
+                held.reached += reached.entry(report.state, incoming.at)
+            else:
+                held.reached = reached.noted(held.reached, report.state, incoming.at)
             held.dispatched = held.dispatched or shows_dispatch(verdict, report.state)
         return verdict
 
@@ -219,11 +232,13 @@ class Ledger:
     ) -> None:
         """Enter an accepted report into the history."""
         self.seen.add(key)
-        self.activity.append((*key, state, verdict, at, service_id, reason))
+        self.activity.append((*key, state, verdict, at, service_id, reason, self.now, None))
 
-    def _register(self, id_: UUID, operation_id: UUID, reason: str | None) -> None:
+    def _register(self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime) -> None:
         """Register a device operation, and take up the reports that waited for it, the oldest first."""
-        self.held[id_] = DeviceOperation(operation_id, reason=reason or None)
+        created = reached.entry(State.CREATED, at)
+        stored = State.CREATED, False, self.claims[id_][3] if id_ in self.claims else ""
+        self.held[id_] = DeviceOperation(operation_id, reached=created, stored=stored, reason=reason or None)
         for letter in sorted(self.waiting.pop(id_, ()), key=_age):
             self.tally.released += 1
             outcome = self._release(letter)
@@ -275,14 +290,19 @@ class Ledger:
                 return  # delivered again: it must not undo what was announced since
             self.new_announcements.discard(announced.key)
         self.operation_types[announcement.id] = announcement.operation_type
+        if announcement.created_at is not None:
+            since = plausible(announcement.created_at, message.received_at)
+            announcement = announcement.model_copy(update={"created_at": since})
         self.announced[announcement.id].append(announcement)
         for device_id in dict.fromkeys(announcement.device_ids or ()):
             id_ = device_operation_id(announcement.id, device_id)
-            if id_ not in self.held:
+            if (held := self.held.get(id_)) is not None:
+                held.reached = reached.noted(held.reached, State.CREATED, announced.at)  # as if it had come first
+            else:
                 service = str(announcement.created_by or "")
                 key = id_, announced.report_id
                 self._record(key, State.CREATED, Verdict.APPLIED, announced.at, service, "")
-                self._register(id_, announcement.id, None)
+                self._register(id_, announcement.id, None, announced.at)
         self._resolve(message, ANNOUNCED)
 
     def _keep(self, reason: Reason, detail: str, message: Message) -> None:

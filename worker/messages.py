@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import sha1
 from typing import Any
@@ -26,6 +26,9 @@ REPLAY_OF = "x-deviceops-dead-letter"
 """The header of a dead letter that is sent to the broker again: its fingerprint."""
 REPLAYS = "x-deviceops-replays"
 """The header beside it: how many times it was processed before."""
+
+CLOCKS_ARE_SET = datetime(2000, 1, 1, tzinfo=UTC)
+"""What a sender dates before was dated by a clock that was not set."""
 
 MAX_BODY = 64 * 2**20
 """Bytes of a message that is read: 10,000 reports with the longest reasons have 45 MB. RabbitMQ takes 128 MB."""
@@ -227,6 +230,13 @@ def _incoming(report: Report, message: Message) -> Incoming:
         report.occurred_at or message.sent_at or message.received_at,
         message,
     )
+
+
+def plausible(claimed: datetime, received_at: datetime) -> datetime:
+    """When something began, as its sender says, or when that came where it cannot be true: by a clock that is not
+    set, which shows the zero of Unix, of Go or of .NET, or by one that is ahead of ours.
+    """
+    return claimed if CLOCKS_ARE_SET < claimed <= received_at else received_at
 
 
 def identity(text: str) -> str:

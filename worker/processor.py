@@ -122,6 +122,8 @@ async def _decide(
         waiting=_still_waiting(waiting, stored, scope.stored),
         stored=stored,
         trust=trust,
+        claims=scope.claims,
+        now=int(now.timestamp()),
     )
     for item in items:
         ledger.take(item)
@@ -182,7 +184,7 @@ async def _write(
     connection: AsyncConnection, ledger: Ledger, deltas: Mapping[UUID, Counters], now: datetime
 ) -> None:
     """Write what reports did to device operations, and then what that and announcements do to operations."""
-    moved = [(id_, held.state, held.dispatched, held.reason) for id_, held in ledger.moved()]
+    moved = [(id_, held.state, held.dispatched, held.reason, held.reached) for id_, held in ledger.moved()]
     touched = deltas.keys() | ledger.announced.keys() | ledger.named
     counted = {id_: deltas.get(id_, Counters()) for id_ in touched}
     before = await store.write(connection, moved, ledger.activity, counted, now)

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import State
 from worker.dead_letters import DeadLetter, stored_message
-from worker.ledger import DeviceOperation
-from worker.messages import Announced, Incoming, Item, Key, device_operation_id, parse
+from worker.ledger import Claim, DeviceOperation
+from worker.messages import Announced, Incoming, Item, Key, device_operation_id, parse, plausible
+from worker.reached import entry
 from worker.store import batch as store
 
 
@@ -20,8 +21,8 @@ from worker.store import batch as store
 class Scope:
     """What the items of a batch are about."""
 
-    claims: dict[UUID, tuple[UUID, UUID, datetime]] = field(default_factory=dict)
-    """Device operations: id to operation, device and time of registration, if it is registered."""
+    claims: dict[UUID, Claim] = field(default_factory=dict)
+    """Device operations, by id."""
     registering: set[UUID] = field(default_factory=set)
     """Those of them that the items register if they are not."""
     creating: dict[UUID, datetime] = field(default_factory=dict)
@@ -48,36 +49,42 @@ class Scope:
     @property
     def operations(self) -> set[UUID]:
         """Every operation that the items are about."""
-        return {operation_id for operation_id, _, _ in self.claims.values()} | self.creating.keys()
+        return {operation_id for operation_id, *_ in self.claims.values()} | self.creating.keys()
 
-    def held(self, rows: Iterable[tuple[UUID, State, bool]]) -> dict[UUID, DeviceOperation]:
-        """The device operations that are registered, by id, from their rows (id, state, dispatched)."""
+    def held(self, rows: Iterable[store.Held]) -> dict[UUID, DeviceOperation]:
+        """The device operations that are registered, by id, from what is stored of them."""
         return {
-            id_: DeviceOperation(self.claims[id_][0], state, dispatched, stored=(state, dispatched), is_new=False)
-            for id_, state, dispatched in rows
+            id_: DeviceOperation(
+                self.claims[id_][0], state, dispatched, reached, stored=(state, dispatched, reached), is_new=False
+            )
+            for id_, state, dispatched, reached in rows
         }
 
     def _take_report(self, item: Incoming) -> None:
         id_, report = item.key[0], item.report
         self.reports.append(item.key)
         if report.state is State.CREATED:
-            self.creating.setdefault(report.operation_id, item.at)
-            self._register(id_, report.operation_id, report.device_id, item.at)
+            since = plausible(item.at, item.message.received_at)
+            self.creating.setdefault(report.operation_id, since)
+            self._register(id_, report.operation_id, report.device_id, since, entry(State.CREATED, item.at))
         elif id_ not in self.claims:
-            self.claims[id_] = (report.operation_id, report.device_id, item.at)
+            self.claims[id_] = (report.operation_id, report.device_id, item.at, "")
 
     def _take_announcement(self, item: Announced) -> None:
         operation_id = item.announcement.id
-        self.creating.setdefault(operation_id, item.at)
+        since = plausible(item.at, item.message.received_at)
+        reached = entry(State.CREATED, item.at)
+        self.creating.setdefault(operation_id, since)
         if item.key is not None:
             self.announcements.add(item.key)
         for device_id in item.announcement.device_ids or ():
-            self._register(device_operation_id(operation_id, device_id), operation_id, device_id, item.at)
+            id_ = device_operation_id(operation_id, device_id)
+            self._register(id_, operation_id, device_id, since, reached)
 
-    def _register(self, id_: UUID, operation_id: UUID, device_id: UUID, at: datetime) -> None:
+    def _register(self, id_: UUID, operation_id: UUID, device_id: UUID, since: datetime, reached: str) -> None:
         if id_ not in self.registering:
             self.registering.add(id_)
-            self.claims[id_] = (operation_id, device_id, at)
+            self.claims[id_] = (operation_id, device_id, since, reached)
 
 
 async def waiting_for(

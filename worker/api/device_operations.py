@@ -9,6 +9,7 @@ from uuid import UUID
 import pydantic_core
 from fastapi import APIRouter, Body, Path, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SPELLINGS, State
 from worker.api import answers, windows
@@ -23,7 +24,8 @@ from worker.dead_letters import DeadLetter
 from worker.messages import REPORT, Message
 from worker.outcomes import Reason
 from worker.requests import answer
-from worker.store import queries, views
+from worker.store import histories, queries, views
+from worker.store.pages import LIMIT
 from worker.tokens import Scope
 
 router = APIRouter(route_class=Route, prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
@@ -87,6 +89,14 @@ class DeviceOperationContent(Content[views.DeviceOperation]):
     """One device operation."""
 
 
+class AcceptedReportPage(views.Page[views.AcceptedReport]):
+    """A page of accepted reports."""
+
+
+class AcceptedReportPageContent(Content[AcceptedReportPage]):
+    """A page of accepted reports."""
+
+
 def _shape(body: Any) -> str:
     state = body.get("state") if isinstance(body, dict) else getattr(body, "state", None)
     return answers.CANCELLATION if state == CANCELLATION_REQUESTED else answers.REPORT
@@ -119,7 +129,26 @@ async def get_device_operation(
     operation_id: OperationId, device_id: DeviceId, shared: Shared
 ) -> DeviceOperationContent:
     """One device operation and the states that it reached."""
-    return DeviceOperationContent(content=await _known(shared, operation_id, device_id))
+    async with shared.database.read() as connection:
+        return DeviceOperationContent(content=await _known(connection, operation_id, device_id))
+
+
+@router.get(
+    "/{device_id}/reports/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND)
+)
+async def list_accepted_reports(
+    operation_id: OperationId,
+    device_id: DeviceId,
+    shared: Shared,
+    request: Request,
+    limit: windows.Limit = LIMIT,
+    offset: windows.Offset = 0,
+) -> AcceptedReportPageContent:
+    """Every accepted report of a device operation, late and repeated ones included, the oldest first."""
+    async with shared.database.read() as connection:
+        found = await _known(connection, operation_id, device_id)
+        page = await histories.page_of_reports(connection, found.id, limit, offset)
+    return AcceptedReportPageContent(content=windows.document(AcceptedReportPage, page, request))
 
 
 @router.put(
@@ -170,14 +199,15 @@ async def update_device_operation(
         refuse(outcome, Standing.of(current, state) if outcome.reason is Reason.CONFLICT else None)
     response.headers["X-Verdict"] = outcome
     # A duplicate may be one of a report that is parked: then there is still nothing.
-    return DeviceOperationContent(content=await _known(shared, operation_id, device_id, {"X-Verdict": outcome}))
+    async with shared.database.read() as connection:
+        found = await _known(connection, operation_id, device_id, {"X-Verdict": outcome})
+    return DeviceOperationContent(content=found)
 
 
 async def _known(
-    shared: Shared, operation_id: UUID, device_id: UUID, headers: Mapping[str, str] | None = None
+    connection: AsyncConnection, operation_id: UUID, device_id: UUID, headers: Mapping[str, str] | None = None
 ) -> views.DeviceOperation:
-    async with shared.database.read() as connection:
-        found = await queries.get_device_operation(connection, operation_id, device_id)
+    found = await queries.get_device_operation(connection, operation_id, device_id)
     if found is None:
         message = f"device {device_id} is not registered for operation {operation_id}"
         raise Refusal(HTTPStatus.NOT_FOUND, message, headers=headers)

@@ -20,7 +20,8 @@ from worker.dead_letters import DeadLetter
 from worker.messages import ANNOUNCEMENT, Message
 from worker.outcomes import DUPLICATE
 from worker.requests import answer, cancel
-from worker.store import queries, views
+from worker.store import histories, queries, views
+from worker.store.pages import LIMIT
 from worker.tokens import Scope
 
 router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations"])
@@ -35,6 +36,14 @@ class OperationPage(views.Page[views.Operation]):
 
 class OperationContent(Content[views.Operation]):
     """One operation."""
+
+
+class OperationActivityPage(views.Page[views.OperationActivity]):
+    """A page of an operation's history."""
+
+
+class OperationActivityPageContent(Content[OperationActivityPage]):
+    """A page of an operation's history."""
 
 
 class OperationUpdate(BaseModel):
@@ -96,6 +105,23 @@ async def get_operation(operation_id: OperationId, shared: Shared) -> OperationC
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
     return OperationContent(content=operation)
+
+
+@router.get(
+    "/{operation_id}/activity/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND)
+)
+async def list_operation_activity(
+    operation_id: OperationId,
+    shared: Shared,
+    request: Request,
+    limit: windows.Limit = LIMIT,
+    offset: windows.Offset = 0,
+) -> OperationActivityPageContent:
+    """Every state that an operation reached, the oldest first."""
+    async with shared.database.read() as connection:
+        await known(connection, operation_id)
+        page = await histories.page_of_activity(connection, operation_id, limit, offset)
+    return OperationActivityPageContent(content=windows.document(OperationActivityPage, page, request))
 
 
 @router.post(

@@ -17,9 +17,8 @@ from statemachine import SPELLINGS, State
 from worker.cli import render
 from worker.cli.wiring import Json, print_json, ready_database, run_async, screen
 from worker.errors import DeviceopsError, SettingsError
-from worker.messages import device_operation_id
 from worker.settings import Settings
-from worker.store import letters, queries, views
+from worker.store import histories, letters, queries, views
 from worker.store.database import Database
 from worker.store.pages import LIMIT, MAX_LIMIT, MAX_OFFSET, Neighbour, Page, Window
 
@@ -176,22 +175,27 @@ def _document(
 def device(
     operation_id: OperationId,
     device_id: Annotated[UUID, typer.Argument(help="The device's id.")],
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="Reports to show.")] = MAX_LIMIT,
+    offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="Reports before those.")] = 0,
     json: Json = False,
 ) -> None:
-    """Show one device operation and its activity; late and repeated reports only without --json."""
-    found, entries = run_async(_device(Settings.load(), operation_id, device_id))
+    """Show one device operation and the reports about it; with --json when it reached its states."""
+    found, page = run_async(_device(Settings.load(), operation_id, device_id, limit, offset))
     if json:
         print_json(found)
         return
     screen.print("device operation", str(found.id), render.state(found.state), render.plain(found.reason))
-    screen.print(render.history(entries))
+    screen.print(render.reports(page.results))
+    if len(page.results) < page.count:
+        first, last = min(offset + 1, page.count), min(offset + limit, page.count)
+        screen.print(f"{first:,} to {last:,} of {page.count:,}; --offset and --limit show others", style="dim")
 
 
 async def _device(
-    settings: Settings, operation_id: UUID, device_id: UUID
-) -> tuple[views.DeviceOperation, list[views.HistoryEntry]]:
+    settings: Settings, operation_id: UUID, device_id: UUID, limit: int, offset: int
+) -> tuple[views.DeviceOperation, Page[views.AcceptedReport]]:
     async with ready_database(settings) as database, database.read() as connection:
         found = await queries.get_device_operation(connection, operation_id, device_id)
         if found is None:
             raise DeviceopsError(f"device {device_id} is not registered for operation {operation_id}")
-        return found, await queries.history(connection, device_operation_id(operation_id, device_id))
+        return found, await histories.page_of_reports(connection, found.id, limit, offset)

@@ -35,6 +35,10 @@ _STATE_STYLES = {
 }
 
 
+SHOWN_STATES = 20
+"""The latest states of an operation that fit."""
+
+
 @contextmanager
 def counting(doing: str, total: int | None) -> Iterator[Callable[[int], object]]:
     """A bar for things that are counted; gives what is to be told of each step's number."""
@@ -103,7 +107,8 @@ def operation(found: views.Operation, progress: views.Progress) -> Group:
     for name in ("schedule_type", "reason", "created_at", "created_by", "updated_at"):
         value = getattr(found, name)
         facts.add_row(name, time(value) if isinstance(value, datetime) else plain(str(value or "")))
-    facts.add_row("history", " > ".join(entry.operation_state for entry in found.operation_activity))
+    states = [entry.operation_state for entry in found.operation_activity]
+    facts.add_row("history", " > ".join([*["…"][: len(states) > SHOWN_STATES], *states[-SHOWN_STATES:]]))
     if progress.expected is not None:
         facts.add_row("devices announced", f"{progress.expected:,}")
     counts = counters(found.operation_stats.device_operation_statuses_count)
@@ -127,18 +132,19 @@ def device_operations(found: Iterable[views.DeviceOperation]) -> Table:
     return listing
 
 
-def history(entries: Iterable[views.HistoryEntry]) -> Table:
-    """Every accepted report of a device operation; those that moved nothing are dimmed."""
-    listing = table("when", "reported", "verdict", "service", "reason")
+def reports(found: Iterable[views.AcceptedReport]) -> Table:
+    """Accepted reports of a device operation; those that moved nothing are dimmed."""
+    listing = table("when", "reported", "verdict", "service", "reason", "note")
     listing.columns[0].no_wrap = listing.columns[1].no_wrap = True
-    for entry in entries:
-        style = "" if entry.verdict == "applied" else "dim"
+    for report in found:
+        style = "" if report.verdict == "applied" else "dim"
         listing.add_row(
-            time(entry.created_at),
-            entry.state,
-            entry.verdict,
-            plain(entry.service_id),
-            plain(entry.reason),
+            time(report.created_at),
+            report.state,
+            report.verdict,
+            plain(report.service_id),
+            plain(report.reason),
+            plain(report.note or ""),
             style=style,
         )
     return listing

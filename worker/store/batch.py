@@ -22,6 +22,9 @@ from worker.store import statements as sql
 from worker.store.rows import run_together
 from worker.store.tables import dead_letters
 
+Held = tuple[UUID, State, bool, str]
+"""What the processor needs of a device operation: its id, state, whether it is dispatched, and what it reached."""
+
 
 class StoredOperation(NamedTuple):
     """What the processor needs of an operation that it has counted for."""
@@ -46,9 +49,9 @@ async def take_announcements(connection: AsyncConnection, keys: Collection[Key])
 
 
 async def claim(
-    connection: AsyncConnection, rows: Collection[tuple[UUID, UUID, UUID, datetime]], now: datetime
+    connection: AsyncConnection, rows: Collection[tuple[UUID, UUID, UUID, datetime, str]], now: datetime
 ) -> set[UUID]:
-    """Insert device operations (id, operation, device, created at); returns those that did not exist.
+    """Insert device operations (id, operation, device, created at, reached); returns those that did not exist.
 
     So nobody else registers or parks for the same pair until the commit; who is doing that already is waited for.
     What the batch does not register after all, it must `withdraw`.
@@ -56,12 +59,12 @@ async def claim(
     return {id_ for (id_,) in await sql.CLAIM.run(connection, list(rows), updated_at=now)}
 
 
-async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
-    """Lock the registered ones among device operations until the commit; gives their states and flags."""
+async def hold(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[Held]:
+    """Lock the registered ones among device operations until the commit, and give what is stored of them."""
     return _states(await sql.HOLD.run(connection, [(id_,) for id_ in ids]))
 
 
-async def hold_free(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
+async def hold_free(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[Held]:
     """What `hold` gives, of those that nobody else holds: this waits for nobody."""
     return _states(await sql.HOLD_FREE.run(connection, [(id_,) for id_ in ids]))
 
@@ -71,7 +74,7 @@ async def announced_before(connection: AsyncConnection, keys: Collection[Key]) -
     return {(row[0], row[1]) for row in await sql.ANNOUNCED.run(connection, list(keys))}
 
 
-async def look(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[tuple[UUID, State, bool]]:
+async def look(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[Held]:
     """What `hold` gives, without the lock."""
     return _states(await sql.LOOK.run(connection, [(id_,) for id_ in ids]))
 
@@ -101,8 +104,8 @@ async def known(connection: AsyncConnection, reports: Collection[Key], operation
     return found
 
 
-def _states(rows: Iterable[tuple[UUID, int, bool]]) -> Iterable[tuple[UUID, State, bool]]:
-    return ((id_, State(state), dispatched) for id_, state, dispatched in rows)
+def _states(rows: Iterable[tuple[UUID, int, bool, str]]) -> Iterable[Held]:
+    return ((id_, State(state), dispatched, reached) for id_, state, dispatched, reached in rows)
 
 
 async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
@@ -193,15 +196,16 @@ async def note_history(
 
 async def write(
     connection: AsyncConnection,
-    moved: Sequence[tuple[UUID, State, bool, str | None]],
-    history: Sequence[tuple[UUID, str, State, str, datetime, str, str]],
+    moved: Sequence[tuple[UUID, State, bool, str | None, str]],
+    history: Sequence[tuple[UUID, str, State, str, datetime, str, str, int, str | None]],
     deltas: Mapping[UUID, Counters],
     at: datetime,
 ) -> dict[UUID, StoredOperation]:
     """Write what reports did, and add to operations' counters; gives those operations, locked until the commit.
 
-    `moved` are device operations' new states (id, state, dispatched, reason or None to keep it), `history` what is
-    new in it (device operation, report id, state, verdict, created at, service, reason), `at` is now.
+    `moved` are device operations' new states (id, state, dispatched, reason or None to keep it, reached), `at` is
+    now, and `history` is what is new in it (device operation, report id, state, verdict, created at, service,
+    reason, recorded at, note).
     """
     added = [(id_, *delta) for id_, delta in deltas.items()]
     runs = (sql.MOVE, moved), (sql.RECORD, history), (sql.COUNT, added)

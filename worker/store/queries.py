@@ -1,18 +1,20 @@
 """What people and programs read. No query runs once per row of another's result."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from statemachine import ABOVE, Counters, OperationState, State, Verdict
+from statemachine import Counters, OperationState, State
+from worker import reached
 from worker.messages import device_operation_id
 from worker.store import pages, views
 from worker.store.pages import Page, Window
-from worker.store.tables import activity, device_operations, operation_activity, operations
+from worker.store.tables import device_operations, operation_activity, operations
 
 
 async def list_operations(
@@ -71,17 +73,29 @@ async def _operations(
     connection: AsyncConnection, query: Select[Any]
 ) -> list[tuple[views.Operation, views.Progress]]:
     rows = (await connection.execute(query)).all()
-    entries = await connection.execute(
-        select(operation_activity)
-        .where(operation_activity.c.operation_id.in_(query.with_only_columns(operations.c.id)))
-        .order_by(operation_activity.c.id)
-    )
+    entries = await connection.execute(_latest_activity(query))
     history: defaultdict[UUID, list[views.OperationActivity]] = defaultdict(list)
     for entry in entries:
         history[entry.operation_id].append(
             views.OperationActivity(operation_state=entry.state, created_at=entry.created_at)
         )
     return [_operation(row, history[row.id]) for row in rows]
+
+
+def _latest_activity(query: Select[Any]) -> Select[Any]:
+    """The latest entries of each operation of a query, oldest first, without a look at those before."""
+    asked = query.with_only_columns(operations.c.id).subquery()
+    entry, earlier = operation_activity.c, operation_activity.alias()
+    first = (
+        select(earlier.c.id)
+        .where(earlier.c.operation_id == asked.c.id)
+        .order_by(earlier.c.id.desc())
+        .limit(1)
+        .offset(views.LATEST_ACTIVITY - 1)
+        .scalar_subquery()
+    )
+    is_shown = (entry.operation_id == asked.c.id) & (entry.id >= func.coalesce(first, 0))
+    return select(operation_activity).join(asked, is_shown).order_by(entry.id)
 
 
 def _operation(row: Row[Any], history: list[views.OperationActivity]) -> tuple[views.Operation, views.Progress]:
@@ -118,8 +132,7 @@ async def page_of_device_operations(
     scope = device_operations.c.operation_id == operation_id
     page = await pages.find(connection, device_operations, scope, counts, list(State), window)
     query = select(device_operations).where(device_operations.c.id.in_(page.results))
-    found = await _device_operations(connection, (await connection.execute(query)).all())
-    by_id = {device_operation.id: device_operation for device_operation in found}
+    by_id = {row.id: _device_operation(row) for row in await connection.execute(query)}
     return page.holding([by_id[id_] for id_ in page.results])
 
 
@@ -136,9 +149,8 @@ async def get_device_operation(
 ) -> views.DeviceOperation | None:
     """One device operation, None if it is not registered."""
     id_ = device_operation_id(operation_id, device_id)
-    rows = await connection.execute(select(device_operations).where(device_operations.c.id == id_))
-    found = await _device_operations(connection, rows.all())
-    return found[0] if found else None
+    row = (await connection.execute(select(device_operations).where(device_operations.c.id == id_))).one_or_none()
+    return _device_operation(row) if row else None
 
 
 async def get_state(connection: AsyncConnection, device_operation: UUID) -> State | None:
@@ -148,42 +160,23 @@ async def get_state(connection: AsyncConnection, device_operation: UUID) -> Stat
     return None if code is None else State(code)
 
 
-async def _device_operations(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[views.DeviceOperation]:
-    history = await _history(connection, [row.id for row in rows])
-    return [
-        views.DeviceOperation(
-            id=row.id,
-            operation_id=row.operation_id,
-            device_id=row.device_id,
-            state=State(row.state).name,
-            reason=row.reason,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            device_operation_activity=[
-                views.DeviceOperationActivity(device_operation_state=entry.state, created_at=entry.created_at)
-                for entry in history[row.id]
-                if entry.verdict == Verdict.APPLIED
-            ],
-        )
-        for row in rows
-    ]
-
-
-async def history(connection: AsyncConnection, device_operation: UUID) -> list[views.HistoryEntry]:
-    """Every accepted report of a device operation, oldest first."""
-    return (await _history(connection, [device_operation]))[device_operation]
-
-
-async def _history(
-    connection: AsyncConnection, ids: Iterable[UUID]
-) -> defaultdict[UUID, list[views.HistoryEntry]]:
-    rows = await connection.execute(select(activity).where(activity.c.device_operation_id.in_(ids)))
-    found: defaultdict[UUID, list[views.HistoryEntry]] = defaultdict(list)
-    # Of entries with the same time the lower state comes first: it has the more states above it.
-    for row in sorted(rows, key=lambda row: (row.created_at, -len(ABOVE[State(row.state)]))):
-        found[row.device_operation_id].append(
-            views.HistoryEntry(
-                row.created_at, State(row.state).name, row.verdict, row.service_id, row.reason, row.report_id
-            )
-        )
-    return found
+def _device_operation(row: Row[Any]) -> views.DeviceOperation:
+    times: Mapping[State, datetime] = reached.read(row.reached)
+    if not times.keys() >= {
+        State.CREATED,
+        row.state,
+    }:  # written by schema 0005, or pruned before
+        times = reached.in_order({State.CREATED: row.created_at, State(row.state): row.updated_at, **times})
+    return views.DeviceOperation(
+        id=row.id,
+        operation_id=row.operation_id,
+        device_id=row.device_id,
+        state=State(row.state).name,
+        reason=row.reason,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        device_operation_activity=[
+            views.DeviceOperationActivity(device_operation_state=state.name, created_at=at)
+            for state, at in times.items()
+        ],
+    )

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from worker.errors import DeviceopsError
 from worker.store.database import Database
 
-HEAD = "0005"
+HEAD = "0006"
 """The version that this code expects. Versions are numbered, so that a newer one is told from an older one."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -35,8 +35,10 @@ TAKE_ANNOUNCEMENTS = Statement(
 
 CLAIM = Statement(
     f"""
-    INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at)
-    SELECT rows.id, rows.operation_id, rows.device_id, {State.CREATED:d}, false, '', rows.created_at, :updated_at
+    INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at,
+        reached)
+    SELECT rows.id, rows.operation_id, rows.device_id, {State.CREATED:d}, false, '', rows.created_at, :updated_at,
+        rows.reached
     FROM {{rows}} WHERE true
     ORDER BY rows.id
     ON CONFLICT (id) DO NOTHING
@@ -47,34 +49,35 @@ CLAIM = Statement(
         "operation_id": "uuid",
         "device_id": "uuid",
         "created_at": "timestamptz",
+        "reached": "text",
     },
     returns={"id": Uuid},
 )
 
 HOLD = Statement(
     """
-    SELECT o.id, o.state, o.dispatched FROM {rows} JOIN device_operations o ON o.id = rows.id
+    SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id
     ORDER BY o.id {for_update}
     """,
     rows={"id": "uuid"},
-    returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
+    returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean, "reached": Text},
 )
 
 # The same without waiting: of what another transaction holds, nothing returns.
 HOLD_FREE = Statement(
     """
-    SELECT o.id, o.state, o.dispatched FROM {rows} JOIN device_operations o ON o.id = rows.id
+    SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id
     ORDER BY o.id {for_update_of_free}
     """,
     rows=HOLD.rows,
-    returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
+    returns=HOLD.returns,
 )
 
 # The same as `HOLD` for who only wants to know.
 LOOK = Statement(
-    "SELECT o.id, o.state, o.dispatched FROM {rows} JOIN device_operations o ON o.id = rows.id",
+    "SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id",
     rows=HOLD.rows,
-    returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean},
+    returns=HOLD.returns,
 )
 
 # What is known of reports (by device operation and id) and of operations (by id alone).
@@ -164,18 +167,18 @@ MOVE = Statement(
     """
     UPDATE device_operations
     SET state = rows.state, dispatched = rows.dispatched,
-        reason = COALESCE(rows.reason, device_operations.reason), updated_at = :updated_at
+        reason = COALESCE(rows.reason, device_operations.reason), reached = rows.reached, updated_at = :updated_at
     FROM {rows} WHERE device_operations.id = rows.id
     """,
-    rows={"id": "uuid", "state": "smallint", "dispatched": "boolean", "reason": "text"},
+    rows={"id": "uuid", "state": "smallint", "dispatched": "boolean", "reason": "text", "reached": "text"},
 )
 
 RECORD = Statement(
     """
     INSERT INTO device_operation_activity
-        (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+        (device_operation_id, report_id, state, verdict, created_at, service_id, reason, recorded_at, note)
     SELECT rows.device_operation_id, rows.report_id, rows.state, rows.verdict, rows.created_at, rows.service_id,
-        rows.reason
+        rows.reason, rows.recorded_at, rows.note
     FROM {rows}
     """,
     rows={
@@ -186,6 +189,8 @@ RECORD = Statement(
         "created_at": "timestamptz",
         "service_id": "text",
         "reason": "text",
+        "recorded_at": "bigint",
+        "note": "text",
     },
     copied_into="device_operation_activity",
 )

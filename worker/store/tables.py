@@ -101,6 +101,7 @@ device_operations = Table(
     Column("reason", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("reached", Text, nullable=False, server_default="", comment="states and their times: worker.reached"),
     # The state comes first: an order over all states merges a page of each (see `worker.store.pages`).
     Index("device_operations_by_creation", "operation_id", "state", "created_at", "id"),
     Index("device_operations_by_update", "operation_id", "state", "updated_at", "id"),
@@ -108,7 +109,8 @@ device_operations = Table(
 )
 
 # One row for each report that was accepted (applied, late or repeated). Its key is what makes a report
-# that comes again a duplicate, and it keeps a device operation's history together.
+# that comes again a duplicate, and it keeps a device operation's history together. Times are what senders say;
+# for how long a row is kept goes by `recorded_at`, a number as that takes a tenth of the time to send.
 activity = Table(
     "device_operation_activity",
     metadata,
@@ -119,6 +121,8 @@ activity = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("service_id", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("recorded_at", BigInteger, comment="by our clock, in seconds since 1970; NULL before schema 0006"),
+    Column("note", Text, comment="what of the report could not be read, and was left out"),
     sqlite_with_rowid=False,
 )
 

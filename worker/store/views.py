@@ -7,28 +7,31 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, field_serializer
 
-from statemachine import Counters, OperationState, State
+from statemachine import Counters, OperationState, State, Verdict
 from worker.outcomes import Action, Reason, Status
 
 Result = TypeVar("Result")
 
+LATEST_ACTIVITY = 100
+"""Entries of an operation's history that its document has."""
 
 _State = Annotated[str, Field(json_schema_extra={"enum": [state.name for state in State]})]
 _OperationState = Annotated[str, Field(json_schema_extra={"enum": list(OperationState)})]
+_Verdict = Annotated[str, Field(json_schema_extra={"enum": [Verdict.APPLIED, Verdict.LATE, Verdict.REPEATED]})]
 _OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
 _DEVICE = "3bafab7b-4400-4bcf-8e6e-09f954699940"
 _TIME = "2019-08-24T14:15:22Z"
 
 
 class DeviceOperationActivity(BaseModel):
-    """One state that a device operation reached."""
+    """One state that reports have named, and the earliest time at which one says that it was reached."""
 
     device_operation_state: _State
     created_at: AwareDatetime
 
 
 class DeviceOperation(BaseModel):
-    """One device operation; its activity lists the applied reports, oldest first."""
+    """One device operation; its activity has an entry for each state that it reached, in the states' order."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -90,7 +93,10 @@ class OperationStats(BaseModel):
 
 
 class Operation(BaseModel):
-    """One operation. Text that nobody gave is empty, other unknown values are None, documents are `{}`."""
+    """One operation. Text that was not given is empty, other unknown values are None, documents are `{}`.
+
+    `operation_activity` has the latest 100 states, oldest first.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -230,12 +236,17 @@ class Progress(NamedTuple):
     expected: int | None
 
 
-class HistoryEntry(NamedTuple):
-    """One accepted report of a device operation, late and repeated ones included."""
+class AcceptedReport(BaseModel):
+    """One accepted report of a device operation: `applied`, `late` or `repeated`.
 
-    created_at: AwareDatetime
-    state: str
-    verdict: str
+    `created_at` is when the state was reached: as the report says, else when it was sent or received. `note` says
+    what of the report could not be read, and was left out.
+    """
+
+    report_id: str
+    state: _State
+    verdict: _Verdict
     service_id: str
     reason: str
-    report_id: str
+    created_at: AwareDatetime
+    note: str | None

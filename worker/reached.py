@@ -1,0 +1,47 @@
+"""When a device operation reached its states: the earliest time at which reports name each, in one short text.
+
+The text stands in the device operation's row, so that a document costs the same however many reports there were.
+It has an entry of equal length for each state: its code, and the microseconds since the year 1 (UTC), as in
+`10=0e2ff5e8c0a9a80`. Both databases can read and write that in SQL.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from statemachine import ABOVE, State
+
+_FIRST = datetime.min.replace(tzinfo=UTC)
+_LENGTH = 18
+_CODES = {state: f"{state:d}=" for state in State}
+_ORDER = sorted(State, key=lambda state: -len(ABOVE[state]))
+"""By rank, the lowest first: it has the most states above it."""
+
+
+def entry(state: State, at: datetime) -> str:
+    """The entry of a state that was reached at a time."""
+    since = at - _FIRST
+    return f"{_CODES[state]}{(since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds:015x}"
+
+
+def noted(reached: str, state: State, at: datetime) -> str:
+    """The text with one more report; the same text unless that names a new state, or an earlier time."""
+    new = entry(state, at)
+    for start in range(0, len(reached), _LENGTH):
+        old = reached[start : start + _LENGTH]
+        if old.startswith(_CODES[state]):
+            return reached if old <= new else reached[:start] + new + reached[start + _LENGTH :]
+    return reached + new
+
+
+def read(reached: str) -> dict[State, datetime]:
+    """The states of a text and their times, in the order of their ranks."""
+    times = {}
+    for start in range(0, len(reached), _LENGTH):
+        code, time = reached[start : start + _LENGTH].split("=")
+        times[State(int(code))] = _FIRST + timedelta(microseconds=int(time, 16))
+    return in_order(times)
+
+
+def in_order(times: Mapping[State, datetime]) -> dict[State, datetime]:
+    """States with their times in the order of their ranks."""
+    return {state: times[state] for state in _ORDER if state in times}
