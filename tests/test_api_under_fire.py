@@ -22,7 +22,8 @@ from tests.sending import assert_counters_are_a_recount, message, process, repor
 from tests.services import PrivatePostgreSQL
 from tests.serving import OPERATIONS, serving
 from worker.requests import answer
-from worker.store.database import Database, is_passing
+from worker.store.database import Database
+from worker.store.errors import is_passing
 
 CLIENTS = 8
 STATES = ("INITIATED", "DISPATCHED", "PROCESSING", "SUCCESS", "FAILURE", "CANCELLED", "TIMEOUT")

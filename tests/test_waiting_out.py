@@ -18,6 +18,7 @@ from worker import batches
 from worker.batches import settle
 from worker.outcomes import Tally
 from worker.store.database import Database
+from worker.store.errors import Away
 from worker.store.rows import WORTH_COPYING
 from worker.store.schema import migrate
 
@@ -126,7 +127,7 @@ async def test_work_that_does_not_even_end_when_it_is_cancelled_is_left_behind(
 async def test_patience_ends_with_the_databases_own_error(new_postgresql_database: NewDatabase) -> None:
     database = Database(make_url(new_postgresql_database()).set(port=1))
 
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(Away, match=r"^127\.0\.0\.1, port 1: Connection refused$"):
         await settle(database, [report(uuid4())], patience=0.2)
     await database.close()
 

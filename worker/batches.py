@@ -25,7 +25,8 @@ from worker.messages import Announced, Item, Message, Rejected, parse
 from worker.outcomes import Tally
 from worker.processor import process_batch
 from worker.store import letters
-from worker.store.database import Database, explain, is_fault_of_data, is_passing
+from worker.store.database import Database
+from worker.store.errors import explain, is_fault_of_data, is_passing
 from worker.trust import Trust
 
 MAX_WEIGHT = 20_000
@@ -161,8 +162,9 @@ async def waiting_out_failures(
         except Exception as error:
             if isinstance(error, TimeoutError):
                 doublings = min(doublings + 1, MAX_DOUBLINGS)
-            if is_passing(error):
-                database.condition.fails(explain(error), database=str(database))
+            if database.may_pass(error):
+                why, is_refusal = explain(error), not is_passing(error)
+                database.condition.fails(why, is_refusal=is_refusal, database=str(database))
             raise
         database.condition.works(database=str(database))
         return result
@@ -170,13 +172,13 @@ async def waiting_out_failures(
     try:
         return await tried()
     except Exception as error:
-        if not is_passing(error):
+        if not database.may_pass(error):
             raise
         failed = error
     # Only now: tenacity makes some thirty objects in cycles for each call. Where every small batch leaves those
     # behind, the collector's pauses are what the slowest reports wait for.
     retrying = AsyncRetrying(
-        retry=retry_if_exception(is_passing),
+        retry=retry_if_exception(database.may_pass),
         wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
         stop=stop_never if patience is None else stop_after_delay(patience - (loop.time() - began)),
         reraise=True,

@@ -15,7 +15,8 @@ from worker.outcomes import Reason
 from worker.processor import answer as processed
 from worker.processor import process_together
 from worker.store import queries, views
-from worker.store.database import Database, explain, is_fault_of_data
+from worker.store.database import Database
+from worker.store.errors import explain, is_fault_of_data
 from worker.trust import Objection, Trust
 
 TOGETHER = 1_000

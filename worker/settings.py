@@ -1,7 +1,7 @@
 """All settings, from the environment (`DEVICEOPS_…`), files or a `.env` file; values are passed down from here."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from ssl import SSLContext
 from typing import Annotated, NamedTuple, Self
@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple, Self
 import yarl
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, BeforeValidator, Field, Json, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, Json, PrivateAttr, SecretStr, ValidationError
 from pydantic_core import to_json
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -84,6 +84,13 @@ class Settings(BaseSettings):
         le=3_600,
         description="seconds without an answer after which a transaction is given up: `deviceops serve` answers "
         "503, `deviceops run` tries again, and each next try may take twice as long",
+    )
+    refusal_timeout: float = Field(
+        60,
+        ge=0,
+        le=3_600,
+        description="seconds that a password or a certificate which the broker or the database refuses, after it "
+        "let us in before, is read anew and tried again, before `deviceops run` exits",
     )
     hold_timeout: float = Field(
         600,
@@ -170,6 +177,9 @@ class Settings(BaseSettings):
         description="json: one object a line, text: for people; auto: text on a terminal, else json",
     )
 
+    _kept_in: Mapping[str, Path] = PrivateAttr({})
+    """The files that settings were read from."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -195,9 +205,37 @@ class Settings(BaseSettings):
                 for finding in error.errors(include_url=False, include_input=False)
             )
             raise SettingsError(wrong) from None
+        settings._kept_in = {name: path for name, path in _origins().items() if isinstance(path, Path)}
         for make in (settings.amqp_tls, settings.database_tls):
             make()  # what is wrong with a file shows here, before any work
         return settings
+
+    def renewed(self) -> Self:
+        """The same, with the users and passwords of the addresses as their files have them now.
+
+        Another host or name takes a new start: a worker is not to change its database under way. Raises
+        SettingsError where a file is of no use, which may just be written anew.
+        """
+        changes: dict[str, SecretStr] = {}
+        if (now := self._kept("database_url", urls.database_url)) is not None:
+            url = make_url(now)
+            given = self.sqlalchemy_url.set(username=url.username, password=url.password)
+            changes["database_url"] = SecretStr(given.render_as_string(hide_password=False))
+        if (now := self._kept("amqp_url", urls.amqp_url)) is not None:
+            broker = yarl.URL(now)
+            address = yarl.URL(self.amqp_url.get_secret_value())
+            changes["amqp_url"] = SecretStr(str(address.with_user(broker.user).with_password(broker.password)))
+        return self.model_copy(update=changes) if changes else self
+
+    def _kept(self, name: str, checked: Callable[[SecretStr], SecretStr]) -> str | None:
+        """The value of a setting that is kept in a file, as that has it now; None if it is kept elsewhere."""
+        path = self._kept_in.get(name)
+        if path is None:
+            return None
+        try:
+            return checked(SecretStr(sources.content(variable(name), path))).get_secret_value()
+        except ValueError as error:
+            raise SettingsError(f"{variable(name)}: {error}") from None
 
     @property
     def trust(self) -> Trust | None:
@@ -266,16 +304,22 @@ class Settings(BaseSettings):
     @classmethod
     def origins(cls) -> Mapping[str, str]:
         """Where each setting comes from, by its variable; those that have their default are left out."""
-        named, *handed_over, named_in_env_file = _files()
-        environment, env_file = ({name.upper() for name in given} for given in (os.environ, _env_file()))
-        places: list[Mapping[str, object]] = [
-            {name: "the environment" for name in cls.model_fields if variable(name) in environment},
-            named,
-            *handed_over,
-            {name: ENV_FILE for name in cls.model_fields if variable(name) in env_file},
-            named_in_env_file,
-        ]
-        return {variable(name): str(place) for found in reversed(places) for name, place in found.items()}
+        return {variable(name): str(place) for name, place in _origins().items()}
+
+
+def _origins() -> Mapping[str, Path | str]:
+    """The file, or the place, that each setting comes from."""
+    fields = Settings.model_fields
+    named, *handed_over, named_in_env_file = _files()
+    environment, env_file = ({name.upper() for name in given} for given in (os.environ, _env_file()))
+    places: list[Mapping[str, Path | str]] = [
+        {name: "the environment" for name in fields if variable(name) in environment},
+        named,
+        *handed_over,
+        {name: str(ENV_FILE) for name in fields if variable(name) in env_file},
+        named_in_env_file,
+    ]
+    return {name: place for found in reversed(places) for name, place in found.items()}
 
 
 def _files() -> list[dict[str, Path]]:

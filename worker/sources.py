@@ -37,7 +37,7 @@ class FilesSource(PydanticBaseSettingsSource):
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         """The content of the setting's file, None if it has none. Raises SettingsError."""
         path = self._files.get(field_name)
-        return None if path is None else _content(variable(field_name), path), field_name, False
+        return None if path is None else content(variable(field_name), path), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Every setting that has a file."""
@@ -77,7 +77,8 @@ def _in(directory: Path, fields: Iterable[str]) -> dict[str, Path]:
     return {field: path for field, path in paths.items() if os.path.lexists(path)}
 
 
-def _content(name: str, path: Path) -> str:
+def content(name: str, path: Path) -> str:
+    """What a file that holds a setting says. Raises SettingsError, which names the setting's variable."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)

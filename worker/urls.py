@@ -17,6 +17,7 @@ SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 
 _SIGNS = "the password has signs to percent-encode: @ is %40, / is %2F, ? is %3F, # is %23"
 """Left as they are they end the password, and its rest would be shown as the host's name or what follows it."""
+_MAX_PORT = 65_535
 _AUTHORITY = re.compile(r"://([^/?#]*)")
 _BROKER = "is not a broker URL such as amqp://user:password@host:5672/"
 _BROKER_PARAMETERS = {"auth", "happy_eyeballs_delay", "heartbeat", "interleave", "name", "timeout"}
@@ -37,6 +38,7 @@ def database_url(secret: SecretStr) -> SecretStr:
         raise ValueError("an SQLite database in memory would lose every report: name a file, sqlite:///FILE")
     if kind != "sqlite" and text.count("@") > 1:
         raise ValueError(_SIGNS)
+    _check_host(url.host, url.port)
     if "sslmode" in url.query:  # libpq's name for what the driver calls ssl
         url = url.set(query={"ssl": url.query["sslmode"]} | {k: v for k, v in url.query.items() if k != "sslmode"})
     if unknown := url.query.keys() - ({"ssl"} if kind != "sqlite" else set()):
@@ -55,6 +57,7 @@ def amqp_url(secret: SecretStr) -> SecretStr:
         raise ValueError(_BROKER) from None
     if url.scheme not in ("amqp", "amqps") or not url.host:
         raise ValueError(_BROKER)
+    _check_host(url.host, url.port)
     authority, rest = _AUTHORITY.split(text, maxsplit=1)[1:]
     if authority.count("@") > 1 or "@" in rest:
         raise ValueError(_SIGNS)
@@ -64,3 +67,13 @@ def amqp_url(secret: SecretStr) -> SecretStr:
             " (files for TLS are the settings DEVICEOPS_AMQP_…_FILE)"
         )
     return secret
+
+
+def _check_host(host: str | None, port: int | None) -> None:
+    """Refuse what no resolver takes, since clients meet it with errors of all kinds."""
+    try:
+        (host or "").encode("idna")
+    except UnicodeError:
+        raise ValueError("names a host that cannot be: a part of the name is empty or too long") from None
+    if port is not None and not 0 < port <= _MAX_PORT:
+        raise ValueError(f"has a port that cannot be: {port}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 SESSION, CONSUMER = "worker/intake/session.py", "worker/intake/consumer.py"
-BATCHES, DATABASE = "worker/batches.py", "worker/store/database.py"
+BATCHES, DATABASE, ERRORS = "worker/batches.py", "worker/store/database.py", "worker/store/errors.py"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ PROTECTIONS = (
     Protection(
         "a lost broker is connected to again",
         "test_broker_fails.py::test_the_broker_closes_every_connection",
-        ((CONSUMER, "return isinstance(error, BrokerLost | BrokerUnavailable)", "return False"),),
+        ((CONSUMER, "if isinstance(error, BrokerLost) or self._was_connected:", "if False:"),),
     ),
     Protection(
         "a broker that is away at the start is waited for",
@@ -224,7 +224,13 @@ PROTECTIONS = (
     Protection(
         "transactions on dead lines are ended on the next one",
         "test_postgresql_link.py::test_statement_whose_line_died_keeps_no_locks_once_it_is_tried_again",
-        (("worker/store/lines.py", "            cursor.execute(_END, backend)\n", ""),),
+        (
+            (
+                "worker/store/lines.py",
+                "            cursor.execute(_END, (pid, started, time.monotonic() - given_up))\n",
+                "",
+            ),
+        ),
     ),
     Protection(
         "a batch's statement on a dead line is given up at once",
@@ -236,7 +242,7 @@ PROTECTIONS = (
         "test_postgresql_link.py::test_who_vanished_with_the_line_keeps_no_locks",
         (
             (
-                DATABASE,
+                "worker/store/postgresql.py",
                 '"idle_in_transaction_session_timeout": idle_timeout',
                 '"idle_in_transaction_session_timeout": None',
             ),
@@ -245,15 +251,15 @@ PROTECTIONS = (
     Protection(
         "connections are doubted together",
         "test_postgresql_link.py::test_forgotten_connections_cost_one_timeout_together",
-        (("worker/store/lines.py", 'if record.info["since"] < given_up_at:', "if False:"),),
+        (("worker/store/lines.py", 'elif record.info["since"] < state.doubted_at:', "elif False:"),),
     ),
     Protection(
         "a database that went away is waited for",
         "test_postgresql_fails.py::test_away_for_a_while",
         (
-            (DATABASE, "| asyncpg.InternalClientError | OSError)", "| asyncpg.InternalClientError)"),
+            (ERRORS, "| asyncpg.InternalClientError | OSError)", "| asyncpg.InternalClientError)"),
             (
-                DATABASE,
+                ERRORS,
                 "    if isinstance(error, DBAPIError) and error.connection_invalidated:\n        return True\n",
                 "",
             ),
@@ -264,16 +270,16 @@ PROTECTIONS = (
         "test_postgresql_link.py::test_cut_at_random",
         (
             (
-                DATABASE,
+                ERRORS,
                 "    if isinstance(error, DBAPIError) and error.connection_invalidated:\n        return True\n",
                 "",
             ),
             (
-                DATABASE,
+                ERRORS,
                 "return isinstance(cause, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)",
                 "return False",
             ),
-            (DATABASE, '("08", "25",', '("25",'),
+            (ERRORS, '("08", "25",', '("25",'),
         ),
     ),
     Protection(
@@ -289,27 +295,27 @@ PROTECTIONS = (
     Protection(
         "too many connections: waited out",
         "test_postgresql_refuses.py::test_out_of_connections",
-        ((DATABASE, '"40", "53", "55"', '"40", "55"'),),
+        ((ERRORS, '"40", "53", "55"', '"40", "55"'),),
     ),
     Protection(
         "a full disk under PostgreSQL: waited out",
         "test_postgresql_disk_full.py",
-        ((DATABASE, '"40", "53", "55"', '"40", "55"'),),
+        ((ERRORS, '"40", "53", "55"', '"40", "55"'),),
     ),
     Protection(
         "deadlocks and serialization failures: tried again",
         "test_postgresql_refuses.py",
-        ((DATABASE, '"25", "40", "53"', '"25", "53"'),),
+        ((ERRORS, '"25", "40", "53"', '"25", "53"'),),
     ),
     Protection(
         "a full disk under SQLite: waited out",
         "test_sqlite_fails.py::test_disk_full",
-        ((DATABASE, "    sqlite3.SQLITE_FULL,\n", ""),),
+        ((ERRORS, "    sqlite3.SQLITE_FULL,\n", ""),),
     ),
     Protection(
         "a locked SQLite file: waited out",
         "test_sqlite_fails.py::test_locked_by_another_process",
-        ((DATABASE, "    sqlite3.SQLITE_BUSY,\n", ""),),
+        ((ERRORS, "    sqlite3.SQLITE_BUSY,\n", ""),),
     ),
     Protection(
         "the HTTP API does not hang with its database",

@@ -24,7 +24,8 @@ class Scene(NamedTuple):
 NewScene = Callable[..., Awaitable[Scene]]
 """Makes a scene by the URLs of the broker and the database, and more settings of the worker.
 
-Settings named `amqp_url` and `database_url` lead the worker another way to both, such as through a proxy.
+Settings named `amqp_url` and `database_url` lead the worker another way to both, such as through a proxy; one
+that is None is not set.
 """
 
 
@@ -35,8 +36,9 @@ async def scene(
     """A scene of its own names; at its end, both servers must answer."""
     topology = Topology(f"fault-{secrets.token_hex(8)}")
     ways = {"amqp_url": amqp_url, "database_url": database_url, "topology_prefix": topology.prefix}
+    given = {name: value for name, value in {**ways, **settings}.items() if value is not None}
     async with ledger_of(amqp_url, topology.prefix, database_url) as ledger:
-        worker = Worker(folder / topology.prefix, {**ways, **settings})
+        worker = Worker(folder / topology.prefix, given)
         try:
             worker.start()
             await worker.is_ready()

@@ -21,7 +21,7 @@ from tests.faults.outages import (
 )
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from worker.store.database import is_passing
+from worker.store.errors import is_passing
 
 _END_WORKERS = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {OF_WORKERS}"  # noqa: S608
 _END_TRANSACTIONS = f"{_END_WORKERS} AND xact_start IS NOT NULL"

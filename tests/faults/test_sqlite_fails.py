@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -55,3 +56,27 @@ async def test_disk_full(
     await trials.endure("disk full under SQLite", fill, ledger, worker)
     assert_told_once(worker.log, trials.tries)
     assert all("full" in line["error"] for line in said(worker.log, PAUSED)), worker.log
+
+
+async def test_files_that_are_removed_take_no_report_with_them(
+    trials: Trials, new_scene: NewScene, amqp_url: str, new_sqlite_database: NewDatabase, tmp_path: Path
+) -> None:
+    url = new_sqlite_database()
+    file = Path(make_url(url).database or "")
+    worker, ledger = await new_scene(amqp_url, url, batch_size=50)
+
+    async def remove(random: Random) -> None:
+        aside = tmp_path / "aside"
+        aside.mkdir()
+        for each in file.parent.glob(f"{file.name}*"):
+            each.rename(aside / each.name)
+        await is_paused(worker, ledger, random)
+        await asyncio.sleep(1)  # with tries to connect
+        assert not list(file.parent.glob(f"{file.name}*"))
+        for each in aside.iterdir():
+            each.rename(file.parent / each.name)
+        aside.rmdir()
+
+    await trials.endure("SQLite file removed, and restored", remove, ledger, worker)
+    assert_told_once(worker.log, trials.tries)
+    assert all("removed" in line["error"] for line in said(worker.log, PAUSED)), worker.log

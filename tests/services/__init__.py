@@ -5,6 +5,7 @@
 | `server.py` | what both kinds of private server share: find, start, stop, kill, leave nothing behind |
 | `broker.py` | a private RabbitMQ |
 | `database.py` | a private PostgreSQL |
+| `pooler.py` | a private PgBouncer before a PostgreSQL |
 | `machine.py` | free ports and families of processes |
 
 `python -m tests.services` names the Debian packages that the tests still need on this machine.
@@ -15,9 +16,18 @@ from contextlib import contextmanager
 
 from tests.services.broker import PrivateRabbitMQ
 from tests.services.database import PrivatePostgreSQL
+from tests.services.pooler import PrivatePgBouncer
 from tests.services.server import PrivateServer, ServiceError
 
-__all__ = ["PrivatePostgreSQL", "PrivateRabbitMQ", "PrivateServer", "ServiceError", "postgresql", "rabbitmq"]
+__all__ = [
+    "PrivatePgBouncer",
+    "PrivatePostgreSQL",
+    "PrivateRabbitMQ",
+    "PrivateServer",
+    "ServiceError",
+    "postgresql",
+    "rabbitmq",
+]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ TOOLS: dict[str, str] = {
     "nsenter": "util-linux",
     "pg_dump": "postgresql-client",
     "pg_restore": "postgresql-client",
+    "pgbouncer": "pgbouncer",
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "podman": "podman",

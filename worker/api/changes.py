@@ -13,7 +13,8 @@ from uuid import UUID
 import structlog
 
 from worker.store import queries, views
-from worker.store.database import Database, explain, is_passing
+from worker.store.database import Database
+from worker.store.errors import explain, is_of_database
 from worker.store.listening import listen
 
 POLL = 0.5
@@ -110,7 +111,7 @@ class Changes:
             async with self._database.read() as connection:
                 found = await queries.get_operations(connection, changed)
         except Exception as error:  # whatever it is, those who follow are not to wait for ever  # noqa: BLE001
-            if not is_passing(error):
+            if not is_of_database(error):
                 _log.error("a defect", exc_info=error)
             await asyncio.sleep(RETRY)
             self._look_at(*changed)
@@ -140,7 +141,7 @@ class Changes:
             try:
                 await listen(self._database, self._look_at, ready)
             except Exception as error:  # the same  # noqa: BLE001
-                if not is_passing(error):
+                if not is_of_database(error):
                     _log.error("a defect", exc_info=error)
                 if not is_away:
                     _log.warning("deaf: the database cannot tell of changes", error=explain(error))

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worker.api import answers
 from worker.api.metrics import Requests
 from worker.contract import one_line
-from worker.store.database import explain, is_passing
+from worker.store.errors import explain, is_of_database
 
 MAX_BODY = 2_000_000
 """Bytes: an announcement of some 50,000 devices. Announced again, an operation takes more of them."""
@@ -40,6 +40,7 @@ class Edge:
             return
         started = answered = time.perf_counter()
         status = received = 0
+        trouble: dict[str, str] = {}
 
         async def send_and_note(message: Message) -> None:
             nonlocal status, answered
@@ -58,6 +59,8 @@ class Edge:
             _check(scope)
             await self._app(scope, receive_bounded, send_and_note)
         except Exception as error:  # whatever it is, the caller gets an answer  # noqa: BLE001
+            if is_of_database(error):  # of which the database's own condition is one line for each change
+                trouble["error"] = explain(error)
             response = _answer(error)
             if status == 0:
                 await response(scope, receive, send_and_note)
@@ -72,6 +75,7 @@ class Edge:
                 milliseconds=round((time.perf_counter() - started) * 1_000, 1),
                 caller=getattr(caller, "name", None),
                 request_id=correlation_id.get(),
+                **trouble,
             )
 
 
@@ -107,8 +111,7 @@ def _names_a_host(text: str) -> bool:
 def _answer(error: Exception) -> Response:
     if isinstance(error, answers.Refusal):
         return answers.error(error.status_code, str(error.detail))
-    if is_passing(error):
-        _log.warning("the database fails", error=explain(error), request_id=correlation_id.get())
+    if is_of_database(error):
         headers = {"Retry-After": str(answers.RETRY_AFTER)}
         return answers.error(HTTPStatus.SERVICE_UNAVAILABLE, "the database is away; try again", headers=headers)
     _log.error("a defect", request_id=correlation_id.get(), exc_info=error)

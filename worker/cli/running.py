@@ -54,13 +54,12 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
 
     rejections = Rejections()
     stop = _stop_on_signals()
-    url = settings.sqlalchemy_url
-    lock_timeout = SQLITE_LOCK_TIMEOUT if url.get_backend_name() == "sqlite" else None
+    is_sqlite = settings.sqlalchemy_url.get_backend_name() == "sqlite"
+    lock_timeout = SQLITE_LOCK_TIMEOUT if is_sqlite else None
     async with (
         tracing(settings, stop) as tracer,
         database.opened(
-            url,
-            tls=settings.database_tls(),
+            settings,
             lock_timeout=lock_timeout,
             answer_timeout=settings.database_timeout,
             for_batches=True,

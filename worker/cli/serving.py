@@ -40,8 +40,7 @@ async def _serve(settings: Settings) -> None:
     async with (
         ready_database(settings, limit) as reading,
         database.opened(
-            settings.sqlalchemy_url,
-            tls=settings.database_tls(),
+            settings,
             lock_timeout=LOCK_TIMEOUT,
             answer_timeout=limit,
             limit=limit,

@@ -15,7 +15,7 @@ from worker.intake.topology import Topology
 from worker.mending.retention import Retention
 from worker.settings import Settings, unknown_variables
 from worker.sources import variable
-from worker.store import database, schema
+from worker.store import database, errors, schema
 from worker.store.recount import Drift, find_drift, fix_drift, keep_recount
 
 DRIFT = 3
@@ -32,7 +32,7 @@ def migrate() -> None:
 
 
 async def _migrate(settings: Settings) -> str:
-    async with database.opened(settings.sqlalchemy_url, tls=settings.database_tls()) as opened:
+    async with database.opened(settings) as opened:
         return f"database {opened} has schema {await schema.migrate(opened)}"
 
 
@@ -94,7 +94,7 @@ async def _recount(settings: Settings, fix: bool) -> tuple[int, list[Drift]]:
         try:
             await keep_recount(opened, 0 if fix else len(drifted))
         except DBAPIError as error:  # a standby can be recounted, and keeps nothing
-            notices.print(f"metrics will not tell of this recount: {database.explain(error)}", style="yellow")
+            notices.print(f"metrics will not tell of this recount: {errors.explain(error)}", style="yellow")
     return count, drifted
 
 

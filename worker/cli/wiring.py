@@ -41,8 +41,7 @@ async def ready_database(
     `limit` is how many seconds a transaction may take, None for any number; `for_batches` is as for `Database`.
     """
     async with database.opened(
-        settings.sqlalchemy_url,
-        tls=settings.database_tls(),
+        settings,
         answer_timeout=limit,
         limit=limit,
         for_batches=for_batches,

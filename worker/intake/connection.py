@@ -1,6 +1,7 @@
 """Connections to RabbitMQ, and what its errors mean."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,7 +30,10 @@ CLOSE_TIMEOUT = 3
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)
 _NOT_ALLOWED = 530
 """AMQP's reply code for a virtual host that is not to be entered."""
-_REFUSALS = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed, InvalidFrameError)
+_MISSES = (ConnectionNotAllowed, InvalidFrameError)
+_REFUSALS = (AuthenticationError, ProbableAuthenticationError)
+_UNKNOWN_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
+"""That a name is unknown, not that no server of names answers."""
 
 
 class BrokerUnavailable(DeviceopsError):
@@ -37,7 +41,11 @@ class BrokerUnavailable(DeviceopsError):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """Trying again will not help as things are: a wrong password or virtual host, an untrusted certificate."""
+    """Trying again will not help as things are: a wrong password, an untrusted certificate, no file of it."""
+
+
+class BrokerMissing(BrokerRefused):
+    """There is no such host or virtual host, or it is not to be entered: once it was, it may be again."""
 
 
 class Connection(aio_pika.Connection):
@@ -61,20 +69,20 @@ async def connected(settings: Settings) -> AsyncIterator[Connection]:
     """
     broker = without_password(settings.amqp_url)
     try:
+        fresh = settings.renewed()
         connection = await aio_pika.connect(
-            settings.amqp_url.get_secret_value(),
+            fresh.amqp_url.get_secret_value(),
             timeout=CONNECT_TIMEOUT,
-            ssl_context=settings.amqp_tls(),
+            ssl_context=fresh.amqp_tls(),
             client_properties={"connection_name": "deviceops"},
             connection_class=Connection,
         )
         assert isinstance(connection, Connection)
     except SettingsError as error:  # a file that was good at the start: it may just be written anew
-        raise BrokerUnavailable(f"broker {broker}: {error}") from error
+        raise BrokerRefused(f"broker {broker}: {error}") from error
     except BROKER_ERRORS as error:
-        kind = BrokerRefused if _is_refusal(error) else BrokerUnavailable
         hint = _wanted(settings) if _hung_up(error) else ""
-        raise kind(f"broker {broker}: {explain(error)}{hint}") from error
+        raise _kind(error)(f"broker {broker}: {explain(error)}{hint}") from error
     try:
         yield connection
     finally:
@@ -108,7 +116,8 @@ def explain(error: BaseException) -> str:
         return "closed the connection; does the virtual host exist, and may the user enter it?"
     if (trouble := tls.trouble(error)) is not None:
         return tls.explain(trouble)
-    text = " ".join(str(error).split())
+    reason = error.strerror if isinstance(error, OSError) else None
+    text = " ".join((reason or str(error)).split())
     return text or ("does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
@@ -125,9 +134,17 @@ def _hung_up(error: BaseException) -> bool:
     return isinstance(error.__cause__, ConnectionResetError | asyncio.IncompleteReadError)
 
 
-def _is_refusal(error: BaseException) -> bool:
+def _kind(error: BaseException) -> type[BrokerUnavailable]:
     if (trouble := tls.trouble(error)) is not None:
-        return tls.is_refusal(trouble)
-    if isinstance(error, ConnectionClosed):
-        return isinstance(error, _REFUSALS) or error.args[:1] == (_NOT_ALLOWED,)
-    return isinstance(error, _REFUSALS)
+        return BrokerRefused if tls.is_refusal(trouble) else BrokerUnavailable
+    if _is_unknown_host(error) or isinstance(error, _MISSES):
+        return BrokerMissing
+    if isinstance(error, ConnectionClosed) and error.args[:1] == (_NOT_ALLOWED,):
+        return BrokerMissing
+    return BrokerRefused if isinstance(error, _REFUSALS) else BrokerUnavailable
+
+
+def _is_unknown_host(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, socket.gaierror):  # the client wraps it
+        error = error.__cause__
+    return error is not None and error.errno in _UNKNOWN_HOST

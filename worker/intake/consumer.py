@@ -7,7 +7,7 @@ from contextlib import suppress
 from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
 
 from worker.condition import Condition
-from worker.intake.connection import BrokerRefused, BrokerUnavailable, connected
+from worker.intake.connection import BrokerMissing, BrokerRefused, BrokerUnavailable, connected
 from worker.intake.session import BrokerLost, Queue, Session, Settle
 from worker.intake.topology import Topology
 from worker.settings import Settings, without_password
@@ -44,6 +44,7 @@ class Consumer:
         self._ready = ready
         self._database = database
         self._was_connected = False
+        self._refused_since: float | None = None
         self._session: Session | None = None
 
     @property
@@ -55,15 +56,15 @@ class Consumer:
         """Consume until `stop` is set, or until nothing came for `until_idle` seconds.
 
         Waits for a broker that does not answer for as long as it takes, but with `until_idle` no longer than that
-        for the first answer. Raises DeviceopsError if the broker refuses the first connection, if the topology
-        differs from ours, or if nothing moves though it should.
+        for the first answer. Raises DeviceopsError if the broker refuses the first connection, or later ones for
+        the settings' `refusal_timeout`; if the topology differs from ours, or if nothing moves though it should.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
 
         def is_worth_another_try(error: BaseException) -> bool:
             if isinstance(error, BrokerLost) or self._was_connected:
-                return isinstance(error, BrokerLost | BrokerUnavailable)
+                return isinstance(error, BrokerLost | BrokerUnavailable) and not self._is_refused_for_good(error)
             is_time_up = until_idle is not None and loop.time() - began >= until_idle
             return isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerRefused) and not is_time_up
 
@@ -81,12 +82,21 @@ class Consumer:
                     await self._run(session, until_idle)
                 except BrokerUnavailable as error:
                     if is_worth_another_try(error):
-                        self.condition.fails(str(error))
+                        self.condition.fails(str(error), is_refusal=isinstance(error, BrokerRefused))
                     raise
                 except BrokerLost:
                     if session.has_settled:  # a new trouble: its pauses begin short again
                         attempt.retry_state.attempt_number = 1
                     raise
+
+    def _is_refused_for_good(self, error: Exception) -> bool:
+        """Whether a broker that let us in before has refused us for longer than it takes to change a password."""
+        if not isinstance(error, BrokerRefused) or isinstance(error, BrokerMissing):
+            self._refused_since = None
+            return False
+        now = asyncio.get_running_loop().time()
+        self._refused_since = self._refused_since or now
+        return now - self._refused_since >= self._settings.refusal_timeout
 
     async def _run(self, session: Session, until_idle: float | None) -> None:
         await self._unless_stopped(self._ready())
@@ -95,7 +105,7 @@ class Consumer:
         async with connected(self._settings) as connection:
             try:
                 await session.open(connection)
-                self._was_connected = True
+                self._was_connected, self._refused_since = True, None
                 self._session = session
                 queue = Topology(self._settings.topology_prefix).reports
                 self.condition.works(queue=queue, broker=without_password(self._settings.amqp_url))

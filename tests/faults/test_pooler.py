@@ -1,0 +1,116 @@
+"""PgBouncer between, pooling sessions: every command works, settings hold, and what it refuses ends a start."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from random import Random
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy import make_url, text
+
+from tests.brokering import report
+from tests.command import Deviceops
+from tests.faults.outages import assert_told_in_turn, is_paused
+from tests.faults.scene import NewScene
+from tests.faults.trials import Trials
+from tests.services import PrivatePgBouncer
+from tests.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
+from tests.test_seed_documents import OPERATION
+from worker.store.database import Database
+from worker.store.errors import is_passing, is_refusal
+
+
+@pytest.fixture
+def pooler(sturdy_database: str) -> Iterator[PrivatePgBouncer]:
+    """A pooler before a fresh, migrated database."""
+    with PrivatePgBouncer(sturdy_database) as server:
+        yield server
+
+
+async def test_restarted_under_a_worker(
+    trials: Trials, new_scene: NewScene, amqp_url: str, sturdy_database: str, pooler: PrivatePgBouncer
+) -> None:
+    worker, ledger = await new_scene(amqp_url, sturdy_database, database_url=pooler.url, batch_size=50)
+
+    async def restart(random: Random) -> None:
+        await asyncio.to_thread(pooler.stop)
+        await is_paused(worker, ledger, random)
+        await asyncio.to_thread(pooler.start)
+
+    await trials.endure("PgBouncer restarted", restart, ledger, worker)
+    assert_told_in_turn(worker.log, trials.tries)
+
+
+@pytest.fixture
+def deviceops(deviceops_on_broker: Deviceops, pooler: PrivatePgBouncer) -> Deviceops:
+    """The command with a broker, and its database behind the pooler."""
+    return deviceops_on_broker.with_settings(database_url=pooler.url)
+
+
+def test_every_command_works_behind_it(deviceops: Deviceops, new_empty_postgresql_database: str) -> None:
+    empty = make_url(deviceops.settings["database_url"]).set(
+        database=make_url(new_empty_postgresql_database).database
+    )
+    fresh = deviceops.with_settings(database_url=empty.render_as_string(hide_password=False))
+    assert "has schema" in fresh.out("migrate")
+
+    deviceops.out("publish", "-", lines=json.dumps(report()) + "\n")
+    assert deviceops.document("run", "--until-idle", "0.5")["applied"] == 1
+    announcement = {"type": "operation.announced", "body": {**OPERATION, "device_ids": DEVICES}}
+    lines = f"{json.dumps(announcement)}\n{json.dumps(report('SUCCESS'))}\n"
+    assert deviceops.document("ingest", "-", lines=lines)["dead_lettered"] == {"unknown_device_operation": 1}
+    assert "ready" in deviceops.out("check")
+    deviceops.out("dead-letters", "replay", "--reason", "unknown_device_operation")
+    assert deviceops.document("recount") == {"operations": 2, "drifted": []}
+    with serving(deviceops) as server, server.client() as client:
+        assert client.put(PATH, json=REPORT).status_code == httpx.codes.OK
+        assert client.get(OF_OPERATION).status_code == httpx.codes.OK
+    assert all(line["level"] in ("info", "warning") for line in server.log)
+
+
+async def test_what_a_session_sets_holds_behind_it(pooler: PrivatePgBouncer) -> None:
+    url = make_url(pooler.url).set(drivername="postgresql+asyncpg")
+    database = Database(url, lock_timeout=7, answer_timeout=8, for_batches=True)
+    names = ("lock_timeout", "idle_in_transaction_session_timeout", "enable_seqscan", "application_name")
+    async with database.write() as connection:
+        found = [await connection.scalar(text(f"SHOW {name}")) for name in names]
+    await database.close()
+    assert found == ["7s", "8s", "off", "deviceops"]
+
+
+async def test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_client(
+    pooler: PrivatePgBouncer,
+) -> None:
+    url = make_url(pooler.url).set(drivername="postgresql+asyncpg")
+    database = Database(url)
+    async with database.engine.connect() as connection:
+        backend = await connection.scalar(text("SELECT pg_backend_pid()"))
+        await connection.rollback()
+        await connection.invalidate()  # the pooler has the backend again, and lends it to who comes next
+    await asyncio.sleep(0.5)
+    other = await asyncpg.connect(pooler.url)
+    assert await other.fetchval("SELECT pg_backend_pid()") == backend
+    async with database.read() as connection:  # a new connection, which ends what was left behind
+        await connection.execute(text("SELECT 1"))
+    assert await other.fetchval("SELECT pg_backend_pid()") == backend
+    await other.close()
+    await database.close()
+
+
+async def test_a_parameter_that_it_does_not_support_is_a_refusal(pooler: PrivatePgBouncer) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="unsupported startup parameter") as raised:
+        await asyncpg.connect(pooler.url, server_settings={"lock_timeout": "1"})
+    assert is_refusal(raised.value)
+    assert not is_passing(raised.value)
+
+
+@pytest.mark.parametrize("command", [["run"], ["check"], ["ingest", "-"], ["migrate"]])
+def test_a_user_that_it_does_not_know_ends_the_first_start(deviceops: Deviceops, command: list[str]) -> None:
+    url = make_url(deviceops.settings["database_url"]).set(username="nobody").render_as_string()
+    done = deviceops.with_settings(database_url=url, log_level="ERROR")(
+        *command, **{} if "-" not in command else {"lines": ""}
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "authentication failed" in done.stderr
