@@ -2,6 +2,7 @@
 
 - `wiring`: settings, the database and the event loop of a command
 - `logs`: how the log is written
+- `output`: standard output, for whatever reads it
 - `render`: tables and progress bars
 - `running`: run
 - `feeding`: ingest, publish
@@ -13,15 +14,14 @@
 - `trying`: simulate, demo
 """
 
-import io
-import os
 import sys
 
 import typer
 from typer.exceptions import TyperException
 
-from worker.cli import dead_letters, describing, feeding, logs, reading, running, serving, trying, upkeep
+from worker.cli import dead_letters, describing, feeding, logs, output, reading, running, serving, trying, upkeep
 from worker.errors import DeviceopsError
+from worker.files import ReaderGone
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
@@ -42,12 +42,14 @@ app.add_typer(serving.token_app, name="token")
 
 def main() -> None:
     """Run the command line; every failure is one clear line on standard error and an exit code."""
-    _buffer_standard_output()
+    output.prepare()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's own way to say so is to say nothing
             _fail("interrupted", code)
+    except ReaderGone:  # not worth an error
+        code = 0
     except DeviceopsError as error:
         code = _fail(str(error), error.exit_code)
     except TyperException as error:
@@ -56,25 +58,10 @@ def main() -> None:
         code = _fail(f"{message} (try --help)", error.exit_code) if message else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not worth an error
-        code = 0
     except OSError as error:
         code = _fail(str(error), 1)
+    output.finish()
     sys.exit(code)
-
-
-def _buffer_standard_output() -> None:
-    """Give standard output a buffer where PYTHONUNBUFFERED took it away.
-
-    Without one, Python writes once and forgets what the kernel did not take: a pipe that is read slowly would get
-    the beginning of a long document, and nobody would hear of the rest.
-    """
-    raw = getattr(sys.stdout, "buffer", None)
-    if isinstance(raw, io.RawIOBase):
-        sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(raw), sys.stdout.encoding, sys.stdout.errors, line_buffering=sys.stdout.isatty()
-        )
 
 
 def _fail(message: str, code: int) -> int:

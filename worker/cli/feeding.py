@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from worker import files
 from worker.batches import settle
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, ready_database, run_async, screen
@@ -30,7 +31,7 @@ Source = Annotated[str, typer.Argument(metavar="FILE|-", help="A file of JSON li
 
 @app.command()
 def ingest(source: Source, json: Json = False) -> None:
-    """Process JSON lines without a broker: reports, or envelopes with type, message_id, headers and body."""
+    """Process JSON lines without a broker: reports, or envelopes of body, type, message_id and headers."""
     settings = Settings.load()
     configure_logging(settings)
     render.show_tally(run_async(_ingest(settings, source)), json)
@@ -78,7 +79,7 @@ async def _publish(settings: Settings, source: str) -> int:
 
 async def _feed(source: str, size: int, process: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
     """Give a source's messages to `process`, `size` at a time, with a progress bar on a terminal."""
-    with jsonl.opened(source) as stream, render.byte_progress() as progress:
+    with files.readable(source) as stream, render.byte_progress() as progress:
         size_of_source = os.fstat(stream.fileno()).st_size if source != "-" else 0
         task = progress.add_task(source, total=size_of_source or None)
         async for lines in jsonl.chunks(stream):

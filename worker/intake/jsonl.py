@@ -1,19 +1,21 @@
-"""JSON lines: a report's body in each, or an envelope `{"type", "message_id", "headers", "body"}`."""
+"""JSON lines: a report's body in each, or an envelope.
+
+An envelope is an object that has `body`, and no other keys but `type`, `message_id` and `headers`.
+"""
 
 import asyncio
 import os
 import stat
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from io import FileIO
 
-import pydantic_core
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic_core import from_json, to_json
 
 from worker.contract import clean
+from worker.encodings import BOM, SEEN, foreign
 from worker.errors import DeviceopsError
+from worker.files import File
 from worker.messages import MAX_BODY, Message, Origin
 
 CHUNK = 1 << 20
@@ -23,45 +25,53 @@ MAX_LINE = MAX_BODY + 1
 
 
 class _Envelope(BaseModel):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     body: JsonValue
     type: str | None = None
     message_id: str | None = None
-    headers: dict[str, JsonValue] = {}
+    headers: dict[str, JsonValue] | None = None
 
 
-@contextmanager
-def opened(source: str) -> Iterator[FileIO]:
-    """The file, or standard input for `-`, unbuffered. Raises DeviceopsError if it cannot be read."""
-    if source == "-" and sys.stdin is None:
-        raise DeviceopsError("standard input is closed")
-    try:
-        stream = FileIO(sys.stdin.fileno(), closefd=False) if source == "-" else FileIO(source)
-    except OSError as error:
-        raise DeviceopsError(f"{source}: {error.strerror}") from error
-    with stream:
-        yield stream
+async def chunks(stream: File, longest: int = MAX_LINE) -> AsyncIterator[list[bytes]]:
+    """The stream's lines, as many at a time as are there to be read; of one beyond `longest` bytes, the first.
 
-
-async def chunks(stream: FileIO, longest: int = MAX_LINE) -> AsyncIterator[list[bytes]]:
-    """The stream's lines, as many at a time as are there to be read; of one beyond `longest` bytes, the first."""
+    Raises DeviceopsError if the stream is no UTF-8, before it gives any.
+    """
     rest = bytearray()
-    while True:
-        await _until_readable(stream)
-        data = stream.read(CHUNK)
-        if not data:
-            break
+    data = text_of(await _beginning(stream), stream.label)
+    while data:
         first, *others = data.split(b"\n")
         rest += first[: longest - len(rest)]
         if others:
             yield [bytes(rest), *others[:-1]]
             rest = bytearray(others[-1])
+        data = await _some(stream)
     if rest:
         yield [bytes(rest)]
 
 
-async def _until_readable(stream: FileIO) -> None:
+def text_of(data: bytes, label: str) -> bytes:
+    """A text without the mark that some editors begin it with. Raises DeviceopsError if it is no UTF-8 text."""
+    if (found := foreign(data)) is not None:
+        raise DeviceopsError(f"{label}: is {found}, and has to be plain text in UTF-8")
+    return data.removeprefix(BOM)
+
+
+async def _beginning(stream: File) -> bytes:
+    """Enough of a stream to know it by; a pipe may give it byte by byte."""
+    data = await _some(stream)
+    while 0 < len(data) < SEEN and (more := await _some(stream)):
+        data += more
+    return data
+
+
+async def _some(stream: File) -> bytes:
+    await _until_readable(stream)
+    return stream.read(CHUNK)
+
+
+async def _until_readable(stream: File) -> None:
     """Wait for a pipe or a terminal to have something, without blocking the loop, so that Ctrl-C works."""
     mode = os.fstat(stream.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stream.isatty()):
@@ -78,22 +88,25 @@ async def _until_readable(stream: FileIO) -> None:
 
 
 def as_message(line: bytes) -> Message:
-    """The message of one line. What cannot be read as an envelope is a body as it stands."""
+    """The message of one line: an envelope's, or what is no envelope as it stands."""
     now = datetime.now(UTC)
-    if b'"body"' not in line:  # most lines: no need to parse them twice
-        return Message(line.rstrip(b"\r"), now)
-    try:
-        document = pydantic_core.from_json(line)
-        envelope = _Envelope.model_validate(document) if "body" in document else None
-    except (ValueError, TypeError, ValidationError):
-        envelope = None
+    line = line.removeprefix(BOM)  # of the first line of each of several files
+    envelope = _envelope(line) if b'"body"' in line else None  # few lines: most need not be read twice
     if envelope is None:
-        return Message(line.rstrip(b"\r"), now)
-    text = isinstance(envelope.body, str)
+        return Message(line.removesuffix(b"\r"), now)
+    body, headers = envelope.body, envelope.headers or {}
     return Message(
-        content=str(envelope.body).encode() if text else pydantic_core.to_json(envelope.body),
+        # As it stood: the reader of messages says what is wrong with a NaN, which no JSON has.
+        content=body.encode() if isinstance(body, str) else to_json(body, inf_nan_mode="constants"),
         received_at=now,
         message_id=clean(envelope.message_id) if envelope.message_id else None,
         type=clean(envelope.type) if envelope.type else None,
-        origin=lambda: Origin(headers=envelope.headers),
+        origin=lambda: Origin(headers=headers),
     )
+
+
+def _envelope(line: bytes) -> _Envelope | None:
+    try:
+        return _Envelope.model_validate(from_json(line))
+    except ValueError:  # also of what has other keys, or a value of the wrong kind
+        return None

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from worker import files
 from worker.cli.dead_letters import render
 from worker.cli.dead_letters.selecting import Id
 from worker.cli.wiring import Json, actor, configure_logging, print_json, ready_database, run_async, screen
@@ -58,8 +59,8 @@ async def _edit(settings: Settings, id_: int, source: str | None, type_: str | N
 def _corrected(body: bytes, source: str | None, name: str) -> Iterator[bytes]:
     """The corrected body: from a file or standard input, or from the editor; then kept if it is of no use."""
     if source is not None:
-        with jsonl.opened(source) as stream:
-            yield stream.readall()
+        with files.readable(source) as stream:
+            yield jsonl.text_of(stream.readall(), stream.label)
         return
     with NamedTemporaryFile(prefix=name, suffix=".json", delete=False) as file:
         path = Path(file.name)

@@ -1,14 +1,11 @@
 """Take dead letters elsewhere, bring them in, and let them go: export, import, prune."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
+from worker import files
 from worker.cli.dead_letters.selecting import Limit, age, selected, selecting
 from worker.cli.upkeep import prune_past
 from worker.cli.wiring import (
@@ -50,22 +47,13 @@ def export(
 async def _export(settings: Settings, selection: Selection, output: str, limit: int | None) -> int:
     count = 0
     async with selected(settings, selection, limit, "exporting") as (database, progress):
-        with _writable(output) as stream:
+        with files.writable(output) as stream:
             async for lines in transfer.export(database, selection, limit):
                 stream.writelines(line + b"\n" for line in lines)
                 stream.flush()
                 count += len(lines)
                 progress(len(lines))
     return count
-
-
-@contextmanager
-def _writable(output: str) -> Iterator[BinaryIO]:
-    if output == "-":
-        yield sys.stdout.buffer
-        return
-    with Path(output).open("wb") as stream:
-        yield stream
 
 
 @app.command("import")
@@ -85,7 +73,7 @@ def import_(
 async def _import(settings: Settings, source: str) -> tuple[int, int]:
     read = new = number = 0
     async with ready_database(settings) as database:
-        with jsonl.opened(source) as stream:
+        with files.readable(source) as stream:
             async for lines in jsonl.chunks(stream, LONGEST):
                 numbered = [(number + index, line) for index, line in enumerate(lines, 1) if line.strip()]
                 number += len(lines)

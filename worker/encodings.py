@@ -1,0 +1,33 @@
+"""What a file or a body is that should be UTF-8 text and is not, by its first bytes."""
+
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
+
+BOM = BOM_UTF8
+"""What some editors begin UTF-8 with; it belongs to the file, not to the text."""
+
+_BEGINNINGS = {
+    BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    BOM_UTF32_BE: "UTF-32",
+    BOM_UTF16_LE: "UTF-16",
+    BOM_UTF16_BE: "UTF-16",
+    b"\x1f\x8b": "compressed (gzip)",
+    b"BZh": "compressed (bzip2)",
+    b"\xfd7zX": "compressed (xz)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"PK\3\4": "a ZIP archive",
+}
+_NULS: dict[tuple[bool, ...], str] = {
+    # Of the first four bytes, where a text begins with ASCII (RFC 4627, section 3).
+    (True, True, True, False): "UTF-32",
+    (False, True, True, True): "UTF-32",
+    (True, False, True, False): "UTF-16",
+    (False, True, False, True): "UTF-16",
+}
+SEEN = 4
+"""Bytes of the beginning that are looked at."""
+
+
+def foreign(data: bytes) -> str | None:
+    """What the data is, in a word, None if it may well be UTF-8."""
+    found = next((name for beginning, name in _BEGINNINGS.items() if data.startswith(beginning)), None)
+    return found or _NULS.get(tuple(byte == 0 for byte in data[:4]))
