@@ -1,6 +1,8 @@
 """The addresses of the database and of the broker. What is said about a wrong one never quotes a password."""
 
 import re
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qsl, urlsplit
 
 import yarl
 from pydantic import SecretStr
@@ -20,8 +22,21 @@ _SIGNS = "the password has signs to percent-encode: @ is %40, / is %2F, ? is %3F
 _MAX_PORT = 65_535
 _AUTHORITY = re.compile(r"://([^/?#]*)")
 _BROKER = "is not a broker URL such as amqp://user:password@host:5672/"
-_BROKER_PARAMETERS = {"auth", "happy_eyeballs_delay", "heartbeat", "interleave", "name", "timeout"}
-"""Those of the client, but for TLS, which has settings of its own."""
+MAX_HEARTBEAT = 65_534
+"""Seconds; the client takes more for none at all."""
+_BROKER_PARAMETERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "auth": (lambda text: text.lower() in ("plain", "external"), "plain or external"),
+    "heartbeat": (
+        lambda text: re.fullmatch(r"\d{1,5}", text, re.ASCII) is not None and int(text) <= MAX_HEARTBEAT,
+        f"a whole number of seconds up to {MAX_HEARTBEAT:,}, 0 for no heartbeats",
+    ),
+    "name": (bool, "the name that the broker shows of a connection"),
+    "timeout": (
+        lambda text: re.fullmatch(r"\d{1,4}(\.\d+)?", text, re.ASCII) is not None and float(text) > 0,
+        "seconds to wait for a connection, above 0 and below 10,000",
+    ),
+}
+"""Those of the client that do something here, what they may be, and that in words; TLS has settings of its own."""
 
 
 def database_url(secret: SecretStr) -> SecretStr:
@@ -39,6 +54,9 @@ def database_url(secret: SecretStr) -> SecretStr:
     if kind != "sqlite" and text.count("@") > 1:
         raise ValueError(_SIGNS)
     _check_host(url.host, url.port)
+    given = [name for name, _ in parse_qsl(urlsplit(text).query, keep_blank_values=True)]
+    if blank := set(given) - url.query.keys():
+        raise ValueError(f"has a parameter without a value: {', '.join(sorted(blank))}")
     if "sslmode" in url.query:  # libpq's name for what the driver calls ssl
         url = url.set(query={"ssl": url.query["sslmode"]} | {k: v for k, v in url.query.items() if k != "sslmode"})
     if unknown := url.query.keys() - ({"ssl"} if kind != "sqlite" else set()):
@@ -61,11 +79,15 @@ def amqp_url(secret: SecretStr) -> SecretStr:
     authority, rest = _AUTHORITY.split(text, maxsplit=1)[1:]
     if authority.count("@") > 1 or "@" in rest:
         raise ValueError(_SIGNS)
-    if unknown := url.query.keys() - _BROKER_PARAMETERS:
+    if unknown := url.query.keys() - _BROKER_PARAMETERS.keys():
         raise ValueError(
             f"has a parameter that is not supported: {', '.join(sorted(unknown))}"
             " (files for TLS are the settings DEVICEOPS_AMQP_…_FILE)"
         )
+    for name, (is_allowed, meaning) in _BROKER_PARAMETERS.items():
+        values = url.query.getall(name, [])
+        if len(values) > 1 or not all(map(is_allowed, values)):
+            raise ValueError(f"the parameter {name} is once: {meaning}")
     return secret
 
 

@@ -23,7 +23,7 @@ from worker.intake.wire import Wire
 from worker.settings import Settings, without_password
 
 CONNECT_TIMEOUT = 10
-"""Seconds to wait for the broker to answer."""
+"""Seconds to wait for the broker to answer, where its URL does not say."""
 CLOSE_TIMEOUT = 3
 """Seconds that a connection may take to close; a broker that hangs is left alone then."""
 
@@ -70,11 +70,12 @@ async def connected(settings: Settings) -> AsyncIterator[Connection]:
     broker = without_password(settings.amqp_url)
     try:
         fresh = settings.renewed()
+        url = URL(fresh.amqp_url.get_secret_value())
         connection = await aio_pika.connect(
-            fresh.amqp_url.get_secret_value(),
-            timeout=CONNECT_TIMEOUT,
+            url,
+            timeout=float(url.query.get("timeout", CONNECT_TIMEOUT)),
             ssl_context=fresh.amqp_tls(),
-            client_properties={"connection_name": "deviceops"},
+            client_properties={"connection_name": url.query.get("name", "deviceops")},
             connection_class=Connection,
         )
         assert isinstance(connection, Connection)
@@ -114,6 +115,8 @@ def explain(error: BaseException) -> str:
         return "the connection was closed"
     if isinstance(error, InvalidFrameError):  # how the client takes a refusal to open the virtual host
         return "closed the connection; does the virtual host exist, and may the user enter it?"
+    if isinstance(error, AuthenticationError):
+        return f"offers {error.args[0]} to sign in by, and not what the parameter auth says"
     if (trouble := tls.trouble(error)) is not None:
         return tls.explain(trouble)
     reason = error.strerror if isinstance(error, OSError) else None
