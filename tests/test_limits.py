@@ -64,6 +64,7 @@ def test_a_line_without_end_is_a_dead_letter_and_does_not_eat_the_memory(deviceo
 
 
 def test_what_no_worker_would_read_is_not_published(deviceops_on_broker: Deviceops) -> None:
+    deviceops_on_broker.out("run", "--until-idle", "0.1")
     done = deviceops_on_broker("publish", "-", lines=filled(MAX_BODY + 1).decode())
 
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)

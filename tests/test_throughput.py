@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from worker.batches import settle
 from worker.intake import jsonl
 from worker.intake.consumer import Consumer
-from worker.intake.publisher import publish
+from worker.intake.publisher import Destination, publish
 from worker.intake.topology import Topology
 from worker.messages import Message
 from worker.settings import Settings
@@ -83,7 +83,7 @@ async def rounds(settings: Settings) -> list[float]:
         for seed in range(ROUNDS):
             spoilt = Disorder(disorder=0.1, duplicates=0.02, conflicts=0.01, malformed=0.002)
             messages = [jsonl.as_message(line.encode()) for line in simulate(4, DEVICES // 4, seed, spoilt)]
-            await publish(exchange, messages)
+            await publish(Destination(exchange, None), messages)
             receiving = await seconds_to_receive(amqp_url, bare.name, len(messages))
             processing = await seconds_to_process(settings, database, len(messages))
             print(f"{len(messages) / receiving:,.0f}/s received, {len(messages) / processing:,.0f}/s processed")  # noqa: T201

@@ -91,6 +91,7 @@ def deviceops(deviceops_on_sqlite: Deviceops, broker: Ports, trust: Trust) -> De
 
 
 def test_reports_go_through_a_broker_whose_certificate_is_trusted(deviceops: Deviceops) -> None:
+    deviceops.out("run", "--until-idle", "0.1")
     deviceops.out("publish", "-", lines=json.dumps(report()) + "\n")
 
     assert deviceops.document("run", "--until-idle", "0.5")["applied"] == 1
@@ -100,6 +101,7 @@ def test_reports_go_through_a_broker_whose_certificate_is_trusted(deviceops: Dev
 def test_a_broker_that_asks_is_shown_our_certificate(deviceops: Deviceops, broker: Ports, trust: Trust) -> None:
     known = deviceops.with_settings(amqp_url=amqps(broker.mutual), **files("amqp", trust.authority, trust.client))
 
+    known.out("run", "--until-idle", "0.1")
     known.out("publish", "-", lines=json.dumps(report()) + "\n")
 
     assert known.document("run", "--until-idle", "0.5")["applied"] == 1

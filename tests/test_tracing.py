@@ -123,6 +123,7 @@ async def test_what_is_published_with_traces_is_linked_to_and_a_trace_that_it_ha
     lines = "".join(f"{json.dumps(line)}\n" for line in (report(), report(), own))
     with collecting() as collector:
         deviceops = traced(deviceops_on_broker, collector.url, OTEL_SERVICE_NAME="mine")
+        deviceops_on_broker.out("run", "--until-idle", "0.1")
         deviceops.out("publish", "-", lines=lines)
         deviceops.out("run", "--until-idle", "0.5", "--json")
     [sent] = collector.named("send ")
@@ -221,7 +222,7 @@ async def test_once_the_collector_is_back_the_log_says_so_and_traces_go_on(
 
 def test_without_traces_nothing_of_opentelemetry_is_imported(deviceops_on_broker: Deviceops) -> None:
     counting = deviceops_on_broker.with_environment(PYTHONPROFILEIMPORTTIME="1")
-    for command in (("publish", "-"), ("run", "--until-idle", "0.2"), ("ingest", "-")):
+    for command in (("run", "--until-idle", "0.2"), ("publish", "-"), ("ingest", "-")):
         done = counting(*command, lines=json.dumps(report()))
         assert done.returncode == 0
         assert "worker.cli" in done.stderr
@@ -240,6 +241,7 @@ def test_traces_are_off_where_the_standard_variables_say_so(
     deviceops_on_broker: Deviceops, environment: dict[str, str]
 ) -> None:
     off = deviceops_on_broker.with_environment(PYTHONPROFILEIMPORTTIME="1", **environment)
+    off.out("run", "--until-idle", "0.1")
     done = off("publish", "-", lines=json.dumps(report()))
     assert done.returncode == 0
     assert "opentelemetry" not in done.stderr

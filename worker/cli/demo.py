@@ -19,7 +19,7 @@ from worker.errors import DeviceopsError
 from worker.intake import jsonl
 from worker.intake.connection import BrokerUnavailable, connected
 from worker.intake.consumer import Consumer
-from worker.intake.publisher import publish
+from worker.intake.publisher import Destination, publish
 from worker.intake.topology import Topology
 from worker.messages import Message
 from worker.outcomes import Reason, Tally
@@ -78,13 +78,14 @@ async def _way(settings: Settings, process: Feed) -> AsyncIterator[Feed]:
     try:
         async with connected(settings) as connection:
             screen.print(f"Through RabbitMQ at {broker}, with a topology of its own.")
-            channel = await connection.channel(on_return_raises=True)
+            channel = await connection.channel()
             stop = asyncio.Event()
             try:
-                exchange = await topology.declare(channel)
+                await topology.declare(channel)
+                destination = await Destination.at(connection, topology.exchange)
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(Consumer(settings, process, stop).run())
-                    yield lambda messages: publish(exchange, messages)
+                    yield lambda messages: publish(destination, messages)
                     stop.set()
             finally:
                 await topology.delete(channel)

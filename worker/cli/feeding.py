@@ -14,6 +14,7 @@ from worker.cli.wiring import Json, configure_logging, ready_database, run_async
 from worker.errors import DeviceopsError
 from worker.intake import jsonl
 from worker.intake.connection import connected
+from worker.intake.publisher import Destination
 from worker.intake.publisher import publish as publish_messages
 from worker.intake.topology import Topology
 from worker.messages import MAX_BODY, Message
@@ -60,8 +61,7 @@ def publish(source: Source) -> None:
 async def _publish(settings: Settings, source: str) -> int:
     count = 0
     async with tracing(settings) as tracer, connected(settings) as connection:
-        channel = await connection.channel(on_return_raises=True)
-        exchange = await Topology(settings.topology_prefix).declare(channel)
+        destination = await Destination.at(connection, Topology(settings.topology_prefix).exchange)
 
         async def process(messages: Sequence[Message]) -> None:
             nonlocal count
@@ -69,7 +69,7 @@ async def _publish(settings: Settings, source: str) -> int:
                 raise DeviceopsError(
                     f"{source}: has a message larger than {MAX_BODY:,} bytes, which no worker reads"
                 )
-            send = partial(publish_messages, exchange)
+            send = partial(publish_messages, destination)
             await (send(messages) if tracer is None else tracer.sending(messages, send))
             count += len(messages)
 

@@ -7,11 +7,10 @@ for a duplicate of its own dead letter, a report could be lost.
 
 from typing import Any
 
-from aio_pika.abc import AbstractExchange
 from sqlalchemy import Row
 
 from worker.dead_letters import stored_message
-from worker.intake.publisher import publish
+from worker.intake.publisher import Destination, publish
 from worker.mending.marking import mark
 from worker.mending.pages import Progress, pages
 from worker.messages import REPLAY_OF, REPLAYS, Message, Origin
@@ -26,20 +25,20 @@ _STRIPPED_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-c
 async def republish(
     database: Database,
     selection: Selection,
-    exchange: AbstractExchange,
+    destination: Destination,
     *,
     actor: str,
     limit: int | None = None,
     rate: float | None = None,
     progress: Progress = id,
 ) -> int:
-    """Send the selected dead letters to the exchange; returns how many were confirmed and marked resolved.
+    """Send the selected dead letters to an exchange; returns how many were confirmed and marked resolved.
 
     Raises DeviceopsError if the broker does not take one; what was confirmed before it is settled by a worker.
     """
     marked = 0
     async for rows in pages(database.read, selection, limit, rate):
-        await publish(exchange, [_republished(row) for row in rows])
+        await publish(destination, [_republished(row) for row in rows])
         confirmed = "confirmed by the broker"
         marked += len(await mark(database, rows, Status.RESOLVED, Action.REPUBLISHED, confirmed, actor))
         progress(len(rows))

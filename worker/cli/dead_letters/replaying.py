@@ -9,6 +9,7 @@ from worker.cli.dead_letters.selecting import Limit, selected, selecting
 from worker.cli.wiring import Json, actor, configure_logging, print_json, run_async, screen
 from worker.errors import SettingsError
 from worker.intake.connection import connected
+from worker.intake.publisher import Destination
 from worker.intake.topology import Topology
 from worker.ledger import Outcome
 from worker.mending.replay import Summary, foretell, outcome_documents
@@ -87,9 +88,8 @@ async def _foretell(
 
 async def _republish(settings: Settings, selection: Selection, limit: int | None, rate: float | None) -> int:
     async with connected(settings) as connection:
-        channel = await connection.channel(on_return_raises=True)
-        exchange = await Topology(settings.topology_prefix).declare(channel)
+        destination = await Destination.at(connection, Topology(settings.topology_prefix).exchange)
         async with selected(settings, selection, limit, "publishing") as (database, progress):
             return await republish(
-                database, selection, exchange, actor=actor(), limit=limit, rate=rate, progress=progress
+                database, selection, destination, actor=actor(), limit=limit, rate=rate, progress=progress
             )
