@@ -220,7 +220,7 @@ def test_what_is_discarded_says_why_and_who_and_can_be_taken_back(deviceops: Dev
 
 
 def test_dead_letters_travel_with_their_bytes_and_their_history(deviceops: Deviceops) -> None:
-    odd = {"body": "\xff\0 no JSON", "message_id": "m", "headers": {"h": [1]}}
+    odd = {"body": "\xff\0 no JSON", "message_id": "m\0", "headers": {"h": [1, "\0", "\\u0000"]}}
     deviceops.out("ingest", "-", lines=json.dumps(odd))
     deviceops.out("dead-letters", "discard", "--reason", "conflict", "--because", "x")
     exported = deviceops.out("dead-letters", "export", "--status", "all")

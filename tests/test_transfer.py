@@ -64,7 +64,9 @@ async def test_the_same_report_rejected_here_and_imported_is_one_dead_letter(dat
         ({"body_base64": "bm8gSlNPTg=="}, "reason: unknown_device_operation is only for a readable report"),
         ({"type": ANNOUNCEMENT}, "reason: unknown_device_operation is only for a readable report"),
         ({"body_base64": "not base64!"}, "body_base64: "),
-        ({"detail": "a\0b"}, "has a NUL character"),
+        ({"detail": "a\0b"}, "detail: has a NUL character"),
+        ({"headers": []}, "headers: is not an object"),
+        ({"headers": {"x": float("nan")}}, "has NaN, which is no JSON"),
         ({"attempts": -1}, "attempts: "),
         ({"received_at": "2026-01-31T08:00:00"}, "received_at: "),
     ],
@@ -77,6 +79,16 @@ async def test_a_line_that_cannot_be_kept_is_refused_by_its_number(
 
     with pytest.raises(DeviceopsError, match=f"^line 7: {wrong}"):
         read_line(json.dumps({**json.loads(line), **change}).encode(), 7)
+
+
+def test_a_line_that_cannot_be_read_is_refused_by_its_number() -> None:
+    for line, wrong in (
+        (b"{", "is not JSON"),
+        (b"\xff", "is not UTF-8"),
+        (b"[" * 100_000, "is nested too deeply"),
+    ):
+        with pytest.raises(DeviceopsError, match=f"^line 7: {wrong}"):
+            read_line(line, 7)
 
 
 async def test_no_report_can_be_parked_in_the_way_of_an_announcement(database: Database) -> None:

@@ -1,19 +1,30 @@
 """Dead letters as JSON lines, with everything that was kept of them: to take along, and to bring in elsewhere."""
 
+import json
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
 
 from worker.batches import waiting_out_failures
 from worker.dead_letters import DeadLetter
 from worker.errors import DeviceopsError
 from worker.mending.pages import PATIENCE, pages
 from worker.mending.replay import replay
-from worker.messages import NAMESPACE, REPORT, Incoming, Message, Origin, explain, parse
+from worker.messages import NAMESPACE, NAMING, REPORT, Incoming, Message, Origin, explain, parse
 from worker.outcomes import Action, Reason, Status
 from worker.store import batch, letters, views
 from worker.store.database import Database
@@ -28,6 +39,16 @@ Base64 = Annotated[
     BeforeValidator(lambda value: b64decode(value, validate=True) if isinstance(value, str) else value),
     PlainSerializer(lambda value: b64encode(value).decode(), return_type=str),
 ]
+
+
+def _is_object(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError("is not an object")  # noqa: TRY004  # which pydantic would not name the place of
+    return value
+
+
+Table = Annotated[Any, AfterValidator(_is_object)]
+"""Properties or headers. Senders may have written any text into them, more than a validated string may have."""
 
 
 class Line(BaseModel):
@@ -53,11 +74,26 @@ class Line(BaseModel):
     sent_at: AwareDatetime | None
     exchange: str
     routing_key: str
-    properties: dict[str, Any]
-    headers: dict[str, Any]
+    properties: Table
+    headers: Table
     body_base64: Base64
     body_removed_at: AwareDatetime | None
     history: list[views.DeadLetterEntry]
+
+    @field_validator("detail", "service_id", "message_id", "type", "exchange", "routing_key", "history")
+    @classmethod
+    def has_no_nul(cls, value: object) -> object:
+        """What goes into columns of text, which have none in PostgreSQL."""
+        entries = value if isinstance(value, list) else []
+        texts = [value, *(text for each in entries for text in (each.actor, each.outcome, each.detail))]
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise ValueError("has a NUL character")
+        return value
+
+    def document(self) -> dict[str, Any]:
+        """The same as what JSON can say."""
+        tables = {"properties", "headers"}
+        return self.model_dump(mode="json", exclude=tables) | {name: getattr(self, name) for name in tables}
 
     def row(self, now: datetime) -> dict[str, Any]:
         """The row to insert.
@@ -86,6 +122,8 @@ class Line(BaseModel):
             "resolved_at": self.resolved_at,
             "body_removed_at": self.body_removed_at,
         }
+        if report is None:  # else the report says it
+            kept |= {name: getattr(self, name) for name in NAMING}
         return letter.row(now) | kept | closed
 
 
@@ -94,26 +132,34 @@ async def export(database: Database, selection: Selection, limit: int | None = N
     async for rows in pages(database.read, selection, limit):
         async with database.read() as connection:
             histories = await letters.histories_of(connection, rows)
-        yield [
+        found = [
             Line.model_validate({**row._mapping, "body_base64": row.body, "history": histories[row.id]})
-            .model_dump_json()
-            .encode()
             for row in rows
         ]
+        # Python's own writer, which has a form for every text that came from a sender.
+        yield [json.dumps(line.document(), separators=(",", ":")).encode() for line in found]
 
 
 def read_line(line: bytes, number: int) -> Line:
     """An exported line. Raises DeviceopsError that names its number and what is wrong with it."""
-    if b"\\u0000" in line:
-        raise DeviceopsError(f"line {number}: has a NUL character, which PostgreSQL does not keep")
     try:
-        found = Line.model_validate_json(line)
+        found = Line.model_validate(json.loads(line, parse_constant=_no_constant))
         found.row(found.received_at)
     except ValidationError as error:
         raise DeviceopsError(f"line {number}: {explain(error)}") from None
+    except json.JSONDecodeError as error:
+        raise DeviceopsError(f"line {number}: is not JSON: {error.msg} at character {error.colno}") from None
+    except UnicodeDecodeError:
+        raise DeviceopsError(f"line {number}: is not UTF-8") from None
+    except RecursionError:
+        raise DeviceopsError(f"line {number}: is nested too deeply") from None
     except ValueError as error:
         raise DeviceopsError(f"line {number}: {error}") from None
     return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"has {name}, which is no JSON")
 
 
 async def import_(database: Database, lines: Sequence[Line], *, actor: str, trust: Trust | None = None) -> int:
