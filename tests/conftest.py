@@ -4,8 +4,9 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,9 +18,10 @@ from aio_pika.abc import AbstractChannel
 from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
-from tests import services
 from tests.command import Deviceops
 from tests.databases import NewDatabase, PostgresqlServer, SqliteFiles, cleared, in_a_thread
+from tests.services import BROKERS, DATABASES
+from tests.services.shared import Services, borrowed
 from tests.serving import Server, serving
 from worker.store.database import Database
 
@@ -32,8 +34,22 @@ settings.register_profile(
 )
 settings.load_profile("deviceops")
 
+SERVICES = "TEST_SERVICES"
+"""The variable with the path at which the processes of a run that has several ask for services."""
 TURNS = "TEST_TURNS"
 """The variable with the folder in which the processes of a run that has several agree on who runs alone."""
+
+EACH: dict[str, tuple[str, list[str]]] = {
+    "each_broker": ("amqp_url", [*BROKERS]),
+    "each_private_broker": ("broker", [*BROKERS]),
+    "each_database": ("database_url", ["sqlite", "postgresql", "postgresql_17"]),
+    "each_postgresql": ("postgresql_url", [*DATABASES]),
+    "each_private_postgresql": ("postgresql", [*DATABASES]),
+}
+"""The marks of tests that run with each version of a service, others with one: the fixture, and its versions.
+
+With `full=True` they do so in a run with the sizes of CI.
+"""
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))  # as the command does
 
@@ -48,16 +64,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """For a run of several processes: start the services that are missing once, and let tests take turns."""
+    """For a run of several processes: let them share services, and let tests take turns."""
     config.addinivalue_line(
         "markers", "alone: measures time or memory, or needs all of the machine: nothing else runs beside it"
     )
+    for mark, (fixture, _) in EACH.items():
+        config.addinivalue_line("markers", f"{mark}: tests with the fixture {fixture} run once with each version")
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         stack = ExitStack()
         config.add_cleanup(stack.close)
-        os.environ[TURNS] = stack.enter_context(TemporaryDirectory())
-        os.environ[services.PrivateRabbitMQ.variable] = stack.enter_context(services.rabbitmq())
-        os.environ[services.PrivatePostgreSQL.variable] = stack.enter_context(services.postgresql())
+        folder = os.environ[TURNS] = stack.enter_context(TemporaryDirectory())
+        os.environ[SERVICES] = f"{folder}/services"
+        stack.enter_context(Services({**BROKERS, **DATABASES})).lend(os.environ[SERVICES])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have tests that are marked so run once with each version of a service, by pytest's own mark for that."""
+    for name, (fixture, versions) in EACH.items():
+        mark = metafunc.definition.get_closest_marker(name)
+        is_due = mark is not None and (metafunc.config.getoption("--full") or not mark.kwargs.get("full"))
+        if is_due and fixture in metafunc.fixturenames:
+            metafunc.definition.add_marker(pytest.mark.parametrize(fixture, versions, indirect=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -87,24 +115,43 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
-    """A PostgreSQL server on which tests make databases of their own."""
-    with services.postgresql() as url:
-        yield url
+def _service() -> Iterator[Callable[[str], str]]:
+    """The URL of the service of a version, which runs until the end of the tests."""
+    if (address := os.environ.get(SERVICES)) is not None:
+        yield partial(borrowed, address)
+        return
+    with Services({**BROKERS, **DATABASES}) as services:
+        yield services.url
 
 
 @pytest.fixture(scope="session")
-def amqp_url() -> Iterator[str]:
-    """A RabbitMQ on which tests declare names of their own."""
-    with services.rabbitmq() as url:
-        yield url
+def postgresql_url(request: pytest.FixtureRequest, _service: Callable[[str], str]) -> str:
+    """A PostgreSQL server on which tests make databases of their own: see EACH."""
+    return _service(getattr(request, "param", next(iter(DATABASES))))
 
 
 @pytest.fixture(scope="session")
-def _postgresql_server(postgresql_url: str) -> Iterator[PostgresqlServer]:
-    server = PostgresqlServer(postgresql_url)
-    yield server
-    server.close()
+def amqp_url(request: pytest.FixtureRequest, _service: Callable[[str], str]) -> str:
+    """A RabbitMQ on which tests declare names of their own: see EACH."""
+    return _service(getattr(request, "param", next(iter(BROKERS))))
+
+
+@pytest.fixture(scope="session")
+def _postgresql_servers() -> Iterator[Callable[[str], PostgresqlServer]]:
+    with ExitStack() as stack:
+
+        @cache
+        def server(url: str) -> PostgresqlServer:
+            return stack.enter_context(closing(PostgresqlServer(url)))
+
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _postgresql_server(
+    postgresql_url: str, _postgresql_servers: Callable[[str], PostgresqlServer]
+) -> PostgresqlServer:
+    return _postgresql_servers(postgresql_url)
 
 
 @pytest.fixture(scope="session")
@@ -115,11 +162,26 @@ def _sqlite_files(tmp_path_factory: pytest.TempPathFactory) -> SqliteFiles:
 @pytest.fixture
 def new_postgresql_database(_postgresql_server: PostgresqlServer) -> Iterator[NewDatabase]:
     """Makes PostgreSQL databases, fresh and migrated, and gives their URLs."""
+    with _made_on(_postgresql_server) as create:
+        yield create
+
+
+@pytest.fixture
+def new_postgresql_17_database(
+    _service: Callable[[str], str], _postgresql_servers: Callable[[str], PostgresqlServer]
+) -> Iterator[NewDatabase]:
+    """Makes PostgreSQL 17 databases, fresh and migrated, and gives their URLs."""
+    with _made_on(_postgresql_servers(_service("17"))) as create:
+        yield create
+
+
+@contextmanager
+def _made_on(server: PostgresqlServer) -> Iterator[NewDatabase]:
     with ExitStack() as stack:
 
         def create() -> str:
-            url = _postgresql_server.create()
-            stack.callback(_postgresql_server.drop, url)
+            url = server.create()
+            stack.callback(server.drop, url)
             return url
 
         yield create
@@ -141,7 +203,7 @@ def new_sqlite_database(_sqlite_files: SqliteFiles, tmp_path: Path) -> NewDataba
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a fresh, migrated database; the test runs once on each kind."""
+    """The URL of a fresh, migrated database; the test runs once on each kind. See EACH."""
     create: NewDatabase = request.getfixturevalue(f"new_{request.param}_database")
     return create()
 

@@ -1,7 +1,6 @@
 """A fresh Debian in a folder, with systemd in it: made by this machine's apt, and run by systemd-nspawn."""
 
 import hashlib
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.brokering import eventually
+from tests.services.debian import bootstrap
 
 Tree = Mapping[str, tuple[object, ...]]
 
@@ -22,33 +22,7 @@ _OF_APT = {
 
 def make(folder: Path, *places: str) -> None:
     """Fill a folder with a minimal Debian, or Ubuntu, of this machine's release, and empty folders for mounts."""
-    _out("apt-get", "update", "--quiet=2")
-    targets = _out(
-        "apt-get",
-        "indextargets",
-        "--format=$(ORIGIN) deb $(REPO_URI) $(RELEASE) $(COMPONENT)",
-        "Created-By: Packages",
-    )
-    found = [line.partition(" ") for line in dict.fromkeys(targets.splitlines())]
-    sources = [source for origin, _, source in found if origin in ("Debian", "Ubuntu")]
-    assert sources, f"apt has no source of Debian's or Ubuntu's packages: {targets}"
-    # However apt gets to its mirror here, such as by a proxy, it does so there.
-    reached = folder.with_name("apt.conf")
-    reached.write_text(_out("apt-config", "dump", '--format=%F "%v";%n', "Acquire"))
-    packages = "--include=systemd,systemd-sysv,dbus"
-    bootstrap = [
-        "mmdebstrap",
-        "--quiet",
-        "--variant=minbase",
-        packages,
-        f"--aptopt={reached}",
-        "--dpkgopt=force-unsafe-io",  # it is gone in minutes
-        "",
-        str(folder),
-        "-",
-    ]
-    subprocess.run(bootstrap, input="\n".join(sources), text=True, check=True, timeout=600)
-    shutil.copy("/etc/hosts", folder / "etc/hosts")
+    bootstrap(folder, "systemd", "systemd-sysv", "dbus")
     for timer in ("apt-daily", "apt-daily-upgrade"):  # they would hold apt's lock
         (folder / f"etc/systemd/system/{timer}.timer").symlink_to("/dev/null")
     for place in places:
@@ -140,10 +114,6 @@ class Booted:
 
 def _run(*command: str, lines: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=600, check=False)
-
-
-def _out(*command: str) -> str:
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
 
 
 def _walk(top: Path, folder: Path) -> Iterator[tuple[str, tuple[object, ...]]]:

@@ -22,6 +22,8 @@ from worker.intake.topology import Topology
 from worker.messages import Message
 from worker.settings import Settings
 
+pytestmark = pytest.mark.each_broker(full=True)
+
 
 @pytest.fixture
 def deviceops(deviceops_on_broker: Deviceops) -> Deviceops:

@@ -18,6 +18,8 @@ from tests.command import Deviceops
 from worker.intake.deaths import read_deaths, told
 from worker.intake.topology import DELIVERY_LIMIT
 
+pytestmark = pytest.mark.each_broker(full=True)
+
 
 async def receive(channel: AbstractChannel, queue: str, number: int) -> Sequence[Any]:
     found: list[Any] = []

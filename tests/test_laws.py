@@ -35,6 +35,8 @@ from worker.messages import Message
 from worker.store.database import Database
 from worker.store.tables import UtcDateTime
 
+pytestmark = pytest.mark.each_database(full=True)
+
 PATH = ["CREATED", "INITIATED", "DISPATCHED", "PROCESSING", "TIMEOUT"]
 BRANCHES = [["SUCCESS", "COMPLETED"], ["FAILURE"], ["CANCELLED"]]
 MOMENTS = [NOW + timedelta(days=days, microseconds=1) for days in (-20_000, -1, 0, 1, 20_000)]

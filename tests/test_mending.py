@@ -58,6 +58,8 @@ from worker.store.database import Database
 from worker.store.letters import Selection
 from worker.trust import Trust
 
+pytestmark = pytest.mark.each_database(full=True)
+
 SEEDS = st.integers(0, 2**32)
 
 

@@ -23,6 +23,8 @@ from worker.store import schema
 from worker.store.database import Database
 from worker.store.tables import UtcDateTime, metadata
 
+pytestmark = pytest.mark.each_database(full=True)
+
 MIGRATIONS = Path(worker.store.__file__).parent / "migrations"
 
 

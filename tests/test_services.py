@@ -8,17 +8,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import aio_pika
 import asyncpg
 import pytest
 
-from tests import services
-from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, PrivateServer, ServiceError
+from tests.services import BROKERS, DATABASES, PrivatePostgreSQL, PrivateRabbitMQ, PrivateServer, ServiceError
 from tests.services.machine import free_port
+from tests.services.shared import Services, borrowed
 
 ROOT = Path(__file__).parent.parent
 KINDS: list[type[PrivateServer]] = [PrivateRabbitMQ, PrivatePostgreSQL]
@@ -79,8 +81,10 @@ async def _fetch(url: str, statement: str) -> object:
         await connection.close()
 
 
-async def test_a_private_postgresql_that_is_killed_at_work_starts_again_on_its_data() -> None:
-    with PrivatePostgreSQL() as server:
+@pytest.mark.parametrize("version", DATABASES)
+async def test_a_private_postgresql_that_is_killed_at_work_starts_again_on_its_data(version: str) -> None:
+    with DATABASES[version]() as server:
+        assert str(await _fetch(server.url, "SHOW server_version")).startswith(version)
         await _fetch(server.url, "CREATE TABLE kept AS SELECT 42 AS answer")
         at_work = asyncio.create_task(_fetch(server.url, "SELECT count(*) FROM generate_series(1, 1e12::bigint)"))
         await asyncio.sleep(0.5)
@@ -97,8 +101,12 @@ async def test_a_private_postgresql_that_is_killed_at_work_starts_again_on_its_d
         assert await _fetch(server.url, "SELECT answer FROM kept") == 42
 
 
-async def test_a_private_rabbitmq_that_is_killed_starts_again_on_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    with PrivateRabbitMQ() as server:
+@pytest.mark.parametrize("version", BROKERS)
+async def test_a_private_rabbitmq_that_is_killed_starts_again_on_its_data(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BROKERS[version]() as server:
+        assert server.control("version").startswith(version)
         monkeypatch.setenv(server.variable, server.url)
         assert server.find_url() == server.url
         async with await aio_pika.connect(server.url) as connection:
@@ -117,7 +125,7 @@ async def test_a_private_rabbitmq_that_is_killed_starts_again_on_its_data(monkey
 
 @pytest.mark.usefixtures("nothing_answers")
 async def test_where_nothing_answers_a_private_server_does_until_the_end() -> None:
-    with services.postgresql() as url:
+    with PrivatePostgreSQL.service() as url:
         assert await _fetch(url, "SELECT 42") == 42
         assert url != os.environ[PrivatePostgreSQL.variable]
     with pytest.raises(ConnectionRefusedError):
@@ -134,18 +142,18 @@ async def test_a_server_that_answers_is_used_if_it_allows_the_tests_to_make_data
             monkeypatch.setenv(server.variable, url)
             assert server.find_url() == (url if expected else None)
         monkeypatch.setenv(server.variable, server.url)
-        with services.postgresql() as url:
+        with PrivatePostgreSQL.service() as url:
             assert url == server.url
 
 
 @pytest.mark.usefixtures("nothing_answers", "nothing_installed")
 @pytest.mark.parametrize(
-    ("service", "package"), [(services.rabbitmq, "rabbitmq-server"), (services.postgresql, "postgresql")]
+    ("kind", "package"), [(PrivateRabbitMQ, "rabbitmq-server"), (PrivatePostgreSQL, "postgresql")]
 )
 def test_where_nothing_is_installed_either_one_sentence_says_what_to_do(
-    service: Callable[[], AbstractContextManager[str]], package: str
+    kind: type[PrivateServer], package: str
 ) -> None:
-    with pytest.raises(ServiceError, match=rf"^The tests need .* apt-get install {package}\.$"), service():
+    with pytest.raises(ServiceError, match=rf"^The tests need .* apt-get install {package}\.$"), kind.service():
         pass
 
 
@@ -181,7 +189,7 @@ def test_a_server_that_was_killed_leaves_nothing_behind_when_a_test_fails() -> N
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_interrupted_leaves_nothing_behind(number: signal.Signals) -> None:
     program = (
-        "from time import sleep; from tests.services import PrivatePostgreSQL\n"
+        "from time import sleep; from tests.services import BROKERS, DATABASES, PrivatePostgreSQL\n"
         "with PrivatePostgreSQL() as server: print(server.url, flush=True); sleep(60)"
     )
     command = [sys.executable, "-c", program]
@@ -190,3 +198,20 @@ def test_a_run_that_is_interrupted_leaves_nothing_behind(number: signal.Signals)
         assert run.stdout.readline().startswith(b"postgresql://")
         run.send_signal(number)
         assert run.wait(60) != 0
+
+
+def test_the_processes_of_a_run_share_a_service_and_hear_why_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Services({"postgresql": PrivatePostgreSQL, "none": PrivateRabbitMQ}) as services:
+        monkeypatch.setenv(PrivatePostgreSQL.variable, "postgresql://x@127.0.0.1:1/x")
+        address = str(tmp_path / "services")
+        services.lend(address)
+        with ThreadPoolExecutor(4) as askers:
+            [url] = {*askers.map(partial(borrowed, address), ["postgresql"] * 4)}
+        assert PrivatePostgreSQL._answers(url)
+        monkeypatch.setenv(PrivateRabbitMQ.variable, "amqp://x@127.0.0.1:1/x")
+        monkeypatch.setattr(PrivateRabbitMQ, "program", "nowhere")
+        with pytest.raises(ServiceError, match="apt-get install rabbitmq-server"):
+            borrowed(address, "none")
+    assert not PrivatePostgreSQL._answers(url)

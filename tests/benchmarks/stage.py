@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 import asyncpg
 from sqlalchemy import make_url
 
-from tests import services
 from tests.benchmarks import broker
 from tests.benchmarks.broker import Broker
 from tests.databases import PostgresqlServer, SqliteFiles
+from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
 from worker.intake.topology import Topology
 
 KINDS = ("postgresql", "sqlite")
@@ -121,8 +121,8 @@ def watching_theft(conditions: dict[str, object]) -> Iterator[None]:
 async def opened() -> AsyncIterator[Stage]:
     """The stage for the length of a block; nothing of it is left behind."""
     with (
-        services.rabbitmq() as amqp_url,
-        services.postgresql() as postgresql_url,
+        PrivateRabbitMQ.service() as amqp_url,
+        PrivatePostgreSQL.service() as postgresql_url,
         TemporaryDirectory(prefix="deviceops-benchmark-") as folder,
     ):
         directory = Path(folder)

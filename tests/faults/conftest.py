@@ -15,7 +15,7 @@ import pytest
 from tests.databases import NewDatabase, PostgresqlServer
 from tests.faults.scene import NewScene, Scene, scene
 from tests.faults.trials import RESULT, Trials
-from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
+from tests.services import BROKERS, DATABASES, PrivatePostgreSQL, PrivateRabbitMQ
 
 SECONDS_A_TRY = 60
 """For the timeout of tests that try many times."""
@@ -55,16 +55,16 @@ def soak_seconds(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[PrivateRabbitMQ]:
-    """A RabbitMQ that may be killed; each test leaves it running."""
-    with PrivateRabbitMQ() as server:
+def broker(request: pytest.FixtureRequest) -> Iterator[PrivateRabbitMQ]:
+    """A RabbitMQ that may be killed; each test leaves it running. See EACH in tests/conftest.py."""
+    with BROKERS[getattr(request, "param", next(iter(BROKERS)))]() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PrivatePostgreSQL]:
-    """A PostgreSQL that may be killed; each test leaves it running."""
-    with PrivatePostgreSQL() as server:
+def postgresql(request: pytest.FixtureRequest) -> Iterator[PrivatePostgreSQL]:
+    """A PostgreSQL that may be killed; each test leaves it running. See EACH in tests/conftest.py."""
+    with DATABASES[getattr(request, "param", next(iter(DATABASES)))]() as server:
         yield server
 
 

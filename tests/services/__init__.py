@@ -1,54 +1,36 @@
-"""A RabbitMQ and a PostgreSQL for the tests: the one that answers, else a private one, else a clear error.
+"""RabbitMQ and PostgreSQL for the tests: those that answer, else private ones, else a clear error.
 
 | file | holds |
 |---|---|
-| `server.py` | what both kinds of private server share: find, start, stop, kill, leave nothing behind |
-| `broker.py` | a private RabbitMQ |
-| `database.py` | a private PostgreSQL |
+| `server.py` | what all private servers share: find, start, stop, kill, leave nothing behind |
+| `broker.py` | private RabbitMQs |
+| `database.py` | private PostgreSQLs |
 | `pooler.py` | a private PgBouncer before a PostgreSQL |
+| `debian.py` | a Debian 13 in a folder, with the newer versions of both |
+| `shared.py` | services that the processes of a test run share |
 | `machine.py` | free ports and families of processes |
 
 `python -m tests.services` names the Debian packages that the tests still need on this machine.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from tests.services.broker import PrivateRabbitMQ
-from tests.services.database import PrivatePostgreSQL
+from tests.services.broker import PrivateRabbitMQ, RabbitMQ4
+from tests.services.database import PostgreSQL17, PrivatePostgreSQL
 from tests.services.pooler import PrivatePgBouncer
 from tests.services.server import PrivateServer, ServiceError
 
 __all__ = [
+    "BROKERS",
+    "DATABASES",
+    "PostgreSQL17",
     "PrivatePgBouncer",
     "PrivatePostgreSQL",
     "PrivateRabbitMQ",
     "PrivateServer",
+    "RabbitMQ4",
     "ServiceError",
-    "postgresql",
-    "rabbitmq",
 ]
 
-
-@contextmanager
-def rabbitmq() -> Iterator[str]:
-    """The URL of a RabbitMQ. Raises ServiceError if there is none to use and none to start."""
-    with _service(PrivateRabbitMQ) as url:
-        yield url
-
-
-@contextmanager
-def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL whose user may create databases. Raises ServiceError as rabbitmq() does."""
-    with _service(PrivatePostgreSQL) as url:
-        yield url
-
-
-@contextmanager
-def _service(private: type[PrivateServer]) -> Iterator[str]:
-    url = private.find_url()
-    if url is not None:
-        yield url
-        return
-    with private() as server:
-        yield server.url
+BROKERS: dict[str, type[PrivateRabbitMQ]] = {"3.10": PrivateRabbitMQ, "4.0": RabbitMQ4}
+"""By their versions: the first is this machine's, which is Debian 12's on the machines of CI."""
+DATABASES: dict[str, type[PrivatePostgreSQL]] = {"15": PrivatePostgreSQL, "17": PostgreSQL17}
+"""By their versions, as the brokers."""

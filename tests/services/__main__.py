@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
@@ -26,6 +27,9 @@ TOOLS: dict[str, str] = {
 }
 """The Debian package of each program that tests call."""
 
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""What Debian 13 is known by."""
+
 
 def missing() -> Iterator[str]:
     """The packages of what is not there."""
@@ -38,6 +42,8 @@ def missing() -> Iterator[str]:
     for program, package in TOOLS.items():
         if shutil.which(program) is None:
             yield package
+    if not KEYRING.exists():
+        yield "debian-archive-keyring"
 
 
 if __name__ == "__main__":

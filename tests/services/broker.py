@@ -1,11 +1,14 @@
-"""A private RabbitMQ."""
+"""A private RabbitMQ: this machine's, or RabbitMQ 4.0."""
 
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import aio_pika
 
+from tests.services.debian import OnDebian13
 from tests.services.machine import free_port
 from tests.services.server import PrivateServer
 
@@ -17,7 +20,7 @@ class PrivateRabbitMQ(PrivateServer):
     program = "rabbitmq-server"
     folders = "usr/lib/rabbitmq/bin"  # the one in PATH is a wrapper that insists on the user rabbitmq
     variable = "TEST_AMQP_URL"
-    usual_urls = ("amqp://guest:guest@127.0.0.1:5672/",)
+    usual_urls: ClassVar[Sequence[str]] = ("amqp://guest:guest@127.0.0.1:5672/",)
     stop_signal = signal.SIGTERM
 
     def __init__(self, *, management: bool = False) -> None:
@@ -69,11 +72,7 @@ class PrivateRabbitMQ(PrivateServer):
     def control(self, *arguments: str, typed: str = "") -> str:
         """What rabbitmqctl prints, told what is typed when it asks. Raises CalledProcessError if it fails."""
         program = self._program.with_name("rabbitmqctl")
-        command = [str(program), "--node", self._environment["RABBITMQ_NODENAME"], *arguments]
-        done = subprocess.run(
-            command, env=self._environment, input=typed.encode(), check=True, capture_output=True
-        )
-        return done.stdout.decode()
+        return self._run(program, "--node", self._environment["RABBITMQ_NODENAME"], *arguments, typed=typed)
 
     def listen_with_tls(self, ca: Path, cert: Path, key: Path, *, demands_certificate: bool = False) -> int:
         """Have it listen for AMQP over TLS as well, until it ends, and give the port."""
@@ -93,3 +92,10 @@ class PrivateRabbitMQ(PrivateServer):
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return self._popen(self._program)
+
+
+class RabbitMQ4(OnDebian13, PrivateRabbitMQ):
+    """A private RabbitMQ 4.0."""
+
+    variable = "TEST_RABBITMQ_4_URL"
+    usual_urls = ()

@@ -1,12 +1,15 @@
-"""A private PostgreSQL."""
+"""A private PostgreSQL: this machine's, or PostgreSQL 17."""
 
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import asyncpg
 
+from tests.services.debian import OnDebian13
 from tests.services.server import PrivateServer
 
 
@@ -17,7 +20,10 @@ class PrivatePostgreSQL(PrivateServer):
     program = "initdb"
     folders = "usr/lib/postgresql/*/bin"
     variable = "TEST_POSTGRESQL_URL"
-    usual_urls = ("postgresql://root@127.0.0.1:5432/test", "postgresql://postgres@127.0.0.1:5432/postgres")
+    usual_urls: ClassVar[Sequence[str]] = (
+        "postgresql://root@127.0.0.1:5432/test",
+        "postgresql://postgres@127.0.0.1:5432/postgres",
+    )
     stop_signal = signal.SIGINT
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -43,9 +49,8 @@ class PrivatePostgreSQL(PrivateServer):
 
     def execute(self, *statements: str) -> None:
         """Run statements as the superuser, each on its own."""
-        program = self._program.with_name("psql")
         for statement in statements:
-            subprocess.run([str(program), "-q", self.url, "-c", statement], env=self._environment, check=True)
+            self._run(self._program.with_name("psql"), "-q", self.url, "-c", statement)
 
     def __exit__(self, *_: object) -> None:
         try:
@@ -80,3 +85,10 @@ class PrivatePostgreSQL(PrivateServer):
             # because what is in /dev/shm would outlive a server that is killed.
             *("-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap"),
         )
+
+
+class PostgreSQL17(OnDebian13, PrivatePostgreSQL):
+    """A private PostgreSQL 17."""
+
+    variable = "TEST_POSTGRESQL_17_URL"
+    usual_urls = ()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -49,8 +50,7 @@ class PrivateServer(ABC):
         # Not the tests' own: a variable that is meant for another server would lead this one astray.
         self._environment = {"PATH": os.environ["PATH"], "HOME": str(self._directory), "LANG": "C.UTF-8"}
         self._account = account
-        if account is not None:
-            shutil.chown(self._directory, account)
+        self._give(self._directory)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -74,6 +74,17 @@ class PrivateServer(ABC):
         return next(filter(cls._answers, [named] if named else cls.usual_urls), None)
 
     @classmethod
+    @contextmanager
+    def service(cls) -> Iterator[str]:
+        """The URL of a server: the one that runs already, else a private one's. Raises ServiceError."""
+        url = cls.find_url()
+        if url is not None:
+            yield url
+            return
+        with cls() as server:
+            yield server.url
+
+    @classmethod
     def find_program(cls) -> Path:
         """The installed program that starts a server. Raises ServiceError if there is none."""
         newest_first = sorted(map(str, Path("/").glob(cls.folders)), reverse=True)
@@ -85,14 +96,24 @@ class PrivateServer(ABC):
             )
         return Path(found)
 
+    @classmethod
+    def ids(cls, account: str) -> tuple[int, int]:
+        """The user and the group, as numbers, of an account."""
+        entry = pwd.getpwnam(account)
+        return entry.pw_uid, entry.pw_gid
+
     def keep(self, name: str, content: bytes) -> Path:
         """Put a file beside the server's own, which it can read and nobody else."""
         path = self._directory / name
         path.write_bytes(content)
         path.chmod(0o600)
-        if self._account is not None:
-            shutil.chown(path, self._account)
+        self._give(path)
         return path
+
+    def _give(self, path: Path) -> None:
+        """Have a file or folder belong to the server's account, if it has one."""
+        if self._account is not None:
+            os.chown(path, *self.ids(self._account))
 
     def start(self) -> None:
         """Start, and wait until the server answers. Raises ServiceError with the end of its log."""
@@ -177,15 +198,26 @@ class PrivateServer(ABC):
             return True
         return False
 
+    def _command(self, *command: str | Path) -> list[str]:
+        """How to run a command as the server runs: as its account, and where it sees its own files."""
+        if self._account is None:
+            return [str(word) for word in command]
+        user, group = self.ids(self._account)
+        return ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *map(str, command)]
+
+    def _run(self, *command: str | Path, typed: str = "") -> str:
+        """What one of the server's programs prints. Raises CalledProcessError if it fails."""
+        done = subprocess.run(
+            self._command(*command), env=self._environment, input=typed.encode(), check=True, capture_output=True
+        )
+        return done.stdout.decode()
+
     def _popen(self, *command: str | Path) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                command,
+                self._command(*command),
                 cwd=self._directory,
                 env=self._environment,
-                user=self._account,
-                group=self._account,
-                extra_groups=[] if self._account else None,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
