@@ -201,7 +201,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_behind(number: signal.Signals)
 
 
 def test_the_processes_of_a_run_share_a_service_and_hear_why_there_is_none(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Services({"postgresql": PrivatePostgreSQL, "none": PrivateRabbitMQ}) as services:
         monkeypatch.setenv(PrivatePostgreSQL.variable, "postgresql://x@127.0.0.1:1/x")

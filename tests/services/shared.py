@@ -33,11 +33,16 @@ class Services:
 
     def lend(self, address: str) -> None:
         """Have other processes ask for services too, by borrowed(), at a path."""
-        threading.Thread(target=self._answer, args=(Listener(address),), daemon=True).start()
+        listener = self._stack.enter_context(Listener(address))
+        threading.Thread(target=self._answer, args=(listener,), daemon=True).start()
 
     def _answer(self, listener: Listener) -> None:
         while True:
-            with suppress(OSError, EOFError), listener.accept() as asking:
+            try:
+                asking = listener.accept()
+            except OSError:  # it is closed
+                return
+            with suppress(OSError, EOFError), asking:
                 try:
                     asking.send(self.url(asking.recv()))
                 except ServiceError as error:
