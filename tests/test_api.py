@@ -201,7 +201,7 @@ def test_every_error_has_one_shape_and_every_response_an_id_that_the_log_has(dev
         ]
     refused(responses[0], 404)
     refused(responses[1], 405)
-    assert responses[1].headers["Allow"] == "GET, PUT"
+    assert responses[1].headers["Allow"] == "GET, HEAD, PUT"
     refused(responses[3], 400)
     assert responses[2].headers["X-Request-ID"] == mine
 

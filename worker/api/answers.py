@@ -106,7 +106,8 @@ def _methods(request: Request) -> set[str]:
     """The methods of a path: the framework itself names those of one of its calls only."""
     routes = [*request.app.routes, *(route for router in request.app.state.routers for route in router.routes)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return {method for route in matching for method in getattr(route, "methods", None) or ()}
+    found = {method for route in matching for method in getattr(route, "methods", None) or ()}
+    return found | {"HEAD"} if "GET" in found else found
 
 
 async def answer_faults(request: Request, invalid: Exception) -> JSONResponse:

@@ -21,6 +21,7 @@ from worker.api.answers import answer_faults, answer_refusal
 from worker.api.changes import stopped
 from worker.api.context import Context
 from worker.api.edge import Edge
+from worker.api.heads import Heads
 from worker.api.metrics import Requests
 from worker.tokens import Token
 
@@ -68,6 +69,7 @@ def create_app(context: Context, tokens: Mapping[str, Token] | None, requests: R
         middleware=[
             Middleware(CorrelationIdMiddleware),
             Middleware(Edge, requests=requests),
+            Middleware(Heads),
             Middleware(AuthenticationMiddleware, backend=Tokens(tokens), on_error=answer_stranger),
         ],
         exception_handlers={

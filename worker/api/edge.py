@@ -1,9 +1,7 @@
 """What every request passes first: it is logged under its id, and what nobody else has caught is answered."""
 
-import re
 import time
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 import structlog
 from asgi_correlation_id import correlation_id
@@ -12,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.api import answers
+from worker.api.forwarded import names_a_host
 from worker.api.metrics import Requests
 from worker.contract import one_line
 from worker.store.errors import explain, is_of_database
@@ -20,8 +19,6 @@ MAX_BODY = 2_000_000
 """Bytes: an announcement of some 50,000 devices. Announced again, an operation takes more of them."""
 MAX_HEADERS = 16_384
 """Bytes of a request's address and headers."""
-
-_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 _log = structlog.get_logger()
 
@@ -89,7 +86,7 @@ def _check(scope: Scope) -> None:
         raise answers.Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
     headers = Headers(scope=scope)
     host = headers.get("host")
-    if host is not None and not _names_a_host(host):
+    if host is not None and not names_a_host(host):
         raise answers.Refusal(HTTPStatus.BAD_REQUEST, "the header Host names no host")
     _bound(int(headers.get("content-length", "0")))
 
@@ -99,13 +96,6 @@ def _bound(size: int) -> None:
     if size > MAX_BODY:
         message = f"the body is larger than {MAX_BODY:,} bytes"
         raise answers.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
-
-
-def _names_a_host(text: str) -> bool:
-    try:
-        return bool(_HOST.fullmatch(text)) and urlsplit(f"//{text}").port != 0
-    except ValueError:
-        return False
 
 
 def _answer(error: Exception) -> Response:

@@ -16,6 +16,7 @@ from worker.api.app import create_app
 from worker.api.changes import Changes
 from worker.api.context import Context
 from worker.api.edge import MAX_HEADERS
+from worker.api.forwarded import Forwarded
 from worker.api.metrics import Requests, count_followers
 from worker.contract import one_line
 from worker.listener import Server, listen, url_of
@@ -63,16 +64,16 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
     registry = registry_of_process({"reading": database, "writing": writing})
     count_followers(registry, changes)
     context = Context(database, writing, settings.trust, changes)
+    app = create_app(context, settings.api_tokens or None, Requests(registry))
     config = uvicorn.Config(
-        create_app(context, settings.api_tokens or None, Requests(registry)),
+        Forwarded(app, settings.http_proxies),  # type: ignore[arg-type]
         http=_Protocol,
         h11_max_incomplete_event_size=MAX_HEADERS,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=True,
-        forwarded_allow_ips=settings.http_proxies,
+        proxy_headers=False,  # of which there are more
         timeout_graceful_shutdown=PATIENCE,
     )
     stopping = asyncio.Event()
