@@ -11,9 +11,9 @@ from tests.databases import clear
 from tests.letters import ALL, DEVICE, OPERATION, conflict, rows, state
 from tests.sending import ANNOUNCEMENT, announcement_body, message, process, report_body
 from worker.errors import DeviceopsError
+from worker.identity import NAMESPACE
 from worker.mending.closing import discard
 from worker.mending.transfer import export, import_, read_line
-from worker.messages import NAMESPACE
 from worker.store.database import Database
 from worker.store.letters import Selection
 

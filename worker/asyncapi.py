@@ -12,8 +12,9 @@ from pydantic.json_schema import models_json_schema
 
 from worker.contract import Announcement, Report, Reports
 from worker.examples import EXAMPLES
+from worker.identity import MAX_ID
 from worker.intake.topology import DELIVERY_LIMIT, Topology
-from worker.messages import ANNOUNCEMENT, MAX_BODY, MAX_ID, REPORT, REPORTS
+from worker.messages import ANNOUNCEMENT, MAX_BODY, REPORT, REPORTS
 
 Document = dict[str, Any]
 

@@ -12,7 +12,8 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import Row
 
 from worker.contract import clean, shown
-from worker.messages import NAMING, Incoming, Message, Origin, body_id, named_in, pair_id
+from worker.identity import body_id, identity
+from worker.messages import NAMING, Incoming, Message, Origin, named_in, pair_id
 from worker.outcomes import Example, Reason, Status
 
 DEADLY = 2
@@ -38,11 +39,11 @@ class DeadLetter:
         """What makes it the same dead letter: the report's identity, or else the message's id and body."""
         if self.report is not None:
             report = self.report.report
-            identity = f"report {pair_id(report.operation_id, report.device_id)}/{self.report.key[1]}"
+            known_by = f"report {pair_id(report.operation_id, report.device_id)}/{self.report.key[1]}"
         else:
             own_id = body_id(self.message.body)
-            identity = f"message {self.message.message_id or own_id}/{own_id}"
-        return UUID(bytes=sha1(identity.encode(), usedforsecurity=False).digest()[:16], version=5)
+            known_by = f"message {identity(self.message.message_id) or own_id}/{own_id}"
+        return UUID(bytes=sha1(known_by.encode(), usedforsecurity=False).digest()[:16], version=5)
 
     def row(self, now: datetime) -> dict[str, Any]:
         """The row to insert; `now` is when it was resolved, if it was."""
@@ -57,7 +58,7 @@ class DeadLetter:
             "received_at": message.received_at,
             "resolved_at": None if self.status is Status.OPEN else now,
             **self.about(),
-            "message_id": message.message_id,
+            "message_id": identity(message.message_id),
             "type": message.type,
             "sent_at": message.sent_at,
             "exchange": clean(origin.exchange),
@@ -108,7 +109,7 @@ def stored_message(row: Row[Any]) -> Message:
         content=row.body,
         received_at=row.received_at,
         # An announcement without an id is news each time; this one is the same however often it is replayed.
-        message_id=row.message_id or body_id(row.body),
+        message_id=identity(row.message_id) or body_id(row.body),
         type=row.type,
         sent_at=row.sent_at,
         origin=lambda: Origin(row.exchange, row.routing_key, row.properties, row.headers),

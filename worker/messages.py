@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import sha1
 from typing import Any
-from uuid import NAMESPACE_DNS, UUID, uuid5
+from uuid import UUID, uuid5
 
 import pydantic_core
 from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811  # a class
 from pydantic import TypeAdapter, ValidationError
 
-from worker.contract import Announcement, AnyReports, Name, Report, clean, one_line, shown
+from worker.contract import Announcement, AnyReports, Name, Report, one_line, shown
+from worker.identity import NAMESPACE, body_id, identity
 from worker.outcomes import Reason
 
 REPORT = "device-operation.report"
@@ -32,11 +33,6 @@ CLOCKS_ARE_SET = datetime(2000, 1, 1, tzinfo=UTC)
 
 MAX_BODY = 64 * 2**20
 """Bytes of a message that is read: 10,000 reports with the longest reasons have 45 MB. RabbitMQ takes 128 MB."""
-MAX_ID = 255
-"""Characters of a report's id, as of an AMQP message id; a longer one is replaced by its UUIDv5."""
-
-NAMESPACE = uuid5(NAMESPACE_DNS, "deviceops")
-"""The namespace of the UUIDv5 (RFC 9562, section 5.5) that identifies a message without an id by its body."""
 
 Key = tuple[UUID, str]
 """A message's identity: the id of its device operation, or of the operation it announces, and its own."""
@@ -174,11 +170,6 @@ def pair_id(operation_id: UUID, device_id: UUID) -> UUID:
     return UUID(bytes=digest[:16], version=5)
 
 
-def body_id(body: bytes) -> str:
-    """The identity of a message that carries none: the UUIDv5 of its body."""
-    return str(UUID(bytes=sha1(NAMESPACE.bytes + body, usedforsecurity=False).digest()[:16], version=5))
-
-
 def parse(message: Message) -> list[Item]:
     """Read one message: its report or announcement, each of its reports, or what is wrong with it."""
     if message.given_up is not None:
@@ -226,7 +217,10 @@ def _parse_report(message: Message) -> Incoming | Rejected:
 def _incoming(report: Report, message: Message) -> Incoming:
     return Incoming(
         report,
-        (device_operation_id(report.operation_id, report.device_id), _identity(report.report_id, message)),
+        (
+            device_operation_id(report.operation_id, report.device_id),
+            identity(report.report_id) or _identity(message),
+        ),
         report.occurred_at or message.sent_at or message.received_at,
         message,
     )
@@ -239,13 +233,8 @@ def plausible(claimed: datetime, received_at: datetime) -> datetime:
     return claimed if CLOCKS_ARE_SET < claimed <= received_at else received_at
 
 
-def identity(text: str) -> str:
-    """The identity that an id from outside gives a report."""
-    return clean(text) if len(text) <= MAX_ID else str(uuid5(NAMESPACE, text))
-
-
-def _identity(own_id: str | None, message: Message) -> str:
-    return identity(own_id or message.message_id or body_id(message.body))
+def _identity(message: Message) -> str:
+    return identity(message.message_id) or body_id(message.body)
 
 
 def _parse_announcement(message: Message) -> Announced | Rejected:
@@ -255,9 +244,9 @@ def _parse_announcement(message: Message) -> Announced | Rejected:
         return Rejected(explain(error), message)
     at = announcement.created_at or message.sent_at or message.received_at
     # An id of its own kind: a report may well carry the same message id as the announcement.
-    own = _identity(None, message)
+    own = _identity(message)
     report_id = str(uuid5(NAMESPACE, f"announcement {own}"))
-    key = (announcement.id, own) if message.message_id else None
+    key = (announcement.id, own) if identity(message.message_id) else None
     return Announced(announcement, key, report_id, at, message)
 
 
@@ -278,7 +267,7 @@ def _parse_reports(message: Message) -> list[Item]:
 
 def _parts(message: Message, count: int, bodies: Callable[[], list[Any]]) -> list[Message]:
     """Each report of a bulk message as a message of its own, which can be kept and replayed alone."""
-    base = _identity(None, message)
+    base = _identity(message)
     return [
         Message(
             partial(_body_of_part, bodies, index),

@@ -9,8 +9,9 @@ from uuid import UUID, uuid5
 from statemachine import SETTLED, State
 from worker.contract import Report, one_line
 from worker.dead_letters import DeadLetter
+from worker.identity import NAMESPACE
 from worker.ledger import Answer
-from worker.messages import NAMESPACE, Incoming, Message, Origin, Rejected, device_operation_id, parse
+from worker.messages import Incoming, Message, Origin, Rejected, device_operation_id, parse
 from worker.outcomes import Reason
 from worker.processor import answer as processed
 from worker.processor import process_together

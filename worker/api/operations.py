@@ -17,6 +17,7 @@ from worker.api.reporting import IdempotencyKey, origin, refuse
 from worker.api.routing import Route
 from worker.contract import Announcement, ReasonText
 from worker.dead_letters import DeadLetter
+from worker.identity import identity
 from worker.messages import ANNOUNCEMENT, Message
 from worker.outcomes import DUPLICATE
 from worker.requests import answer, cancel
@@ -188,7 +189,7 @@ async def update_operation(
         origin(caller)(),
         service_id=caller.name,
         reason=update.reason,
-        key=idempotency_key or str(uuid4()),
+        key=identity(idempotency_key) or str(uuid4()),
         trust=shared.trust,
     )
     if objection is not None:

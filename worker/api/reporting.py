@@ -9,8 +9,9 @@ from fastapi import Header
 from worker.api.access import ANYBODY
 from worker.api.answers import Refusal, Standing
 from worker.dead_letters import DeadLetter
+from worker.identity import MAX_ID
 from worker.ledger import UNTRUSTED
-from worker.messages import MAX_ID, Origin
+from worker.messages import Origin
 from worker.outcomes import Reason
 from worker.tokens import Caller
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from worker.contract import clean
+from worker.identity import identity
 from worker.intake.deaths import read_deaths, told
 from worker.intake.delivery import Delivery
 from worker.messages import REPLAY_OF, Message, Origin
@@ -21,7 +22,7 @@ def as_message(delivery: Delivery, received_at: datetime) -> Message:
     return Message(
         content=delivery.body,
         received_at=received_at,
-        message_id=clean(message_id) if message_id else None,
+        message_id=identity(message_id),
         type=clean(type_) if type_ else None,
         sent_at=sent_at,
         origin=partial(_origin, delivery),

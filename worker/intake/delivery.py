@@ -17,7 +17,7 @@ _FLAGS, _PROPERTIES = slice(12, 14), 14
 """Where a content header has them (AMQP 0-9-1, section 4.2.6.1)."""
 
 Essentials = tuple[str | None, str | None, datetime | None, dict[str, Any] | None]
-"""Message id, type, timestamp and headers."""
+"""Message id (with surrogates for bytes that are not UTF-8), type, timestamp and headers."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Delivery:
             if flags & bit:
                 at += 1 + header[at]
         if flags & _BIT["message_id"]:
-            size, message_id = decoding.text(header[at:])
+            size, message_id = decoding.exact_text(header[at:])
             at += size
         if flags & _BIT["timestamp"]:
             size, timestamp = decoding.timestamp(header[at : at + 8])

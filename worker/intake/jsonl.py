@@ -16,6 +16,7 @@ from worker.contract import clean
 from worker.encodings import BOM, SEEN, foreign
 from worker.errors import DeviceopsError
 from worker.files import File
+from worker.identity import identity
 from worker.messages import MAX_BODY, Message, Origin
 
 CHUNK = 1 << 20
@@ -99,7 +100,7 @@ def as_message(line: bytes) -> Message:
         # As it stood: the reader of messages says what is wrong with a NaN, which no JSON has.
         content=body.encode() if isinstance(body, str) else to_json(body, inf_nan_mode="constants"),
         received_at=now,
-        message_id=clean(envelope.message_id) if envelope.message_id else None,
+        message_id=identity(envelope.message_id),
         type=clean(envelope.type) if envelope.type else None,
         origin=lambda: Origin(headers=headers),
     )

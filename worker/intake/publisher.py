@@ -14,8 +14,9 @@ from pamqp.commands import Basic
 
 from worker.contract import shown
 from worker.errors import DeviceopsError
+from worker.identity import body_id
 from worker.intake.connection import Connection, explain, is_of_broker
-from worker.messages import REPORT, Message, body_id
+from worker.messages import REPORT, Message
 
 CONFIRM_TIMEOUT = 30
 """Seconds to wait for the broker's confirmation of a message."""

@@ -9,8 +9,9 @@ from sqlalchemy import Row
 
 from worker.dead_letters import stored_message
 from worker.errors import DeviceopsError
+from worker.identity import identity
 from worker.mending.replay import Summary, replay
-from worker.messages import Rejected, identity, named_in, parse
+from worker.messages import Rejected, named_in, parse
 from worker.outcomes import Action, Status
 from worker.store import batch, letters
 from worker.store.database import Database
@@ -79,9 +80,7 @@ def _with_own_ids(body: bytes, known_by: str | None) -> bytes:
     reports = document.get("reports", document) if isinstance(document, dict) else None
     changed = False
     for report in reports if isinstance(reports, list) else [reports]:
-        if not isinstance(report, dict) or not isinstance(report.get("report_id"), str):
-            continue
-        if identity(report["report_id"]) == known_by:
+        if isinstance(report, dict) and known_by is not None and identity(report.get("report_id")) == known_by:
             report["report_id"] = str(uuid4())
             changed = True
     return pydantic_core.to_json(document) if changed else body

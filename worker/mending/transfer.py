@@ -22,9 +22,10 @@ from pydantic import (
 from worker.batches import waiting_out_failures
 from worker.dead_letters import DeadLetter
 from worker.errors import DeviceopsError
+from worker.identity import NAMESPACE
 from worker.mending.pages import PATIENCE, pages
 from worker.mending.replay import replay
-from worker.messages import NAMESPACE, NAMING, REPORT, Incoming, Message, Origin, explain, parse
+from worker.messages import NAMING, REPORT, Incoming, Message, Origin, explain, parse
 from worker.outcomes import Action, Reason, Status
 from worker.store import batch, letters, views
 from worker.store.database import Database
