@@ -78,3 +78,13 @@ async def test_a_registration_looks_for_its_own_parked_reports_and_not_through_a
 
     # The rows of the batch lead. PostgreSQL keeps plans, and makes this one while nothing is parked.
     assert plan.index("Function Scan on") < plan.index("dead_letters"), plan
+
+
+def test_more_ids_can_be_named_than_a_statement_has_parameters(deviceops: Deviceops) -> None:
+    deviceops.out("ingest", "-", lines="one\ntwo\nthree\n")
+    ids = [str(letter["id"]) for letter in deviceops.document("dead-letters", "list")]
+    many = [str(number) for number in range(1_000_000, 1_040_000)]
+
+    assert len(deviceops.document("dead-letters", "list", *ids[:2], *many)) == 2
+    unknown = deviceops("dead-letters", "discard", *ids, *many, "--because", "x")
+    assert (unknown.returncode, unknown.stderr) == (1, f"deviceops: dead letter {many[0]} is unknown\n")

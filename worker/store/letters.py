@@ -62,7 +62,8 @@ class Selection:
         """The same as SQL."""
         found: ColumnElement[bool] = true()
         if self.ids is not None:
-            found &= _c.id.in_(self.ids)
+            # In the statement's text too: a person may name more than the parameters that it may have.
+            found &= _c.id.in_(bindparam("ids", list(self.ids), expanding=True, literal_execute=True))
         if self.status is not None:
             # In the statement's text, so that a partial index can serve it.
             found &= _c.status == bindparam("status", self.status.value, literal_execute=True)
