@@ -57,6 +57,8 @@ def database_url(secret: SecretStr) -> SecretStr:
     given = [name for name, _ in parse_qsl(urlsplit(text).query, keep_blank_values=True)]
     if blank := set(given) - url.query.keys():
         raise ValueError(f"has a parameter without a value: {', '.join(sorted(blank))}")
+    if not url.database:
+        raise ValueError(f"names no database: {kind}://user@host/name")
     if "sslmode" in url.query:  # libpq's name for what the driver calls ssl
         url = url.set(query={"ssl": url.query["sslmode"]} | {k: v for k, v in url.query.items() if k != "sslmode"})
     if unknown := url.query.keys() - ({"ssl"} if kind != "sqlite" else set()):

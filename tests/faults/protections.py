@@ -334,4 +334,30 @@ PROTECTIONS = (
         "test_draining.py::test_a_second_signal_ends_it_at_once",
         (("worker/cli/running.py", "            loop.remove_signal_handler(number)\n", "            continue\n"),),
     ),
+    Protection(
+        "a database of another encoding is refused",
+        "test_other_databases.py::test_an_encoding_that_cannot_keep_every_text_is_refused",
+        (("worker/store/schema.py", 'if found.encoding != "UTF8":', "if False:"),),
+    ),
+    Protection(
+        "another program's schema is refused",
+        "test_other_databases.py::test_another_programs_versions_are_not_taken_for_ours",
+        (
+            (
+                "worker/store/schema.py",
+                "if missing and (not is_newer or missing == _OF_EVERY_VERSION):",
+                "if False:",
+            ),
+        ),
+    ),
+    Protection(
+        "another program's tables get none of ours beside them",
+        "test_other_databases.py::test_another_programs_tables_get_none_of_ours_beside_them",
+        (("worker/store/schema.py", "if strangers := found.here - {_VERSION}:", "if strangers := set():"),),
+    ),
+    Protection(
+        "keys of text are compared by their bytes",
+        "test_other_databases.py::test_ids_are_known_again_when_the_order_of_a_language_changes",
+        (("worker/store/migrations/versions/0007_keys_by_bytes.py", ' TYPE text COLLATE "C"', " TYPE text"),),
+    ),
 )

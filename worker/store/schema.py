@@ -1,28 +1,59 @@
 """The schema's version: applied by Alembic, and checked before anything else touches the database."""
 
+import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import Connection, inspect, text
 
 from worker.errors import DeviceopsError
 from worker.store.database import Database
+from worker.store.tables import metadata
 
-HEAD = "0006"
+HEAD = "0007"
 """The version that this code expects. Versions are numbered, so that a newer one is told from an older one."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6465766963656F70  # "deviceop": two migrations of one PostgreSQL wait for each other
+_VERSION = "alembic_version"
+_NUMBERED = re.compile(r"\d{4}")
+_OF_EVERY_VERSION = {"announcements", "dead_letters", "device_operations", "operation_activity", "operations"}
+_NAMED = 5
+"""Tables that an error names, at most."""
+
+# Where a table is looked for is a list of schemas; a new one is made in the first of them. The tables of an
+# extension are nobody's, such as PostGIS's list of coordinate systems.
+_TABLES = """
+    SELECT relname, relnamespace = to_regnamespace(current_schema()) AS is_here FROM pg_class c
+    WHERE relkind IN ('r', 'p') AND pg_table_is_visible(oid)
+        AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
+            AND deptype = 'e')
+"""
+
+
+class _Found(NamedTuple):
+    """What a database has."""
+
+    encoding: str
+    tables: set[str]
+    """All that can be seen."""
+    here: set[str]
+    """Those where ours would be made."""
+    versions: Collection[str] | None
+    """What Alembic has noted, None if it was never there."""
 
 
 async def migrate(database: Database) -> str:
     """Bring the schema to the version of this code, and return that version.
 
-    Raises DeviceopsError if the database is newer than the code.
+    Raises DeviceopsError if the database is newer than the code, of another program, or of no use for text.
     """
     async with database.write() as connection:
         if not database.is_sqlite:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        return await connection.run_sync(_upgrade)
+        return await connection.run_sync(_upgrade, str(database))
 
 
 async def require_current_schema(database: Database) -> None:
@@ -32,43 +63,73 @@ async def require_current_schema(database: Database) -> None:
     with a DeviceopsError that says what to do.
     """
     async with database.read() as connection:
-        found, is_empty = await connection.run_sync(_inspect)
-    if found is None and is_empty and database.is_sqlite:
+        version = _version(await connection.run_sync(_look), str(database))
+    if version is None and database.is_sqlite:
         await migrate(database)
         return
-    if found == HEAD:
+    if version == HEAD:
         return
-    if found is None:
-        what = "has no deviceops schema" if is_empty else "has tables, but none of deviceops"
-        raise DeviceopsError(f"database {database} {what}: run `deviceops migrate`")
-    _refuse_newer(found, str(database))
-    raise DeviceopsError(
-        f"database {database} has schema {found}, this deviceops needs {HEAD}: run `deviceops migrate`"
+    what = "has no deviceops schema" if version is None else f"has schema {version}, this deviceops needs {HEAD}"
+    raise DeviceopsError(f"database {database} {what}: run `deviceops migrate`")
+
+
+def _look(connection: Connection) -> _Found:
+    if connection.dialect.name == "postgresql":
+        encoding = connection.scalar(text("SELECT current_setting('server_encoding')"))
+        rows = connection.execute(text(_TABLES)).all()
+        tables, here = {name for name, _ in rows}, {name for name, is_here in rows if is_here}
+    else:
+        encoding = "UTF8"  # UTF-16 too keeps all text, and gives it as UTF-8
+        tables = here = set(inspect(connection).get_table_names())
+    versions = None
+    if _VERSION in tables:
+        versions = connection.scalars(text(f"SELECT version_num FROM {_VERSION}")).all()  # noqa: S608  # ours
+    return _Found(encoding, tables, here, versions)
+
+
+def _version(found: _Found, where: str) -> str | None:
+    """The schema's version, None if there is nothing yet. Raises DeviceopsError if the database is not for us."""
+    if found.encoding != "UTF8":
+        raise DeviceopsError(
+            f"database {where} has the encoding {found.encoding}, in which not every text can be kept: "
+            "make it anew WITH ENCODING 'UTF8' TEMPLATE template0"
+        )
+    if not found.versions:
+        if strangers := found.here - {_VERSION}:
+            raise _not_ours(where, "has tables, but no version of deviceops", strangers)
+        return None
+    version = ", ".join(sorted(map(str, found.versions)))
+    if not _NUMBERED.fullmatch(version):
+        raise _not_ours(where, f"has {_VERSION} {version}, which is none of deviceops", found.here)
+    is_newer = version > HEAD
+    missing = (metadata.tables.keys() if version == HEAD else _OF_EVERY_VERSION) - set(found.tables)
+    if missing and (not is_newer or missing == _OF_EVERY_VERSION):
+        what = f"has {_VERSION} {version}, but not the tables of deviceops: missing {_named(missing)}"
+        raise _not_ours(where, what, found.here)
+    if is_newer:
+        raise DeviceopsError(
+            f"database {where} has schema {version}, newer than this deviceops knows: upgrade deviceops"
+        )
+    return version
+
+
+def _not_ours(where: str, what: str, tables: Collection[str]) -> DeviceopsError:
+    return DeviceopsError(
+        f"database {where} {what} (it has {_named(set(tables) - {_VERSION}) or 'none'}): it seems to be another "
+        "program's; DEVICEOPS_DATABASE_URL is to name a database, or a schema, of deviceops' own"
     )
 
 
-def _inspect(connection: Connection) -> tuple[str | None, bool]:
-    """The schema's version, None if it has none, and whether the database has no tables at all."""
-    tables = inspect(connection).get_table_names()
-    if "alembic_version" not in tables:
-        return None, not tables
-    return connection.scalar(text("SELECT version_num FROM alembic_version")), False
+def _named(tables: Collection[str]) -> str:
+    names = sorted(tables)
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-def _refuse_newer(found: str, where: str) -> None:
-    if found > HEAD:
-        raise DeviceopsError(
-            f"database {where} has schema {found}, newer than this deviceops knows: upgrade deviceops"
-        )
-
-
-def _upgrade(connection: Connection) -> str:
+def _upgrade(connection: Connection, where: str) -> str:
     from alembic import command  # here, because every command would pay for it and few migrate
     from alembic.config import Config
 
-    found, _ = _inspect(connection)
-    if found is not None:
-        _refuse_newer(found, connection.engine.url.render_as_string(hide_password=True))
+    _version(_look(connection), where)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection

@@ -113,7 +113,11 @@ ANNOUNCED = Statement(
 )
 
 _DEAD_LETTER = {column.name: column.type for column in dead_letters.columns}
-_TO_KEEP = {name: type_.compile(POSTGRESQL) for name, type_ in _DEAD_LETTER.items() if name != "id"}
+_TO_KEEP = {
+    name: "text" if isinstance(type_, Text) else type_.compile(POSTGRESQL)  # an array has no collation
+    for name, type_ in _DEAD_LETTER.items()
+    if name != "id"
+}
 
 KEEP = Statement(
     f"""

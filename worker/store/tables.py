@@ -46,6 +46,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 metadata = MetaData()
 
 _RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
+# Text in a key or an index: compared by its bytes, as SQLite does. An index in the order of a language is wrong
+# once an upgrade of the system's library changes that order, and what it holds is not found in it any more.
+_Key = Text().with_variant(Text(collation="C"), "postgresql")
 
 # No foreign keys: the processor writes both sides of each in one transaction and nothing deletes a
 # referenced row, while PostgreSQL would spend some 10 µs on each reference of each report.
@@ -55,7 +58,7 @@ operations = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("operation_type", Text, comment="NULL until a report or an announcement names it"),
-    Column("state", Text, nullable=False),
+    Column("state", _Key, nullable=False),
     Column("expected_device_count", Integer, comment="as announced; NULL if not"),
     Column("schedule_type", Text),
     Column("schedule_args", JSON),
@@ -86,7 +89,7 @@ announcements = Table(
     "announcements",
     metadata,
     Column("operation_id", Uuid, primary_key=True),
-    Column("message_id", Text, primary_key=True),
+    Column("message_id", _Key, primary_key=True),
     sqlite_with_rowid=False,
 )
 
@@ -115,7 +118,7 @@ activity = Table(
     "device_operation_activity",
     metadata,
     Column("device_operation_id", Uuid, primary_key=True),
-    Column("report_id", Text, primary_key=True),
+    Column("report_id", _Key, primary_key=True),
     Column("state", SmallInteger, nullable=False),
     Column("verdict", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
@@ -145,7 +148,7 @@ dead_letters = Table(
     Column("device_id", Uuid),
     Column("service_id", Text),
     Column("device_operation_id", Uuid, comment="with report_id: the identity of a readable report"),
-    Column("report_id", Text),
+    Column("report_id", _Key),
     Column("message_id", Text),
     Column("type", Text),
     Column("sent_at", UtcDateTime),
