@@ -70,6 +70,14 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
     return tally
 
 
+async def process_within(connection: AsyncConnection, items: Sequence[Item], trust: Trust | None = None) -> Tally:
+    """Process items as `process_batch` does, in a transaction of the caller's."""
+    now = datetime.now(UTC)
+    ledger = await _decide(connection, items, Scope.of(items), trust, None, now)
+    await _write(connection, ledger, ledger.deltas(), now)
+    return ledger.tally
+
+
 async def _process(database: Database, items: Sequence[Item], trust: Trust | None, actor: str | None) -> Ledger:
     scope = Scope.of(items)
     while True:

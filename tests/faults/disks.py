@@ -16,8 +16,8 @@ class SmallDisk:
         self.folder = folder
         self._ballast = folder / "ballast"
 
-    def fill(self) -> None:
-        """Take every byte that is free."""
+    def fill(self, left: int = 0) -> None:
+        """Take every byte that is free, but for so many."""
         with self._ballast.open("ab", buffering=0) as file:
             for size in (1 << 20, 1 << 12):
                 try:
@@ -26,6 +26,7 @@ class SmallDisk:
                 except OSError as error:
                     if error.errno != errno.ENOSPC:
                         raise
+            file.truncate(file.tell() - left)
 
     def make_room(self) -> None:
         """Give them back."""

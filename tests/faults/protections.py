@@ -17,6 +17,7 @@ class Protection:
     """How often the test tries its fault, where one try may miss the moment."""
 
 
+NO_RETRY = "test_readiness.py::test_what_no_retry_will_mend_ends_life_after_life_without_a_delivery"
 NEVER_LOOKING = (SESSION, "await asyncio.sleep(min(LOOK, stall / 4))", "await asyncio.sleep(3_600)")
 
 PROTECTIONS = (
@@ -195,8 +196,8 @@ PROTECTIONS = (
         (
             (
                 "worker/cli/running.py",
-                "await waiting_out_failures(store, until_idle, schema.require_current_schema, store)",
-                "await schema.require_current_schema(store)",
+                "await waiting_out_failures(store, until_idle, _try_out, store)",
+                "await _try_out(store)",
             ),
         ),
     ),
@@ -206,9 +207,30 @@ PROTECTIONS = (
         ((SESSION, "return_when=asyncio.FIRST_COMPLETED, timeout=hold)", "return_when=asyncio.FIRST_COMPLETED)"),),
     ),
     Protection(
-        "nothing is consumed until the database answers",
-        "test_postgresql_slow.py::test_messages_held_for_too_long_go_back_until_the_database_answers",
+        "nothing is consumed until a batch was written",
+        f"{NO_RETRY}[sqlite-without_a_column-reason]",
         ((CONSUMER, "        await self._unless_stopped(self._ready())\n", ""),),
+    ),
+    Protection(
+        "what is ready has written, not read",
+        f"{NO_RETRY}[postgresql-without_a_right-permission denied for table de]",
+        (("worker/cli/running.py", "    await rehearse(store)\n", ""),),
+    ),
+    Protection(
+        "a rehearsal ends with a commit",
+        "test_readiness.py::test_a_commit_that_does_not_end_is_none",
+        (
+            (
+                "worker/rehearsal.py",
+                "await connection.execute(text(statement))",
+                "await connection.rollback()",
+            ),
+        ),
+    ),
+    Protection(
+        "what went back is settled before more is consumed",
+        "test_readiness.py::test_a_disk_that_has_room_for_a_small_batch_only_costs_one_delivery",
+        ((SESSION, "                self.unsettled.append(settling)\n", ""),),
     ),
     Protection(
         "a slow database holds reports back at the broker",

@@ -14,8 +14,10 @@ from worker.cli.wiring import Json, configure_logging, run_async
 from worker.intake.consumer import Consumer
 from worker.messages import Message
 from worker.outcomes import Tally
+from worker.rehearsal import rehearse
 from worker.settings import Settings
 from worker.store import database, schema
+from worker.store.database import Database
 from worker.tracing import tracing
 
 SQLITE_LOCK_TIMEOUT = 5
@@ -75,7 +77,7 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
             rejections.note(await meter.measured(messages, traced))
 
         async def ready() -> None:
-            await waiting_out_failures(store, until_idle, schema.require_current_schema, store)
+            await waiting_out_failures(store, until_idle, _try_out, store)
 
         consumer = Consumer(settings, process, stop, ready=ready, database=store.condition)
         health = Health((consumer.condition, store.condition), stop)
@@ -96,6 +98,12 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
                 await asyncio.wait([watching])
                 rejections.close()
     return meter.tally
+
+
+async def _try_out(store: Database) -> None:
+    """See whether a batch can be written, before there is one."""
+    await schema.require_current_schema(store)
+    await rehearse(store)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -13,6 +13,7 @@ from worker.errors import DeviceopsError
 from worker.intake.connection import connected
 from worker.intake.topology import Topology
 from worker.mending.retention import Retention
+from worker.rehearsal import rehearse
 from worker.settings import Settings, unknown_variables
 from worker.sources import variable
 from worker.store import database, errors, schema
@@ -52,8 +53,9 @@ def check() -> None:
 async def _check(settings: Settings) -> list[str]:
     failures = []
     try:
-        async with ready_database(settings) as opened:
-            screen.print(f"database {opened}: ready")
+        async with ready_database(settings, for_batches=True) as opened:
+            await opened.answered(rehearse(opened), settings.database_timeout)
+            screen.print(f"database {opened}: ready, and a write was committed")
     except DeviceopsError as error:
         failures.append(str(error))
     try:

@@ -46,6 +46,8 @@ class Consumer:
         self._was_connected = False
         self._refused_since: float | None = None
         self._session: Session | None = None
+        self._unsettled: list[asyncio.Future[object]] = []
+        """Batches that took too long, so that their messages went back."""
 
     @property
     def queues(self) -> Sequence[Queue]:
@@ -75,19 +77,25 @@ class Consumer:
             sleep=self._pause,
             retry_error_callback=lambda _: None,
         )
-        async for attempt in reconnecting:
-            with attempt:
-                session = Session(self._settings, self._settle, self._stop, self.condition, self._database)
-                try:
-                    await self._run(session, until_idle)
-                except BrokerUnavailable as error:
-                    if is_worth_another_try(error):
-                        self.condition.fails(str(error), is_refusal=isinstance(error, BrokerRefused))
-                    raise
-                except BrokerLost:
-                    if session.has_settled:  # a new trouble: its pauses begin short again
-                        attempt.retry_state.attempt_number = 1
-                    raise
+        try:
+            async for attempt in reconnecting:
+                with attempt:
+                    session = Session(self._settings, self._settle, self._stop, self.condition, self._database)
+                    try:
+                        await self._run(session, until_idle)
+                    except BrokerUnavailable as error:
+                        if is_worth_another_try(error):
+                            self.condition.fails(str(error), is_refusal=isinstance(error, BrokerRefused))
+                        raise
+                    except BrokerLost:
+                        if session.has_settled:  # a new trouble: its pauses begin short again
+                            attempt.retry_state.attempt_number = 1
+                        raise
+                    finally:
+                        self._unsettled += session.unsettled
+        finally:
+            for batch in self._unsettled:
+                batch.cancel()
 
     def _is_refused_for_good(self, error: Exception) -> bool:
         """Whether a broker that let us in before has refused us for longer than it takes to change a password."""
@@ -99,6 +107,7 @@ class Consumer:
         return now - self._refused_since >= self._settings.refusal_timeout
 
     async def _run(self, session: Session, until_idle: float | None) -> None:
+        await self._unless_stopped(self._settle_what_went_back())
         await self._unless_stopped(self._ready())
         if self._stop.is_set():
             return
@@ -115,6 +124,16 @@ class Consumer:
                 raise
             finally:
                 self._session = None
+
+    async def _settle_what_went_back(self) -> None:
+        """Wait until the batches are settled that took too long.
+
+        Nothing else proves that the database takes them: a small write may fit onto a disk that is nearly full.
+        Given up, they would come and go back again and again, each time closer to the broker's limit. Settled, they
+        come again once, and are known then.
+        """
+        await asyncio.gather(*self._unsettled)
+        self._unsettled.clear()
 
     async def _pause(self, seconds: float) -> None:
         await self._unless_stopped(asyncio.sleep(seconds))

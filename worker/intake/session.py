@@ -127,6 +127,8 @@ class Session:
         """Done when the session has to end, with the reason if that is not our own wish."""
         # A look at the queues and its answer together take half of the time after which a worker counts as stuck.
         self._answer = min(ANSWER, settings.stall_timeout / 4)
+        self.unsettled: list[asyncio.Future[object]] = []
+        """Batches whose messages went back, which are settled all the same; the caller is to wait for them."""
         self._last_settled = 0.0
         """When anything was settled last, by the loop's clock."""
 
@@ -249,6 +251,7 @@ class Session:
                 await asyncio.wait({settling}, timeout=self._patience())
             if not settling.done():
                 messages = len(deliveries)
+                self.unsettled.append(settling)
                 _log.warning("given back before the commit: the broker delivers them again", messages=messages)
                 if not self._end.done():
                     raise BrokerLost(f"{messages} messages were held for {hold:g} s, so they went back")
@@ -259,7 +262,8 @@ class Session:
                     await subscription.acknowledge(deliveries)
             subscription.settled += len(deliveries)
         finally:
-            settling.cancel()
+            if settling not in self.unsettled:
+                settling.cancel()
             subscription.at_work = 0
             self._last_settled = asyncio.get_running_loop().time()
 

@@ -101,14 +101,18 @@ class Database:
         return self.url.render_as_string(hide_password=True)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that commits at the end of the block and rolls back on an error."""
+    async def write(self, *, is_counted: bool = True) -> AsyncIterator[AsyncConnection]:
+        """A transaction that commits at the end of the block and rolls back on an error.
+
+        `is_counted` is whether `on_commit` is told.
+        """
         with self._noting():
             async with within(self._limit), self.engine.begin() as connection:
                 with self._doubting():
                     yield connection
                 began = time.perf_counter()
-        self.on_commit(time.perf_counter() - began)
+        if is_counted:
+            self.on_commit(time.perf_counter() - began)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -1,0 +1,233 @@
+"""A database that answers and takes no batch: nothing is consumed until one was written, and nothing is given up.
+
+The broker is told to give a message up after five deliveries, so that a worker that takes messages again and again
+loses them within seconds.
+"""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from random import Random
+
+import pytest
+from sqlalchemy import make_url, text
+
+from tests.databases import NewDatabase
+from tests.faults.disks import SmallDisk, small_disk
+from tests.faults.fleet import Fleet
+from tests.faults.outages import OF_WORKERS, is_paused, said, session
+from tests.faults.scene import NewScene
+from tests.faults.trials import Trials
+from tests.services import PrivateRabbitMQ
+from worker.batches import settle
+from worker.errors import DeviceopsError
+from worker.intake.jsonl import as_message
+from worker.rehearsal import rehearse
+from worker.simulate import Disorder, simulate
+from worker.store.database import Database
+from worker.store.tables import metadata
+
+LIMIT = 5
+LIVES = 2 * LIMIT + 2
+"""Lives of a worker that would each take messages, were it not for the rehearsal."""
+GIVEN_BACK = "given back before the commit: the broker delivers them again"
+RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+NUMBERED = ("dead_letters", "dead_letter_history", "operation_activity", "recounts")
+"""Tables with a sequence."""
+END_WORKERS = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {OF_WORKERS}"  # noqa: S608
+
+Fault = Callable[[str], AbstractAsyncContextManager[None]]
+"""Spoils the database at a URL for the length of a block."""
+
+
+@pytest.fixture
+def impatient(broker: PrivateRabbitMQ) -> Iterator[str]:
+    """The URL of a broker that gives up soon."""
+    policy = "impatient"
+    broker.control("set_policy", "--apply-to", "queues", policy, "^fault-", json.dumps({"delivery-limit": LIMIT}))
+    yield broker.url
+    broker.control("clear_policy", policy)
+
+
+@asynccontextmanager
+async def read_only(database_url: str) -> AsyncIterator[None]:
+    """As a standby is, or a primary whose operator wants no writes."""
+    async with session(database_url) as own:
+        setting = f"ALTER DATABASE {make_url(database_url).database} SET default_transaction_read_only"
+        await own.execute(f"{setting} = on")
+        await own.execute(END_WORKERS)
+        yield
+        await own.execute("SET default_transaction_read_only = off")
+        await own.execute(f"{setting} = off")
+        await own.execute(END_WORKERS)
+
+
+@asynccontextmanager
+async def locked_by_others(database_url: str) -> AsyncIterator[None]:
+    """As by a migration that somebody left open."""
+    async with session(database_url) as own, own.transaction():
+        await own.execute("LOCK TABLE operations IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@pytest.mark.parametrize("fault", [read_only, locked_by_others])
+async def test_a_database_that_takes_no_write_costs_one_delivery(
+    trials: Trials, new_scene: NewScene, impatient: str, fragile_database: str, fault: Fault
+) -> None:
+    settings = {"hold_timeout": 1, "database_timeout": 1, "batch_size": 20}
+    worker, ledger = await new_scene(impatient, fragile_database, **settings)
+
+    async def spoil(random: Random) -> None:
+        before = len(said(worker.log, GIVEN_BACK))
+        async with fault(fragile_database):
+            await is_paused(worker, ledger, random)
+            await worker.until(lambda: len(said(worker.log, GIVEN_BACK)) > before, "giving back")
+            await asyncio.sleep(LIMIT)
+            messages, consumers = await ledger.waiting()
+            assert (consumers, messages > 0) == (0, True)
+            assert len(said(worker.log, GIVEN_BACK)) == before + 1
+
+    await trials.endure(f"PostgreSQL {fault.__name__.replace('_', ' ')}", spoil, ledger, worker)
+
+
+@asynccontextmanager
+async def without_a_right(database_url: str) -> AsyncIterator[None]:
+    """As by a REVOKE, or by tables that a restore gave to somebody else."""
+    role = make_url(database_url).username
+    async with session(str(make_url(database_url).set(username="postgres"))) as own:
+        await own.execute(f"REVOKE INSERT ON dead_letters, device_operation_activity FROM {role}")
+        yield
+        await own.execute(f"GRANT INSERT ON dead_letters, device_operation_activity TO {role}")
+
+
+@asynccontextmanager
+async def without_a_column(database_url: str) -> AsyncIterator[None]:
+    """As by a migration of another version."""
+    rename = "ALTER TABLE device_operations RENAME COLUMN"
+    url = make_url(database_url)
+    database = Database(url.set(username="postgres") if url.username else url)
+    async with database.write() as connection:
+        await connection.execute(text(f"{rename} reason TO why"))
+    yield
+    async with database.write() as connection:
+        await connection.execute(text(f"{rename} why TO reason"))
+    await database.close()
+
+
+async def of_a_role(database_url: str) -> str:
+    """The URL of a database for a role that has the rights that a worker needs, and no more."""
+    role = f"of_{make_url(database_url).database}"
+    async with session(database_url) as own:
+        await own.execute(f"CREATE ROLE {role} LOGIN")
+        await own.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+        await own.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}")
+    return str(make_url(database_url).set(username=role))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "words"),
+    [
+        ("postgresql", without_a_right, "permission denied for table de"),
+        ("postgresql", without_a_column, 'column "reason"'),
+        ("sqlite", without_a_column, "reason"),
+    ],
+)
+async def test_what_no_retry_will_mend_ends_life_after_life_without_a_delivery(
+    trials: Trials,
+    new_scene: NewScene,
+    impatient: str,
+    fragile_database: str,
+    new_sqlite_database: NewDatabase,
+    kind: str,
+    fault: Fault,
+    words: str,
+) -> None:
+    database_url = await of_a_role(fragile_database) if kind == "postgresql" else new_sqlite_database()
+    worker, ledger = await new_scene(impatient, database_url)
+
+    async def spoil(random: Random) -> None:
+        lives = len(worker.deaths)
+        async with fault(database_url):
+            await ledger.publish(Fleet(random, devices=4))
+            await worker.has_died(lives + LIVES)
+            messages, _ = await ledger.waiting()
+            assert messages > 0
+        complaints = [line for line in worker.log.splitlines() if not line.startswith("{")]
+        assert all(words in line for line in complaints), complaints
+        assert sum("takes no batch" in line for line in complaints) >= LIVES - 1
+
+    await trials.endure(f"{fault.__name__.replace('_', ' ')}: {LIVES} lives", spoil, ledger, worker)
+
+
+async def test_a_commit_that_does_not_end_is_none(fragile_database: str) -> None:
+    database = Database(make_url(fragile_database))
+    async with session(fragile_database) as own:
+        # Commits wait for it, reads and transactions that are rolled back do not.
+        await own.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+        await own.execute("SELECT pg_reload_conf()")
+        try:
+            with pytest.raises(TimeoutError):
+                await database.answered(rehearse(database), 1)
+        finally:
+            await own.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            await own.execute("SELECT pg_reload_conf()")
+    await database.answered(rehearse(database), 20)
+    await database.close()
+
+
+async def test_any_right_that_a_batch_needs_is_missed_before(fragile_database: str) -> None:
+    database = Database(make_url(await of_a_role(fragile_database)))
+    role = database.url.username
+    rights = {(f"ON TABLE {table}", each) for table in metadata.tables for each in RIGHTS}
+    rights |= {(f"ON SEQUENCE {table}_id_seq", "USAGE") for table in metadata.tables if table in NUMBERED}
+    needed = set()
+    async with session(fragile_database) as own:
+        for on, right in rights:
+            await own.execute(f"REVOKE {right} {on} FROM {role}")
+            try:
+                await rehearse(database)
+            except DeviceopsError as error:
+                assert f"takes no batch: permission denied for {on[3:].lower()}" in str(error)  # noqa: PT017
+                needed.add((on, right))
+                await own.execute(f"GRANT {right} {on} TO {role}")
+    assert needed
+    assert rights - needed
+
+    # Without what the rehearsal did not miss:
+    disorder = Disorder(disorder=0.3, duplicates=0.1, conflicts=0.05, malformed=0.02, early=0.2)
+    lines = list(simulate(2, 100, 1, disorder))
+    tally = await settle(database, [as_message(line.encode()) for line in lines])
+
+    assert (tally.received, tally.released > 0, tally.duplicate > 0) == (len(lines), True, True)
+    await database.close()
+
+
+@pytest.fixture
+def disk() -> Iterator[SmallDisk]:
+    """Room for an SQLite file and a little more."""
+    with small_disk(megabytes=8) as disk:
+        yield disk
+
+
+async def test_a_disk_that_has_room_for_a_small_batch_only_costs_one_delivery(
+    trials: Trials, new_scene: NewScene, impatient: str, disk: SmallDisk, new_sqlite_database: NewDatabase
+) -> None:
+    url = make_url(new_sqlite_database())
+    url = url.set(database=str(shutil.move(url.database or "", disk.folder)))
+    worker, ledger = await new_scene(impatient, str(url), hold_timeout=1)
+
+    async def fill(random: Random) -> None:
+        before = len(said(worker.log, GIVEN_BACK))
+        await asyncio.to_thread(disk.fill, 256 << 10)
+        many = Fleet(random, devices=400)
+        await ledger.publish(many)
+        await worker.until(lambda: len(said(worker.log, GIVEN_BACK)) > before, "giving back")
+        await asyncio.sleep(LIMIT)
+        messages, consumers = await ledger.waiting()
+        assert (consumers, messages > 0) == (0, True)
+        assert len(said(worker.log, GIVEN_BACK)) == before + 1
+        disk.make_room()
+
+    await trials.endure("disk nearly full", fill, ledger, worker)

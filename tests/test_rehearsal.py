@@ -1,0 +1,73 @@
+"""A rehearsal takes a batch through everything that a batch needs, and leaves nothing."""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.rehearsal import rehearse
+from worker.store import rows, statements
+from worker.store.database import Database
+from worker.store.rows import Statement
+from worker.store.tables import metadata
+
+NOT_OF_ONE_BATCH = {"ANNOUNCED", "HOLD_FREE", "KEPT", "LOOK"}
+"""Statements of dry runs, and one for what another batch inserts meanwhile; they only read, as others do."""
+
+
+async def test_a_rehearsal_runs_every_statement_of_batches(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {each: name for name, each in vars(statements).items() if isinstance(each, Statement)}
+    execute, copy = rows._execute, Statement._copy
+    ran: set[str] = set()
+
+    async def execute_and_note(connection: AsyncConnection, runs: Sequence[rows.Run], parameters: Any) -> Any:
+        ran.update(names[statement] for statement, _ in runs)
+        return await execute(connection, runs, parameters)
+
+    async def copy_and_note(statement: Statement, connection: AsyncConnection, table: str, found: Any) -> None:
+        ran.add(table)
+        await copy(statement, connection, table, found)
+
+    monkeypatch.setattr(rows, "_execute", execute_and_note)
+    monkeypatch.setattr(Statement, "_copy", copy_and_note)
+
+    await rehearse(database)
+
+    if database.is_sqlite:
+        ran.add("KEEP")  # it has another way to write dead letters
+    assert set(names.values()) - ran == NOT_OF_ONE_BATCH
+    assert {each._table for each in names if each._table} <= ran
+
+
+async def test_it_leaves_no_row_and_counts_as_no_commit(database: Database) -> None:
+    commits: list[float] = []
+    database.on_commit = commits.append
+
+    await rehearse(database)
+
+    async with database.read() as connection:
+        for table in metadata.tables:
+            assert await connection.scalar(text(f"SELECT count(*) FROM {table}")) == 0, table  # noqa: S608
+    assert commits == []
+
+
+async def test_rehearsals_at_the_same_time_do_not_wait_for_one_another(postgresql_database: Database) -> None:
+    async with asyncio.timeout(20), postgresql_database.engine.begin() as connection:
+        await rehearse(postgresql_database)
+        await connection.execute(text("SELECT 1"))
+        await asyncio.gather(*(rehearse(postgresql_database) for _ in range(3)))
+
+
+async def test_a_write_is_committed_to_an_sqlite_file(sqlite_database: Database) -> None:
+    with closing(sqlite3.connect(sqlite_database.url.database or "")) as other:
+        version = other.execute("PRAGMA data_version").fetchone()  # another one after each commit of others
+        await rehearse(sqlite_database)
+        assert other.execute("PRAGMA data_version").fetchone() != version
+        assert other.execute("PRAGMA user_version").fetchone() == (0,)
