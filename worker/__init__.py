@@ -9,7 +9,8 @@
 7. `store` holds the tables, the statements, and the queries that people read by
 8. the intake acknowledges, after the commit; `outcomes` say what became of everything
 
-Beside the way: `mending` is what people do with dead letters (`foresight` tells them what would come of it),
+Beside the way: `rehearsal` tries all of that out before anything is consumed, `mending` is what people do with
+dead letters (`foresight` tells them what would come of it),
 `requests` is what somebody asks for and waits for, `api` the HTTP API. `trust` says who may report, `tokens` who
 may call; `asyncapi` is the contract for other programs to read, with `examples`. `condition` is how it stands with
 the broker and the database, `watch` what others see of a running worker, `tracing` the traces of batches, whose

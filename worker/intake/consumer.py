@@ -129,8 +129,8 @@ class Consumer:
         """Wait until the batches are settled that took too long.
 
         Nothing else proves that the database takes them: a small write may fit onto a disk that is nearly full.
-        Given up, they would come and go back again and again, each time closer to the broker's limit. Settled, they
-        come again once, and are known then.
+        Given up, they would come and go back again and again, each time closer to the broker's limit. Settled,
+        they come again once, and are known then.
         """
         await asyncio.gather(*self._unsettled)
         self._unsettled.clear()
