@@ -82,9 +82,12 @@ def test_every_setting_can_be_kept_in_a_file_also_one_that_is_json(monkeypatch: 
     assert unknown_variables() == []
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_the_end_of_the_last_line_is_no_part_of_the_value(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-    Path("file").write_bytes(b"amqp://u:%20p%0A@h/" + end.encode())
+def test_what_an_editor_puts_around_a_value_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, end: str, mark: str
+) -> None:
+    Path("file").write_bytes(mark.encode() + b"amqp://u:%20p%0A@h/" + end.encode())
     monkeypatch.setenv(f"{NAME}_FILE", "file")
     assert Settings.load().amqp_url.get_secret_value() == "amqp://u:%20p%0A@h/"
 
@@ -99,6 +102,8 @@ WRONG = {
     "missing": (None, "cannot be read: No such file or directory"),
     "a directory": ("directory", "cannot be read: Is a directory"),
     "not UTF-8": (b"amqp://\xff/", "is not UTF-8"),
+    "UTF-16": ("amqp://h/".encode("utf-16"), "is UTF-16, and has to be plain text in UTF-8"),
+    "UTF-16 without a mark": ("amqp://h/".encode("utf-16-le"), "is UTF-16"),
     "too large": (b"x" * 1_000_001, "has more than 1,000,000 bytes"),
     "no URL": (b"s3cr3t", "is not a broker URL"),
 }

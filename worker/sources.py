@@ -12,6 +12,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from worker.encodings import BOM, foreign
 from worker.errors import SettingsError
 
 PREFIX = "DEVICEOPS_"
@@ -86,7 +87,9 @@ def content(name: str, path: Path) -> str:
         raise SettingsError(f"{name}: {path} cannot be read: {getattr(error, 'strerror', error)}") from None
     if len(data) > MAX_FILE:
         raise SettingsError(f"{name}: {path} has more than {MAX_FILE:,} bytes")
+    if (found := foreign(data)) is not None:
+        raise SettingsError(f"{name}: {path} is {found}, and has to be plain text in UTF-8")
     try:
-        return data.decode().removesuffix("\n").removesuffix("\r")
+        return data.removeprefix(BOM).decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise SettingsError(f"{name}: {path} is not UTF-8") from None
