@@ -166,7 +166,8 @@ class Settings(BaseSettings):
     )
     keep_activity: Days = Field(
         None,
-        description="days that `deviceops prune` keeps the history of settled device operations; empty for ever",
+        description="days that `deviceops prune` keeps the reports of what is settled, from when they came; "
+        "empty for ever",
     )
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"

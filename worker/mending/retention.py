@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,13 +14,24 @@ from worker.batches import waiting_out_failures
 from worker.mending.pages import PATIENCE, Progress
 from worker.store import pruning
 from worker.store.database import Database
+from worker.store.pruning import Removed
 
 SIZE = 500
 """Rows in one transaction, at most."""
 PAUSE = 0.01
 """Seconds between two transactions, so that others get their turn where only one can write."""
 
+Id = TypeVar("Id")
 Step = Callable[[AsyncConnection], Awaitable[int]]
+Walk = Callable[[AsyncConnection, Id], Awaitable[Removed[Id]]]
+
+_HISTORIES = {
+    "activity": pruning.remove_activity,
+    "operation_activity": pruning.remove_operation_activity,
+    "announcements": pruning.remove_announcements,
+}
+PRUNED = ("dead_letters", "bodies", "dead_letter_history", *_HISTORIES)
+"""What is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +43,25 @@ class Retention:
     bodies: timedelta | None = None
     """Their bodies."""
     activity: timedelta | None = None
-    """The history of settled device operations."""
+    """The reports about settled device operations, the states that operations had, and the announcements of those
+    that are over. What documents show stays."""
 
     async def prune(self, database: Database, progress: Progress = id) -> dict[str, int]:
-        """Remove what is past its time; returns how many dead letters, bodies and history entries that were."""
+        """Remove what is past its time; returns how many rows that were, of bodies how many were emptied."""
         now = datetime.now(UTC)
-        pruned = dict.fromkeys(("dead_letters", "bodies", "activity"), 0)
+        pruned = dict.fromkeys(PRUNED, 0)
         if self.closed is not None:
             step = partial(pruning.remove_closed, before=now - self.closed, size=SIZE)
             pruned["dead_letters"] = await _in_steps(database, step, progress)
+            shorten = partial(pruning.shorten_histories, before=now - self.closed, size=SIZE)
+            pruned["dead_letter_history"] = await _walking(database, shorten, 0, progress)
         if self.bodies is not None:
             step = partial(pruning.empty_closed, before=now - self.bodies, size=SIZE, now=now)
             pruned["bodies"] = await _in_steps(database, step, progress)
         if self.activity is not None:
-            pruned["activity"] = await _prune_activity(database, now - self.activity, progress)
+            for name, remove in _HISTORIES.items():
+                walk = partial(remove, before=now - self.activity, size=SIZE)
+                pruned[name] = await _walking(database, walk, UUID(int=0), progress)
         return pruned
 
 
@@ -61,13 +78,12 @@ async def _in_steps(database: Database, step: Step, progress: Progress) -> int:
     return total
 
 
-async def _prune_activity(database: Database, before: datetime, progress: Progress) -> int:
-    async def once() -> tuple[UUID | None, int]:
+async def _walking(database: Database, step: Walk[Id], after: Id, progress: Progress) -> int:
+    async def once() -> Removed[Id]:
         async with database.write() as connection:
-            return await pruning.remove_activity(connection, after, before, SIZE)
+            return await step(connection, after)
 
     total = 0
-    after = UUID(int=0)
     while True:
         last, done = await waiting_out_failures(database, PATIENCE, once)
         if last is None:

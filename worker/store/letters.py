@@ -115,7 +115,7 @@ async def get(connection: AsyncConnection, id_: int) -> views.DeadLetterDetails 
     row = (await connection.execute(select(dead_letters).where(_c.id == id_))).one_or_none()
     if row is None:
         return None
-    histories = await histories_of(connection, [row])
+    histories = await histories_of(connection, [row], views.LATEST_ENTRIES)
     corrections = await connection.execute(select(_c.id).where(_c.corrects == id_).order_by(_c.id))
     state = None
     if row.operation_id is not None and row.device_id is not None:
@@ -130,15 +130,19 @@ async def get(connection: AsyncConnection, id_: int) -> views.DeadLetterDetails 
 
 
 async def histories_of(
-    connection: AsyncConnection, rows: Sequence[Row[Any]]
+    connection: AsyncConnection, rows: Sequence[Row[Any]], latest: int | None = None
 ) -> dict[int, list[views.DeadLetterEntry]]:
-    """What was done with dead letters, by id, beginning with how each was received."""
-    history = dead_letter_history.c
-    entries = await connection.execute(
-        select(dead_letter_history)
-        .where(history.dead_letter_id.in_([row.id for row in rows]))
-        .order_by(history.id)
-    )
+    """What was done with dead letters, by id, beginning with how each was received.
+
+    `latest` is how many of the entries after that are read, None for all.
+    """
+    column = dead_letter_history.c
+    newest = func.row_number().over(partition_by=column.dead_letter_id, order_by=column.id.desc())
+    query = select(dead_letter_history, newest.label("number"))
+    numbered = query.where(column.dead_letter_id.in_([row.id for row in rows])).subquery()
+    is_read = true() if latest is None else (numbered.c.number <= latest)
+    is_first = numbered.c.action == Action.RECEIVED.value
+    entries = await connection.execute(select(numbered).where(is_read | is_first).order_by(numbered.c.id))
     found: dict[int, list[views.DeadLetterEntry]] = {row.id: [] for row in rows}
     for entry in entries:
         found[entry.dead_letter_id].append(views.DeadLetterEntry.model_validate(entry, from_attributes=True))

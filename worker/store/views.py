@@ -14,6 +14,8 @@ Result = TypeVar("Result")
 
 LATEST_ACTIVITY = 100
 """Entries of an operation's history that its document has."""
+LATEST_ENTRIES = 100
+"""Entries of a dead letter's history that its document has, beside how it was received."""
 
 _State = Annotated[str, Field(json_schema_extra={"enum": [state.name for state in State]})]
 _OperationState = Annotated[str, Field(json_schema_extra={"enum": list(OperationState)})]
