@@ -11,7 +11,7 @@ from tests import model
 from tests.databases import read
 from worker.messages import Message, parse
 from worker.outcomes import Tally
-from worker.processor import process_batch
+from worker.portions import Committed, settle_items
 from worker.store.database import Database
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -55,7 +55,8 @@ async def process(database: Database, batches: Iterable[Iterable[Message]]) -> T
     """Process batches one after another."""
     tally = Tally()
     for batch in batches:
-        tally.add(await process_batch(database, [item for message in batch for item in parse(message)]))
+        items = [item for message in batch for item in parse(message)]
+        tally.add(await settle_items(Committed(database), items))
     return tally
 
 

@@ -115,6 +115,11 @@ class Fleet:
             state = model.operation_state_of(held, expected)
             self.operations[operation] = next(iter(types), None), state, model.counters_of(held), devices
 
+    def assert_is(self, stored: Stored) -> None:
+        """What is stored is what all of the messages end in."""
+        assert ended(stored) == self.operations
+        assert stored.dead_letters == +self.parked
+
 
 def ended(stored: Stored) -> dict[UUID, tuple[str | None, str, dict[str, int], dict[UUID, Device]]]:
     """What is stored, as a fleet has it."""
@@ -162,9 +167,7 @@ async def test_any_order_any_batches_and_any_repetition_end_in_the_same(
 
     tally = await process(database, batches)
 
-    stored = await read(database)
-    assert ended(stored) == fleet.operations
-    assert stored.dead_letters == +fleet.parked
+    fleet.assert_is(await read(database))
     assert_everything_is_accounted_for(tally)
 
 

@@ -18,7 +18,7 @@ from tests.databases import read
 from tests.model import STATES
 from worker.messages import ANNOUNCEMENT, Message, device_operation_id, parse
 from worker.outcomes import Tally
-from worker.processor import process_batch
+from worker.portions import Committed, settle_items
 from worker.store import batch as store
 from worker.store.database import Database
 
@@ -54,7 +54,7 @@ def report(operation: UUID, device: UUID, state: str) -> Message:
 
 async def process(database: Database, messages: list[Message]) -> Tally:
     """One batch in one transaction; a deadlock or a serialization failure is an error here: nothing retries."""
-    return await process_batch(database, [item for message in messages for item in parse(message)])
+    return await settle_items(Committed(database), [item for message in messages for item in parse(message)])
 
 
 async def assert_exact(database: Database) -> None:

@@ -6,7 +6,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,14 +19,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from worker.contract import one_line
 from worker.dead_letters import stored_message
-from worker.messages import Announced, Item, Message, Rejected, parse
+from worker.messages import Announced, Item, Message, parse
 from worker.outcomes import Tally
-from worker.processor import process_batch
+from worker.portions import Committed, settle_items
 from worker.store import letters
 from worker.store.database import Database
-from worker.store.errors import explain, is_fault_of_data, is_passing
+from worker.store.errors import explain, is_passing
 from worker.trust import Trust
 
 MAX_WEIGHT = 20_000
@@ -41,7 +40,6 @@ MAX_DOUBLINGS = 4
 """How often the time that a try may take is doubled, at most."""
 
 Result = TypeVar("Result")
-Processing = Callable[[Sequence[Item]], Awaitable[Tally]]
 
 
 async def settle(
@@ -61,9 +59,7 @@ async def settle(
     if any(message.replay_of for message in messages):
         messages = await waiting_out_failures(database, patience, _recognised, database, messages)
 
-    async def process(items: Sequence[Item]) -> Tally:
-        return await waiting_out_failures(database, patience, process_batch, database, items, trust, actor)
-
+    committed = committing(database, trust=trust, actor=actor, patience=patience)
     tally = Tally()
     parts = transactions(messages)
     reading = asyncio.create_task(anext(parts, None))
@@ -71,10 +67,21 @@ async def settle(
         while (items := await reading) is not None:
             # While the database has this one, the next one is read: of large messages, a fifth of all time.
             reading = asyncio.create_task(anext(parts, None))
-            tally.add(await _isolating(process, items))
+            tally.add(await settle_items(committed, items))
     finally:
         reading.cancel()
     return tally
+
+
+def committing(
+    database: Database, *, trust: Trust | None = None, actor: str | None = None, patience: float | None = None
+) -> Committed:
+    """Transactions that are tried again while failures pass; the parameters are as for `settle`."""
+
+    async def run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        return await waiting_out_failures(database, patience, work)
+
+    return Committed(database, trust, actor, run)
 
 
 async def _recognised(database: Database, messages: Sequence[Message]) -> list[Message]:
@@ -115,30 +122,6 @@ async def transactions(messages: Iterable[Message]) -> AsyncIterator[list[Item]]
                 items, weight = [], 0
     if items:
         yield items
-
-
-async def _isolating(process: Processing, items: Sequence[Item]) -> Tally:
-    try:
-        return await process(items)
-    except Exception as error:
-        if not is_fault_of_data(error):
-            raise
-    if len(items) == 1:
-        return await _process_alone(process, items[0])
-    half = len(items) // 2
-    tally = await _isolating(process, items[:half])
-    tally.add(await _isolating(process, items[half:]))
-    return tally
-
-
-async def _process_alone(process: Processing, item: Item) -> Tally:
-    try:  # once more: what two workers wrote at once may break a transaction too, and is nobody's fault
-        return await process([item])
-    except Exception as error:
-        if not is_fault_of_data(error):
-            raise
-        refused = Rejected(f"the database refuses it: {one_line(explain(error))}", item.message)
-    return await process([refused])
 
 
 async def waiting_out_failures(

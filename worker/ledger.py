@@ -71,6 +71,8 @@ class Ledger:
     """Of every operation that exists."""
     new_announcements: set[Key] = field(default_factory=set)
     """Those of this batch's announcements with an id that did not come before; taking one removes it."""
+    begun: set[Key] = field(default_factory=set)
+    """The beginnings of those of which some portions are committed."""
     held: dict[UUID, DeviceOperation] = field(default_factory=dict)
     """The registered device operations, by id."""
     seen: set[Key] = field(default_factory=set)
@@ -86,6 +88,8 @@ class Ledger:
     """The device operations that this batch may register, as they are inserted."""
     now: int = 0
     """When this batch is recorded, by our clock, in seconds since 1970."""
+    takes_up: bool = True
+    """Whether a registration takes up what waits for it; if not, that stays parked until it is released."""
 
     tally: Tally = field(default_factory=Tally)
     activity: list[tuple[UUID, str, State, str, datetime, str, str, int, str | None]] = field(default_factory=list)
@@ -98,6 +102,10 @@ class Ledger:
     fingerprints: set[UUID] = field(default_factory=set)
     """Those of the new dead letters that are no report's."""
     announced: defaultdict[UUID, list[Announcement]] = field(default_factory=lambda: defaultdict(list))
+    beginning: set[Key] = field(default_factory=set)
+    """The beginnings of announcements that are begun and not done with."""
+    ended: set[Key] = field(default_factory=set)
+    """Those of announcements that were begun before, and are done with."""
     named: set[UUID] = field(default_factory=set)
     """Operations whose type became known in this batch."""
     answers: list[Answer] = field(default_factory=list)
@@ -171,6 +179,8 @@ class Ledger:
         message, key = incoming.message, incoming.key
         if key in self.seen or self.kept.get(key, message.dead_letter_id) != message.dead_letter_id:
             self._count_duplicate(incoming.report.service_id)
+            if incoming.report.state is State.CREATED:
+                self._take_up(key[0])  # whoever had it before may have died on the way
             self._resolve(message, DUPLICATE, key[0])
             return
         judgement = self._judge(incoming)
@@ -225,6 +235,8 @@ class Ledger:
             else:
                 held.reached = reached.noted(held.reached, report.state, incoming.at)
             held.dispatched = held.dispatched or shows_dispatch(verdict, report.state)
+        if report.state is State.CREATED:
+            self._take_up(id_)
         return verdict
 
     def _record(
@@ -234,20 +246,37 @@ class Ledger:
         self.seen.add(key)
         self.activity.append((*key, state, verdict, at, service_id, reason, self.now, None))
 
+    def release(self, letter: DeadLetter) -> None:
+        """Take up a report that waited for a registration."""
+        self.tally.released += 1
+        self._note_release(letter, self._release(letter))
+
+    def refuse(self, letter: DeadLetter, detail: str) -> None:
+        """Keep a report that waited for a registration, and cannot be stored, for what it is."""
+        self.tally.released += 1
+        assert letter.report is not None
+        self._count_rejected(Reason.MALFORMED, letter.report.report.service_id)
+        self._note_release(letter, DeadLetter(Reason.MALFORMED, detail, letter.message, letter.report))
+
     def _register(self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime) -> None:
-        """Register a device operation, and take up the reports that waited for it, the oldest first."""
+        """Register a device operation."""
         created = reached.entry(State.CREATED, at)
         stored = State.CREATED, False, self.claims[id_][3] if id_ in self.claims else ""
         self.held[id_] = DeviceOperation(operation_id, reached=created, stored=stored, reason=reason or None)
-        for letter in sorted(self.waiting.pop(id_, ()), key=_age):
-            self.tally.released += 1
-            outcome = self._release(letter)
-            if letter.message.dead_letter_id is not None:
-                self._note(letter.message.dead_letter_id, Action.RELEASED, outcome)
-            elif isinstance(outcome, DeadLetter):
-                letter.reason, letter.detail, letter.report = outcome.reason, outcome.detail, outcome.report
-            else:
-                letter.status = Status.RESOLVED
+
+    def _take_up(self, id_: UUID) -> None:
+        """Take up the reports that waited for a registration, the oldest first."""
+        if self.takes_up and id_ in self.held:
+            for letter in sorted(self.waiting.pop(id_, ()), key=_age):
+                self.release(letter)
+
+    def _note_release(self, letter: DeadLetter, outcome: Outcome) -> None:
+        if letter.message.dead_letter_id is not None:
+            self._note(letter.message.dead_letter_id, Action.RELEASED, outcome)
+        elif isinstance(outcome, DeadLetter):
+            letter.reason, letter.detail, letter.report = outcome.reason, outcome.detail, outcome.report
+        else:
+            letter.status = Status.RESOLVED
 
     def _release(self, letter: DeadLetter) -> Outcome:
         incoming = letter.report
@@ -280,21 +309,23 @@ class Ledger:
 
     def _take_announcement(self, announced: Announced) -> None:
         message, announcement = announced.message, announced.announcement
-        if self.trust is not None and (objection := self.trust.objection_to_announcement(announced)):
+        objection = self.trust.objection_to_announcement(announced) if self.trust and announced.begins else None
+        if objection is not None:
             self._keep(*objection, message)
             return
-        self.tally.announced += 1
-        if announced.key is not None:
-            if announced.key not in self.new_announcements:
-                self._resolve(message, DUPLICATE)
-                return  # delivered again: it must not undo what was announced since
-            self.new_announcements.discard(announced.key)
-        self.operation_types[announcement.id] = announcement.operation_type
-        if announcement.created_at is not None:
-            since = plausible(announcement.created_at, message.received_at)
-            announcement = announcement.model_copy(update={"created_at": since})
-        self.announced[announcement.id].append(announcement)
-        for device_id in dict.fromkeys(announcement.device_ids or ()):
+        is_looked_up = announced.key is not None and (announced.begins or announced.ends)
+        if is_looked_up and announced.key not in self.new_announcements:
+            self.tally.announced += 1
+            self._resolve(message, DUPLICATE)
+            return  # delivered again: it must not undo what was announced since
+        beginning = announced.beginning
+        if announced.begins and beginning not in self.begun:
+            self.operation_types[announcement.id] = announcement.operation_type
+            if announcement.created_at is not None:
+                since = plausible(announcement.created_at, message.received_at)
+                announcement = announcement.model_copy(update={"created_at": since})
+            self.announced[announcement.id].append(announcement)
+        for device_id in announced.devices:
             id_ = device_operation_id(announcement.id, device_id)
             if (held := self.held.get(id_)) is not None:
                 held.reached = reached.noted(held.reached, State.CREATED, announced.at)  # as if it had come first
@@ -303,6 +334,17 @@ class Ledger:
                 key = id_, announced.report_id
                 self._record(key, State.CREATED, Verdict.APPLIED, announced.at, service, "")
                 self._register(id_, announcement.id, None, announced.at)
+            self._take_up(id_)
+        if not announced.ends:
+            self.tally.received -= 1  # it counts once it is done with
+            if announced.begins and beginning is not None:
+                self.beginning.add(beginning)
+            return
+        if announced.key is not None and beginning is not None:
+            self.new_announcements.discard(announced.key)
+            if announced.portion is not None or beginning in self.begun:
+                self.ended.add(beginning)
+        self.tally.announced += 1
         self._resolve(message, ANNOUNCED)
 
     def _keep(self, reason: Reason, detail: str, message: Message) -> None:

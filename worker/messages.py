@@ -3,12 +3,12 @@
 `parse` never raises on what a sender wrote: an unreadable message becomes a `Rejected` item.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import sha1
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 import pydantic_core
@@ -117,6 +117,17 @@ class Incoming:
     """Whether it asks for a state, rather than reports one: what is settled cannot be asked to change."""
 
 
+class Portion(NamedTuple):
+    """What one transaction does of an announcement that takes several."""
+
+    devices: Sequence[UUID]
+    """Those that it registers."""
+    is_first: bool = False
+    """Whether it writes what the announcement says of the operation."""
+    is_last: bool = False
+    """Whether the announcement is done with then."""
+
+
 @dataclass(slots=True)
 class Announced:
     """One readable announcement on its way; its id stands in the history of the devices that it registers."""
@@ -127,6 +138,28 @@ class Announced:
     report_id: str
     at: datetime
     message: Message
+    portion: Portion | None = None
+    """None for all of it, in one transaction."""
+
+    @property
+    def devices(self) -> Collection[UUID]:
+        """Those that it registers."""
+        return dict.fromkeys(self.announcement.device_ids or ()) if self.portion is None else self.portion.devices
+
+    @property
+    def begins(self) -> bool:
+        """Whether what it says of the operation is to be written."""
+        return self.portion is None or self.portion.is_first
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is done with then."""
+        return self.portion is None or self.portion.is_last
+
+    @property
+    def beginning(self) -> Key | None:
+        """A key of its own that is kept while only some portions are committed: one that is begun is no news."""
+        return None if self.key is None else (self.key[0], str(uuid5(NAMESPACE, f"beginning {self.key[1]}")))
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ the result of its first; what changed is written once. The rows of operations, w
 are locked last and for the shortest time.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,11 +24,15 @@ from worker.dead_letters import DeadLetter
 from worker.ledger import Answer, Ledger, Outcome
 from worker.messages import Incoming, Item
 from worker.outcomes import EXAMPLES, Status, Tally
-from worker.scope import Scope, waiting_for
+from worker.scope import Scope
 from worker.store import batch as store
 from worker.store.batch import StoredOperation
 from worker.store.database import Database
 from worker.trust import Trust
+from worker.waiting import Waiting, read, waiting_for
+
+TURN = 500
+"""Items that are decided before others get a turn: they take some ten milliseconds."""
 
 
 class _Overtaken(Exception):
@@ -35,19 +40,49 @@ class _Overtaken(Exception):
 
 
 async def process_batch(
-    database: Database, items: Sequence[Item], trust: Trust | None = None, actor: str | None = None
+    database: Database,
+    items: Sequence[Item],
+    trust: Trust | None = None,
+    actor: str | None = None,
+    *,
+    takes_up: bool = True,
+    answers: list[Answer] | None = None,
 ) -> Tally:
     """Process items in their order, in one transaction, and say what became of them.
 
     `trust` says who may report, None for anybody; `actor` who has dead letters processed again, None for the
-    worker itself. Raises what the database raises; then nothing has happened.
+    worker itself. `takes_up` is whether registrations take up what is parked; if not, `release` is to do that.
+    `answers` gets what became of messages whose senders wait. Raises TooMuch if all of it is too much for one
+    transaction, and what the database raises; then nothing has happened.
     """
-    return (await _process(database, items, trust, actor)).tally
+    scope = Scope.of(items)
+    while True:
+        with suppress(_Overtaken):  # whoever overtook this one has committed: to begin again is enough
+            ledger = await _process_once(database, items, scope, trust, actor, takes_up)
+            if answers is not None:
+                answers += ledger.answers
+            return ledger.tally
 
 
-async def answer(database: Database, item: Item, trust: Trust | None = None) -> Answer:
-    """Process the item of a message whose sender waits, as `process_batch` does, and say what became of it."""
-    return (await _process(database, [item], trust, None)).answers[0]
+async def release(
+    database: Database,
+    found: Sequence[Waiting],
+    trust: Trust | None = None,
+    actor: str | None = None,
+    *,
+    refused: str | None = None,
+) -> Tally:
+    """Take up those that are still parked of reports whose device operations are registered, in one transaction.
+
+    `refused` is what is wrong with them if the database does not take them. Raises what the database raises.
+    """
+    now = datetime.now(UTC)
+    with spans.span("transaction"):
+        async with database.write() as connection:
+            ledger = await _decide_waiting(connection, found, trust, refused, now)
+            await _write_dead_letters(connection, ledger, now, actor)
+            await _write(connection, ledger, ledger.deltas(), now)
+    return ledger.tally
 
 
 async def process_together(database: Database, batches: Iterable[Sequence[Incoming]]) -> Tally:
@@ -61,7 +96,7 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
     deltas: defaultdict[UUID, Counters] = defaultdict(Counters)
     async with database.write() as connection:
         for items in batches:
-            ledger = await _decide(connection, items, Scope.of(items), None, None, now)
+            ledger = await _decide(connection, items, Scope.of(items), None, None, now, takes_up=False)
             await _write(connection, ledger, {}, now)
             tally.add(ledger.tally)
             for id_, delta in ledger.deltas().items():
@@ -73,26 +108,24 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
 async def process_within(connection: AsyncConnection, items: Sequence[Item], trust: Trust | None = None) -> Tally:
     """Process items as `process_batch` does, in a transaction of the caller's."""
     now = datetime.now(UTC)
-    ledger = await _decide(connection, items, Scope.of(items), trust, None, now)
+    ledger = await _decide(connection, items, Scope.of(items), trust, None, now, takes_up=True)
     await _write(connection, ledger, ledger.deltas(), now)
     return ledger.tally
 
 
-async def _process(database: Database, items: Sequence[Item], trust: Trust | None, actor: str | None) -> Ledger:
-    scope = Scope.of(items)
-    while True:
-        with suppress(_Overtaken):  # whoever overtook this one has committed: to begin again is enough
-            return await _process_once(database, items, scope, trust, actor)
-
-
 async def _process_once(
-    database: Database, items: Sequence[Item], scope: Scope, trust: Trust | None, actor: str | None
+    database: Database,
+    items: Sequence[Item],
+    scope: Scope,
+    trust: Trust | None,
+    actor: str | None,
+    takes_up: bool,
 ) -> Ledger:
     now, began = datetime.now(UTC), perf_counter()
     with spans.span("transaction"):
         async with database.write() as connection:
             with spans.span("decide"):
-                ledger = await _decide(connection, items, scope, trust, actor, now)
+                ledger = await _decide(connection, items, scope, trust, actor, now, takes_up=takes_up)
             with spans.span("write"):
                 await _write(connection, ledger, ledger.deltas(), now)
     batch_log.tell(items, scope, ledger.tally, perf_counter() - began)
@@ -106,17 +139,21 @@ async def _decide(
     trust: Trust | None,
     actor: str | None,
     now: datetime,
+    *,
+    takes_up: bool,
 ) -> Ledger:
     """Decide items, and write what is no report's effect: dead letters, and what was claimed in vain."""
     created = await store.create_operations(connection, scope.creating)
     new_announcements = await store.take_announcements(connection, scope.announcements)
+    begun = await store.announced_before(connection, scope.beginnings)
     held = scope.held(await store.hold(connection, scope.claims.keys()))
     missing = scope.claims.keys() - held.keys()
     inserted = await store.claim(connection, [(id_, *scope.claims[id_]) for id_ in missing], now)
     held |= scope.held(await store.hold_free(connection, missing - inserted))
     if len(held) + len(inserted) < len(scope.claims):
         raise _Overtaken
-    waiting = await waiting_for(connection, inserted & scope.registering)
+    # Also of what is registered: whoever did that may have died before everything was taken up.
+    waiting = await waiting_for(connection, scope.registering if takes_up else ())
     parked = {letter.message.dead_letter_id or 0 for letters in waiting.values() for letter in letters}
     locked = await store.lock_dead_letters(connection, parked | scope.stored)
     stored = {id_: status for id_, (status, *_) in locked.items()}
@@ -124,6 +161,7 @@ async def _decide(
     ledger = Ledger(
         operation_types=known.operation_types,
         new_announcements=new_announcements,
+        begun=begun,
         held=held,
         seen=known.accepted,
         kept=known.kept,
@@ -132,17 +170,57 @@ async def _decide(
         trust=trust,
         claims=scope.claims,
         now=int(now.timestamp()),
+        takes_up=takes_up,
     )
-    for item in items:
-        ledger.take(item)
+    await _take(ledger, items)
     used = {ledger.held[id_].operation_id for id_ in inserted & ledger.held.keys()} | ledger.announced.keys()
     await store.withdraw(
         connection,
         device_operations=inserted - ledger.held.keys(),
         created_operations=created - used,
-        announcements=ledger.new_announcements,
+        announcements=ledger.new_announcements | ledger.ended,
     )
+    await store.take_announcements(connection, ledger.beginning)
     await _write_dead_letters(connection, ledger, now, actor)
+    return ledger
+
+
+async def _take(ledger: Ledger, items: Sequence[Item]) -> None:
+    """Decide items one after another; of many, others get their turns between some."""
+    for start in range(0, len(items), TURN):
+        if start:
+            await asyncio.sleep(0)
+        for item in items[start : start + TURN]:
+            ledger.take(item)
+
+
+async def _decide_waiting(
+    connection: AsyncConnection,
+    found: Sequence[Waiting],
+    trust: Trust | None,
+    refused: str | None,
+    now: datetime,
+) -> Ledger:
+    """Decide parked reports of device operations that are registered, the oldest first."""
+    scope = Scope.of_waiting(found)
+    held = scope.held(await store.hold(connection, scope.claims.keys()))
+    locked = await store.lock_dead_letters(connection, [each.id for each in found])
+    letters = await read(connection, list(locked))
+    keys = [letter.report.key for letter in letters if letter.report]
+    known = await store.known(connection, keys, scope.operations)
+    ledger = Ledger(
+        operation_types=known.operation_types,
+        held=held,
+        seen=known.accepted,
+        trust=trust,
+        now=int(now.timestamp()),
+    )
+    for letter in letters:
+        if letter.report is not None and letter.report.key[0] in held:
+            if refused is None:
+                ledger.release(letter)
+            else:
+                ledger.refuse(letter, refused)
     return ledger
 
 

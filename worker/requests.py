@@ -7,17 +7,15 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
 from statemachine import SETTLED, State
-from worker.contract import Report, one_line
+from worker.contract import Report
 from worker.dead_letters import DeadLetter
 from worker.identity import NAMESPACE
 from worker.ledger import Answer
 from worker.messages import Incoming, Message, Origin, Rejected, device_operation_id, parse
-from worker.outcomes import Reason
-from worker.processor import answer as processed
+from worker.portions import Committed, settle_items
 from worker.processor import process_together
 from worker.store import queries, views
 from worker.store.database import Database
-from worker.store.errors import explain, is_fault_of_data
 from worker.trust import Objection, Trust
 
 TOGETHER = 1_000
@@ -34,24 +32,12 @@ async def answer(
     message.is_awaited = True
     [item] = parse(message)
     if isinstance(item, Rejected):
-        return _rejected(item.reason, item.detail, message)
+        return Answer(DeadLetter(item.reason, item.detail, message, None))
     if isinstance(item, Incoming):
         item.unless_settled = unless_settled
-    try:
-        return await processed(database, item, trust)
-    except Exception as error:
-        if not is_fault_of_data(error):
-            raise
-    try:  # once more: what two wrote at once may break a transaction too, and is nobody's fault
-        return await processed(database, item, trust)
-    except Exception as error:
-        if not is_fault_of_data(error):
-            raise
-        return _rejected(Reason.MALFORMED, f"the database refuses it: {one_line(explain(error))}", message)
-
-
-def _rejected(reason: Reason, detail: str, message: Message) -> Answer:
-    return Answer(DeadLetter(reason, detail, message, None))
+    answers: list[Answer] = []
+    await settle_items(Committed(database, trust, answers=answers), [item])
+    return answers[-1]
 
 
 async def cancel(

@@ -1,20 +1,22 @@
 """What a batch is about: what its items alone say of that, and what is known of it before anything is decided."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from statemachine import State
-from worker.dead_letters import DeadLetter, stored_message
 from worker.ledger import Claim, DeviceOperation
-from worker.messages import Announced, Incoming, Item, Key, device_operation_id, parse, plausible
+from worker.messages import Announced, Incoming, Item, Key, device_operation_id, plausible
 from worker.reached import entry
 from worker.store import batch as store
+from worker.waiting import TooMuch, Waiting
+
+AT_ONCE = 5_000
+"""Devices of an announcement in one transaction."""
+_UNUSED = UUID(int=0), datetime.max.replace(tzinfo=UTC), ""
+"""What a claim has beside the operation, where nothing is registered."""
 
 
 @dataclass(slots=True)
@@ -28,13 +30,16 @@ class Scope:
     creating: dict[UUID, datetime] = field(default_factory=dict)
     """The operations that the items create if they are unknown, and when."""
     announcements: set[Key] = field(default_factory=set)
+    """Those that are begun or done with."""
+    beginnings: set[Key] = field(default_factory=set)
+    """Those of them that are begun."""
     reports: list[Key] = field(default_factory=list)
     stored: set[int] = field(default_factory=set)
     """The stored dead letters among the items."""
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> Self:
-        """The scope of items."""
+        """The scope of items. Raises TooMuch if one of them announces too many devices for one transaction."""
         scope = cls()
         for item in items:
             if isinstance(item, Incoming):
@@ -45,6 +50,11 @@ class Scope:
             if letter is not None:
                 scope.stored.add(letter)
         return scope
+
+    @classmethod
+    def of_waiting(cls, waiting: Iterable[Waiting]) -> Self:
+        """The scope of parked reports whose device operations are registered."""
+        return cls(claims={each.device_operation_id: (each.operation_id, *_UNUSED) for each in waiting})
 
     @property
     def operations(self) -> set[UUID]:
@@ -71,13 +81,17 @@ class Scope:
             self.claims[id_] = (report.operation_id, report.device_id, item.at, "")
 
     def _take_announcement(self, item: Announced) -> None:
-        operation_id = item.announcement.id
+        operation_id, devices = item.announcement.id, item.devices
+        if len(devices) > AT_ONCE:
+            raise TooMuch
         since = plausible(item.at, item.message.received_at)
         reached = entry(State.CREATED, item.at)
         self.creating.setdefault(operation_id, since)
-        if item.key is not None:
+        if item.key is not None and (item.begins or item.ends):
             self.announcements.add(item.key)
-        for device_id in item.announcement.device_ids or ():
+        if item.beginning is not None and item.begins:
+            self.beginnings.add(item.beginning)
+        for device_id in devices:
             id_ = device_operation_id(operation_id, device_id)
             self._register(id_, operation_id, device_id, since, reached)
 
@@ -85,16 +99,3 @@ class Scope:
         if id_ not in self.registering:
             self.registering.add(id_)
             self.claims[id_] = (operation_id, device_id, since, reached)
-
-
-async def waiting_for(
-    connection: AsyncConnection, device_operations: Collection[UUID]
-) -> defaultdict[UUID, list[DeadLetter]]:
-    """The parked reports that wait for these registrations, by device operation."""
-    waiting: defaultdict[UUID, list[DeadLetter]] = defaultdict(list)
-    for row in await store.parked(connection, device_operations):
-        message = stored_message(row)
-        [item] = parse(message)
-        assert isinstance(item, Incoming), "only a readable report is ever parked"
-        waiting[item.key[0]].append(DeadLetter(row.reason, row.detail, message, item))
-    return waiting

@@ -15,6 +15,7 @@ from worker.intake.consumer import Consumer
 from worker.messages import Message
 from worker.outcomes import Tally
 from worker.rehearsal import rehearse
+from worker.releasing import watch
 from worker.settings import Settings
 from worker.store import database, schema
 from worker.store.database import Database
@@ -76,8 +77,19 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
             traced = settling if tracer is None else tracer.processing(messages, settling)
             rejections.note(await meter.measured(messages, traced))
 
+        def note_released(tally: Tally) -> None:
+            meter.count(tally)
+            rejections.note(tally)
+
+        is_ready = asyncio.Event()
+
         async def ready() -> None:
             await waiting_out_failures(store, until_idle, _try_out, store)
+            is_ready.set()
+
+        async def release() -> None:
+            await is_ready.wait()
+            await watch(store, settings.trust, stop, note_released)
 
         consumer = Consumer(settings, process, stop, ready=ready, database=store.condition)
         health = Health((consumer.condition, store.condition), stop)
@@ -90,12 +102,14 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
             gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
             gc.set_threshold(GARBAGE)
             watching = asyncio.create_task(standing.watch(stop))
+            releasing = asyncio.create_task(release())
             try:
                 await consumer.run(until_idle)
             finally:
                 stop.set()
-                watching.cancel()
-                await asyncio.wait([watching])
+                for task in (watching, releasing):
+                    task.cancel()
+                await asyncio.wait([watching, releasing])
                 rejections.close()
     return meter.tally
 

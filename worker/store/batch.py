@@ -113,9 +113,23 @@ async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID
     return {fingerprint for (fingerprint,) in await sql.KEPT.run(connection, [(each,) for each in fingerprints])}
 
 
-async def parked(connection: AsyncConnection, ids: Collection[UUID]) -> Sequence[Any]:
-    """The open dead letters that wait for these device operations' registration, oldest first."""
-    return await sql.PARKED.run(connection, [(id_,) for id_ in ids])
+async def parked(connection: AsyncConnection, ids: Collection[UUID], limit: int) -> Sequence[Any]:
+    """The open dead letters that wait for device operations' registration, `limit` at most, without their bodies.
+
+    Rows of id, operation, device operation, size; by device operation, the oldest of each first.
+    """
+    return await sql.PARKED.run(connection, [(id_,) for id_ in ids], limit=limit)
+
+
+async def weigh_parked(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, tuple[int, int]]:
+    """How many open dead letters wait for each of device operations, if any do, and their bytes, about."""
+    rows = await sql.WEIGH_PARKED.run(connection, [(id_,) for id_ in ids])
+    return {id_: (reports, size) for id_, reports, size in rows}
+
+
+async def read_parked(connection: AsyncConnection, dead_letter_ids: Collection[int]) -> Sequence[Any]:
+    """Those of the dead letters that wait for a registration, the oldest first."""
+    return await sql.READ_PARKED.run(connection, [(id_,) for id_ in dead_letter_ids])
 
 
 async def lock_dead_letters(

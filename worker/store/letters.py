@@ -15,7 +15,7 @@ from worker.messages import device_operation_id
 from worker.outcomes import AT_ONCE, Action, Reason, Status
 from worker.store import batch, views
 from worker.store.queries import get_state
-from worker.store.tables import dead_letter_history, dead_letters
+from worker.store.tables import dead_letter_history, dead_letters, device_operations
 
 PAGE_BYTES = 16_000_000
 """Bytes of bodies that are read at once, about: a bulk message that was given up may have megabytes."""
@@ -220,6 +220,21 @@ async def write_history(connection: AsyncConnection, entries: Iterable[tuple[int
     rows = [{"dead_letter_id": id_, **entry.model_dump()} for id_, entry in entries]
     if rows:
         await connection.execute(insert(dead_letter_history), rows)
+
+
+async def parked_and_registered(
+    connection: AsyncConnection, after: int, limit: int
+) -> tuple[int | None, Sequence[UUID]]:
+    """Look at the next `limit` parked reports after an id: the last one's id, and which ones' device operations
+    are registered. The id is None if there are no more.
+    """
+    condition = Selection(reason=Reason.UNKNOWN_DEVICE_OPERATION).condition() & (_c.id > after)
+    found = select(_c.id, _c.device_operation_id).where(condition).order_by(_c.id).limit(limit).subquery()
+    last = (await connection.execute(select(func.max(found.c.id)))).scalar_one()
+    registered = await connection.execute(
+        select(device_operations.c.id).where(device_operations.c.id.in_(select(found.c.device_operation_id)))
+    )
+    return last, registered.scalars().all()
 
 
 async def parked(

@@ -78,7 +78,7 @@ class Statement:
         self.returns_plainly = _PLAIN.issuperset(self.returns.values())
 
     async def run(
-        self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]], **parameters: datetime
+        self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]], **parameters: datetime | int
     ) -> Sequence[Any]:
         """Execute once for all `rows`, and give what returns; without rows there is nothing to do.
 
@@ -125,7 +125,7 @@ Run = tuple[Statement, Sequence[tuple[Any, ...]]]
 """A statement and its rows."""
 
 
-async def run_together(connection: AsyncConnection, *runs: Run, **parameters: datetime) -> Sequence[Any]:
+async def run_together(connection: AsyncConnection, *runs: Run, **parameters: datetime | int) -> Sequence[Any]:
     """Run statements of which none needs to see what another one does; gives what the last one returns.
 
     PostgreSQL gets small ones as one statement, since most of the time that they take is the way there and back.
@@ -140,14 +140,14 @@ async def run_together(connection: AsyncConnection, *runs: Run, **parameters: da
 
 
 async def _execute(
-    connection: AsyncConnection, runs: Sequence[Run], parameters: Mapping[str, datetime]
+    connection: AsyncConnection, runs: Sequence[Run], parameters: Mapping[str, datetime | int]
 ) -> Sequence[Any]:
     if not runs:
         return ()
     dialect = connection.dialect.name
     bound: dict[str, Any] = dict(parameters)
     if dialect != "postgresql":
-        bound = {name: _encode(value) for name, value in parameters.items()}
+        bound = {name: _bound(value) for name, value in parameters.items()}
     for number, (statement, rows) in enumerate(runs):
         bound |= statement.bound(dialect, f"rows{number}", rows)
     statements = tuple(statement for statement, _ in runs)
@@ -206,6 +206,11 @@ def _plain(kind: str, column: Iterable[Any]) -> Iterable[Any]:
     if kind in ("uuid", "timestamptz"):
         return map(_encode, column)
     return map(int, column) if kind == "smallint" else column
+
+
+def _bound(value: datetime | int) -> object:
+    """A parameter as SQLite's driver takes it."""
+    return _encode(value) if isinstance(value, datetime) else value
 
 
 def _encode(value: object) -> object:

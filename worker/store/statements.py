@@ -131,14 +131,36 @@ KEEP = Statement(
     returns={"fingerprint": Uuid},
 )
 
+_IS_PARKED = f"d.status = '{Status.OPEN}' AND d.reason = '{Reason.UNKNOWN_DEVICE_OPERATION}'"
+
 PARKED = Statement(
     f"""
-    SELECT {", ".join(f"d.{name}" for name in _DEAD_LETTER)}
-    FROM {{rows}} {{their_dead_letters}}
-    WHERE d.status = '{Status.OPEN}' AND d.reason = '{Reason.UNKNOWN_DEVICE_OPERATION}'
-    ORDER BY d.id
+    SELECT d.id, d.operation_id, d.device_operation_id, length(d.body) + length(CAST(d.headers AS text)) AS size
+    FROM {{rows}} {{their_dead_letters}} WHERE {_IS_PARKED}
+    ORDER BY d.device_operation_id, d.id LIMIT :limit
     """,
     rows={"device_operation_id": "uuid"},
+    returns={"id": BigInteger, "operation_id": Uuid, "device_operation_id": Uuid, "size": BigInteger},
+)
+
+WEIGH_PARKED = Statement(
+    f"""
+    SELECT d.device_operation_id, count(*) AS reports,
+        CAST(sum(length(d.body) + length(CAST(d.headers AS text))) AS bigint) AS size
+    FROM {{rows}} {{their_dead_letters}} WHERE {_IS_PARKED}
+    GROUP BY d.device_operation_id
+    """,
+    rows=PARKED.rows,
+    returns={"device_operation_id": Uuid, "reports": BigInteger, "size": BigInteger},
+)
+
+READ_PARKED = Statement(
+    f"""
+    SELECT {", ".join(f"d.{name}" for name in _DEAD_LETTER)}
+    FROM {{rows}} JOIN dead_letters d ON d.id = rows.id WHERE {_IS_PARKED}
+    ORDER BY d.id
+    """,
+    rows={"id": "bigint"},
     returns=_DEAD_LETTER,
 )
 

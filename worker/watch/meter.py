@@ -70,9 +70,13 @@ class Meter:
         self._messages.observe(len(messages))
         if (sent_at := messages[0].sent_at) is not None:  # the one that waited longest, as a queue keeps the order
             self._lag.observe(max((datetime.now(UTC) - sent_at).total_seconds(), 0))
+        self.count(tally)
+        return tally
+
+    def count(self, tally: Tally) -> None:
+        """Add to the tally of all batches; services beyond those that are told apart become one."""
         tally.by_service = self._bounded(tally.by_service)
         self.tally.add(tally)
-        return tally
 
     def _bounded(self, by_service: Counts[tuple[str, str]]) -> Counts[tuple[str, str]]:
         bounded: Counts[tuple[str, str]] = Counts()
