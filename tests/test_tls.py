@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from tests.brokering import report
 from tests.certificates import Authority, Certificate
@@ -19,6 +20,7 @@ from tests.serving import OPERATIONS, serving
 from worker.errors import SettingsError
 from worker.intake.connection import BrokerRefused, BrokerUnavailable, connected
 from worker.settings import Settings
+from worker.store import database
 
 ADDRESS = "127.0.0.1"
 PASSWORD = "for-this-test"  # noqa: S105
@@ -231,6 +233,24 @@ def test_the_database_is_spoken_to_over_tls_by_everything_that_does(on_postgresq
         # The events come by a connection of their own, which listens.
         with client.stream("GET", f"{OPERATIONS}{operation['id']}/events") as events:
             assert next(line for line in events.iter_lines() if line.startswith("data: "))
+
+
+async def test_the_files_for_the_database_are_read_for_each_connection(
+    postgresql: PrivatePostgreSQL, trust: Trust, tmp_path: Path
+) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(trust.stranger.file.read_bytes())
+    settings = Settings(database_url=of(postgresql, "worker"), database_ca_file=ca)
+    async with database.opened(settings) as opened:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await _ask(opened)
+        ca.write_bytes(trust.authority.file.read_bytes())
+        await _ask(opened)
+
+
+async def _ask(opened: database.Database) -> None:
+    async with opened.read() as connection:
+        await connection.execute(text("SELECT 1"))
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])

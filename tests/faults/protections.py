@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 SESSION, CONSUMER = "worker/intake/session.py", "worker/intake/consumer.py"
 BATCHES, DATABASE, ERRORS = "worker/batches.py", "worker/store/database.py", "worker/store/errors.py"
+LINES = "worker/store/lines.py"
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ PROTECTIONS = (
         "test_postgresql_link.py::test_statement_whose_line_died_keeps_no_locks_once_it_is_tried_again",
         (
             (
-                "worker/store/lines.py",
+                LINES,
                 "            cursor.execute(_END, (pid, started, time.monotonic() - given_up))\n",
                 "",
             ),
@@ -273,7 +274,7 @@ PROTECTIONS = (
     Protection(
         "connections are doubted together",
         "test_postgresql_link.py::test_forgotten_connections_cost_one_timeout_together",
-        (("worker/store/lines.py", 'elif record.info["since"] < state.doubted_at:', "elif False:"),),
+        ((LINES, 'elif record.info["since"] < state.doubted_at:', "elif False:"),),
     ),
     Protection(
         "a database that went away is waited for",
@@ -350,6 +351,64 @@ PROTECTIONS = (
                 "async with self.engine.connect()",
             ),
         ),
+    ),
+    Protection(
+        "sessions that can only read are let go",
+        "test_postgresql_sessions.py::test_a_worker_lets_go_of_sessions_that_began_in_a_bad_time[read-only]",
+        ((DATABASE, "                self._state.doubt()\n", "                pass\n"),),
+    ),
+    Protection(
+        "sessions that the server has closed are not used",
+        "test_postgresql_sessions.py::test_the_api_is_not_held_up_by_sessions_that_the_server_closes_when_they_are_idle",
+        ((LINES, "elif is_closed(connection):", "elif False:"),),
+    ),
+    Protection(
+        "a database that was there is waited for",
+        "test_postgresql_sessions.py::test_a_database_that_was_there_is_waited_for_and_what_for_is_said[renamed]",
+        ((LINES, "return is_missing(error)", "return False"),),
+    ),
+    Protection(
+        "secrets are read for each connection",
+        "test_secrets_rotate.py::test_a_password_that_changes_is_read_anew",
+        (
+            (DATABASE, "fresh = settings.renewed()", "fresh = settings"),
+            ("worker/intake/connection.py", "fresh = settings.renewed()", "fresh = settings"),
+        ),
+    ),
+    Protection(
+        "a refusal that lasts ends the process",
+        "test_secrets_rotate.py::test_a_password_that_stays_wrong_ends_the_worker_with_one_line",
+        (
+            (LINES, "return now - self._refused_since < self._refusal_timeout", "return True"),
+            (CONSUMER, "return now - self._refused_since >= self._settings.refusal_timeout", "return False"),
+        ),
+    ),
+    Protection(
+        "sessions set what a pooler refuses at their start",
+        "test_pooler.py::test_what_a_session_sets_holds_behind_it",
+        (
+            (
+                "worker/store/postgresql.py",
+                '"server_settings": {"application_name": "deviceops"}',
+                '"server_settings": {"application_name": "deviceops", **settings}',
+            ),
+        ),
+    ),
+    Protection(
+        "a backend that a pooler lends to others is not ended",
+        "test_pooler.py::test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_client",
+        (
+            (
+                LINES,
+                "xact_start < clock_timestamp() - make_interval(secs => $3)",
+                "make_interval(secs => $3) > '0'",
+            ),
+        ),
+    ),
+    Protection(
+        "an SQLite file that was removed gets no commit",
+        "test_sqlite_fails.py::test_files_that_are_removed_take_no_report_with_them",
+        (("worker/store/sqlite.py", "        if not is_same:\n", "        if False:\n"),),
     ),
     Protection(
         "a second signal ends the process at once",

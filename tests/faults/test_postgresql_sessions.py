@@ -96,7 +96,13 @@ GONE = [
 TakeAway = Callable[[str, URL], AbstractAsyncContextManager[None]]
 
 
-@pytest.mark.parametrize("setting", ["default_transaction_read_only = on", "statement_timeout = 1"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param("default_transaction_read_only = on", id="read-only"),
+        pytest.param("statement_timeout = 1", id="hurried"),
+    ],
+)
 async def test_a_worker_lets_go_of_sessions_that_began_in_a_bad_time(
     trials: Trials, new_scene: NewScene, amqp_url: str, sturdy_database: str, role: URL, setting: str
 ) -> None:

@@ -44,6 +44,7 @@ async def _serve(settings: Settings) -> None:
             lock_timeout=LOCK_TIMEOUT,
             answer_timeout=limit,
             limit=limit,
+            beside=reading,
         ) as writing,
     ):
         await serving.serve(settings, reading, writing)

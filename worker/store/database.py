@@ -51,7 +51,8 @@ class Database:
     wait. `limit` is how many it may take at all before it ends with a TimeoutError, where a caller waits for it:
     each transaction then notes in `condition` how it went. None for any number.
     `for_batches` is whether hardly anything but batches is to be processed, see `PLANS_OF_BATCHES`.
-    `refusal_timeout` is as for `ConnectionState`.
+    `refusal_timeout` is as for `ConnectionState`; `beside` is the same database in other hands, with which it is
+    shared: of a server that can only read, those who read let go as well.
     `condition` is how it stands with the database, as far as those know who wait for it.
     `on_commit` is told how many seconds each commit took.
     """
@@ -66,6 +67,7 @@ class Database:
         limit: float | None = None,
         for_batches: bool = False,
         refusal_timeout: float = REFUSAL_TIMEOUT,
+        beside: "Database | None" = None,
     ) -> None:
         self.url = url
         self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
@@ -76,7 +78,7 @@ class Database:
             if limit is None
             else Condition("database", "the database fails: calls are answered 503", "the database answers again")
         )
-        self._state = ConnectionState(refusal_timeout)
+        self._state: ConnectionState = ConnectionState(refusal_timeout) if beside is None else beside._state
         self._login = login
         self._settings = session_settings(lock_timeout, answer_timeout, for_batches=for_batches)
         self.engine = (
@@ -208,6 +210,7 @@ async def opened(
     answer_timeout: float | None = None,
     limit: float | None = None,
     for_batches: bool = False,
+    beside: Database | None = None,
 ) -> AsyncIterator[Database]:
     """The database of the settings for the length of a block, with the options of `Database`.
 
@@ -226,6 +229,7 @@ async def opened(
         limit=limit,
         for_batches=for_batches,
         refusal_timeout=settings.refusal_timeout,
+        beside=beside,
     )
     try:
         yield database

@@ -1,5 +1,6 @@
 """Connections to an SQLite file, as long as it is the file that is there."""
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,6 @@ from urllib.parse import quote
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Dialect
-from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from worker.errors import DeviceopsError
@@ -24,27 +24,16 @@ LOG = 4_000
 READ_ONLY = "deviceops_read_only"
 """The execution option of a transaction that only reads."""
 _OPENED = "opened"
-_FILES = ("", "-wal", "-shm")
+_ENDS = ("", "-wal", "-shm")
 """What the names of a database's files end in."""
 
 Identity = Sequence[tuple[int, int]]
 """Which files a database consists of: the device and the inode of each."""
 
 
-def _identity(path: Path) -> Identity:
+def _identity(files: Sequence[str]) -> Identity:
     """The files as they are there now. Raises OSError if one is not."""
-    found = [Path(f"{path}{end}").stat() for end in _FILES]
-    return [(status.st_dev, status.st_ino) for status in found]
-
-
-def _check(path: Path, opened: Identity) -> None:
-    """Make sure that the files are those that a connection has opened: what it commits would be in no other."""
-    try:
-        is_same = _identity(path) == opened
-    except OSError:
-        is_same = False
-    if not is_same:
-        raise Away(f"{path}: was removed, renamed or replaced while in use")
+    return [(found.st_dev, found.st_ino) for found in map(os.stat, files)]
 
 
 def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) -> AsyncEngine:
@@ -61,6 +50,7 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
         hide_parameters=True,
         connect_args={"timeout": LOCK_TIMEOUT if lock_timeout is None else lock_timeout},
     )
+    files = [f"{path}{end}" for end in _ENDS]
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def do_connect(dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> Any:
@@ -79,25 +69,29 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
         cursor.execute(f"PRAGMA wal_autocheckpoint = {LOG}")
         cursor.execute("SELECT count(*) FROM sqlite_master")  # only what reads opens all of its files
         cursor.close()
-        record.info[_OPENED] = _identity(path)
+        record.info[_OPENED] = _identity(files)
 
-    @event.listens_for(engine.sync_engine, "checkout")
-    def on_checkout(_connection: Any, record: Any, _proxy: object) -> None:
+    def check(connection: Connection) -> None:
+        """Make sure that the files are those that a connection has opened: others have none of what it commits."""
         try:
-            _check(path, record.info[_OPENED])
-        except Away as error:
-            raise DisconnectionError(str(error)) from error
+            is_same = _identity(files) == connection.connection.info[_OPENED]
+        except OSError:
+            is_same = False
+        if not is_same:
+            state.doubt()
+            raise Away(f"{path}: was removed, renamed or replaced while in use")
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
         # A deferred transaction that reads and then writes fails at once when another one wrote between.
         read_only = connection.get_execution_options().get(READ_ONLY, False)
+        if read_only:
+            check(connection)
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     @event.listens_for(engine.sync_engine, "commit")
     def on_commit(connection: Connection) -> None:
-        if not connection.get_execution_options().get(READ_ONLY, False):
-            _check(path, connection.connection.info[_OPENED])
+        check(connection)
 
     drop_doubted(engine, state)
     return engine
