@@ -1,12 +1,15 @@
 """Who may call the HTTP API: tokens and their scopes, and without tokens this machine alone."""
 
 import json
+import socket
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
 import httpx
 import pytest
+from starlette.authentication import AuthenticationError
+from starlette.requests import HTTPConnection
 
 from tests.command import Deviceops
 from tests.serving import (
@@ -22,6 +25,7 @@ from tests.serving import (
     serving,
     token,
 )
+from worker.api.access import ANYBODY, Tokens
 
 
 class Call(NamedTuple):
@@ -152,6 +156,88 @@ def test_without_tokens_only_this_machine_is_answered_by_its_own_names(deviceops
             assert api.put(PATH, json={**REPORT, "state": "CREATED"}).status_code == 200
             refused(api.get(OPERATIONS, headers={"Host": "rebound.example"}), 401)
         assert server.stop() == 0
+
+
+FORWARDED = [
+    {"X-Forwarded-For": "203.0.113.5"},
+    {"X-Forwarded-For": "127.0.0.1"},
+    {"X-Forwarded-For": ""},
+    {"X-Forwarded-Host": "deviceops.example"},
+    {"X-Forwarded-Proto": "https"},
+    {"X-Forwarded-Server": "proxy"},
+    {"Forwarded": "for=203.0.113.5"},
+    {"X-Real-IP": "203.0.113.5"},
+    {"Via": "1.1 proxy"},
+]
+OF_ANOTHER_PAGE = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:3000"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Host": "rebound.example", "Origin": "http://rebound.example"},
+    {"Host": "0.0.0.0", "Origin": "http://0.0.0.0"},  # noqa: S104  # browsers take it for this machine
+]
+
+
+@pytest.mark.parametrize("proxies", ["127.0.0.1", "*"])
+def test_without_tokens_what_a_proxy_or_a_strange_page_sends_is_refused_and_changes_nothing(
+    deviceops_on_sqlite: Deviceops, proxies: str
+) -> None:
+    alone = deviceops_on_sqlite.with_settings(http_port="0", http_probe_port="0", http_proxies=proxies)
+    with alone.running("serve") as process:
+        server = Server(process, "none")
+        with server.client() as api:
+            assert api.put(PATH, json={**REPORT, "state": "CREATED"}).status_code == 200
+            for headers in FORWARDED + OF_ANOTHER_PAGE:
+                for call in CALLS:
+                    response = api.request(call.method, call.path, json=call.body, headers=headers)
+                    refused(response, 401)
+                    assert "see `deviceops token create`" in response.json()["message"], headers
+            assert "a proxy hands on (x-forwarded-for)" in api.get(PATH, headers=FORWARDED[0]).json()["message"]
+            assert api.get(PATH).json()["content"]["state"] == "CREATED"
+            for own in ({"Origin": server.url}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
+                assert api.get(PATH, headers=own).status_code == 200
+            assert api.get("/docs", headers=FORWARDED[0]).status_code == 200, "which says nothing of the fleet"
+        assert b" 401 " in _by_http_1_0(server, b"")
+        assert b" 401 " in _by_http_1_0(server, b"Host: localhost\r\n")
+        server.stop()
+
+
+def _by_http_1_0(server: Server, headers: bytes) -> bytes:
+    """The status line of a call as nginx makes it of its own accord."""
+    url = httpx.URL(server.url)
+    with socket.create_connection((url.host, url.port or 0), timeout=60) as connection:
+        connection.sendall(b"GET %s HTTP/1.0\r\n%s\r\n" % (OPERATIONS.encode(), headers))
+        return connection.recv(65_536).splitlines()[0]
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+async def test_without_tokens_this_machine_may_call_by_all_of_its_addresses(client: str) -> None:
+    found = await Tokens(None).authenticate(_called_by((client, 1)))
+    assert found is not None
+    assert found[1] is ANYBODY  # type: ignore[comparison-overlap]  # has what is used of a user
+
+
+@pytest.mark.parametrize(
+    "client", [("203.0.113.5", 1), ("10.0.0.1", 1), ("::ffff:10.0.0.1", 1), ("fe80::1", 1), None]
+)
+async def test_without_tokens_no_other_machine_may_call_however_it_comes_here(
+    client: tuple[str, int] | None,
+) -> None:
+    with pytest.raises(AuthenticationError, match="from another machine"):
+        await Tokens(None).authenticate(_called_by(client))
+
+
+def _called_by(client: object) -> HTTPConnection:
+    scope = {"type": "http", "scheme": "http", "path": OPERATIONS, "query_string": b"", "http_version": "1.1"}
+    return HTTPConnection({**scope, "headers": [(b"host", b"localhost")], "client": client})
+
+
+def test_a_call_with_a_token_may_come_through_a_proxy(server: Server) -> None:
+    with server.client() as api:
+        for headers in FORWARDED:
+            assert api.get(OPERATIONS, headers=headers).status_code == 200
 
 
 def test_an_address_that_cannot_be_listened_on_is_one_clear_line(deviceops_on_sqlite: Deviceops) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Any
 
 from fastapi import Depends, Security
@@ -22,6 +22,11 @@ PATHS = "/v0/"
 ANYBODY = Caller("anybody", frozenset(Scope))
 """Who calls where there are no tokens: everybody on this machine."""
 
+_OF_PROXIES = frozenset(
+    ("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip")
+)
+"""Headers that proxies add, beside those that begin with x-forwarded: RFC 7239 and what came before it."""
+
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="token", description="A token that `deviceops token create` has made."
 )
@@ -35,7 +40,7 @@ class Tokens(AuthenticationBackend):
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         """Say who calls. Raises AuthenticationError."""
-        if not conn.url.path.startswith(PATHS):
+        if not conn.scope["path"].startswith(PATHS):
             return None
         caller = self._anybody(conn) if self._known is None else self._known_caller(conn, self._known)
         return AuthCredentials(sorted(caller.scopes)), caller  # type: ignore[return-value]  # has what is used of a user
@@ -50,18 +55,39 @@ class Tokens(AuthenticationBackend):
         return caller
 
     def _anybody(self, conn: HTTPConnection) -> Caller:
-        # A page in a browser on this machine could call by a name that it has resolve to this machine.
-        if not is_loopback(conn.url.hostname or ""):
-            raise AuthenticationError("there are no tokens, so calls have to be to localhost")
+        if (stranger := _stranger(conn)) is not None:
+            raise AuthenticationError(f"there are no tokens, and {stranger}: see `deviceops token create`")
         return ANYBODY
+
+
+def _stranger(conn: HTTPConnection) -> str | None:
+    """Why a call may come from beyond this machine, whatever proxies are trusted; None if it does not."""
+    for name in conn.headers:
+        if name.startswith("x-forwarded") or name in _OF_PROXIES:
+            return f"a call that a proxy hands on ({name}) needs one"
+    if conn.scope["http_version"] == "1.0":
+        # nginx speaks it unless told otherwise, with the address of what is behind it as Host, and no other sign.
+        return "a call by HTTP/1.0, as proxies make them, needs one"
+    if conn.client is None or not is_loopback(conn.client.host):
+        return "a call from another machine needs one"
+    # A page in a browser on this machine could call by a name that it has resolve to this machine.
+    if not is_loopback(conn.url.hostname or ""):
+        return "calls have to be to localhost"
+    # And such a page can make a browser send what it likes, though not read what is answered.
+    own = f"{conn.url.scheme}://{conn.url.netloc}"
+    if conn.headers.get("origin", own) != own or conn.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        return "a call of a web page that is not of this server needs one"
+    return None
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host's name or address is that of the machine itself."""
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return host.lower() == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def answer_stranger(_conn: HTTPConnection, refused: Exception) -> Response:
