@@ -3,7 +3,8 @@
 #   deploy/install.sh                           installs it from this checkout, or upgrades it; settings and data stay
 #   deploy/install.sh --uninstall               removes all of it, settings and data too
 #   deploy/install.sh --uninstall --keep-data   removes all but settings, secrets and data
-# EXTRAS=tracing installs that extra of pyproject.toml too.
+# It starts nothing before it is known which database and which broker: DEVICEOPS_DATABASE_URL and DEVICEOPS_AMQP_URL
+# say so the first time, or the files that it makes for them. EXTRAS=tracing installs that extra of pyproject.toml too.
 set -euo pipefail
 umask 022
 # Python must be one that the services' user can reach too, not one in somebody's home.
@@ -30,7 +31,7 @@ make_user() {
 
 # keep FILE: what standard input says, for root and the services to read; what is there already stays.
 keep() {
-    if [ ! -e "$1" ]; then
+    if [ ! -s "$1" ]; then
         cat >"$work/new"
         install -o root -g "$user" -m 0640 "$work/new" "$1"
     fi
@@ -39,8 +40,14 @@ keep() {
 configure() {
     install -d -o root -g "$user" -m 0750 "$etc" "$etc/credentials"
     keep "$etc/deviceops.env" <"$here/deviceops.env"
-    keep "$etc/credentials/database_url" <<<"${DEVICEOPS_DATABASE_URL:-sqlite:///$state/deviceops.db}"
-    keep "$etc/credentials/amqp_url" <<<"${DEVICEOPS_AMQP_URL:-amqp://guest:guest@localhost:5672/}"
+    # Empty, they are settings that every command refuses: nothing works on defaults meanwhile.
+    keep "$etc/credentials/database_url" < <(printf '%s' "${DEVICEOPS_DATABASE_URL:-}")
+    keep "$etc/credentials/amqp_url" < <(printf '%s' "${DEVICEOPS_AMQP_URL:-}")
+}
+
+# is_chosen NAME: whether that address is known, by its own file or by deviceops.env.
+is_chosen() {
+    [ -s "$etc/credentials/$1" ] || grep -qE "^DEVICEOPS_${1^^}(_FILE)?=." "$etc/deviceops.env"
 }
 
 fetch_wheels() {
@@ -91,6 +98,12 @@ install_wheels
 install_units
 if [ -n "$is_new" ] && has_systemctl; then
     systemctl -q enable deviceops.target deviceops-worker@8081.service deviceops-{prune,recount}.timer
+fi
+
+if ! is_chosen database_url || ! is_chosen amqp_url; then
+    say "Installed, and nothing was started, as it is not known which database and which broker: write their addresses into" \
+        "$etc/credentials/database_url and $etc/credentials/amqp_url, and run deploy/install.sh again."
+    exit
 fi
 
 say "The database's schema"

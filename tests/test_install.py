@@ -103,8 +103,14 @@ def test_it_installs_where_no_systemd_runs_keeps_what_was_set_and_leaves_nothing
     assert "Usage: " in debian(INSTALL, "--unknown").stderr
     assert changes(before, debian.tree()) == {}
 
-    assert "nothing was started, as systemd does not run here" in out(debian(INSTALL))
+    assert "nothing was started, as it is not known which database and which broker" in out(debian(INSTALL))
+    unknown = debian("deviceops", "status")
+    assert unknown.stderr.startswith("deviceops: DEVICEOPS_DATABASE_URL: is not a database URL ")
+    assert unknown.returncode == 2
+    database = "DEVICEOPS_DATABASE_URL=sqlite:////var/lib/deviceops/deviceops.db"
+    assert "nothing was started, as it is not known" in out(debian("env", database, INSTALL))
     (debian.folder / "etc/deviceops/credentials/amqp_url").write_text("amqp://somebody:s3cr3t@localhost:1/\n")
+    assert "nothing was started, as systemd does not run here" in out(debian(INSTALL))
     (debian.folder / "etc/deviceops/deviceops.env").write_text("DEVICEOPS_SERVICES='{\"drift-service\": {}}'\n")
     out(debian("sh", "-c", f"echo '{json.dumps(report())}' | deviceops ingest -"))
     kept = {name: what for name, what in debian.tree().items() if name.startswith(("etc/", "var/lib/deviceops"))}

@@ -22,6 +22,7 @@ from worker.tokens import Token
 from worker.trust import Service, Trust
 
 ENV_FILE = Path(".env")
+ENV_FILE_ENCODING = "utf-8-sig"  # a byte order mark is no part of the first name
 
 _EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
 _File = Annotated[Path | None, _EMPTY_IS_NONE]
@@ -40,7 +41,7 @@ class Settings(BaseSettings):
     """What an operator can set. Times are in the unit that the description names."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", frozen=True
+        env_prefix=PREFIX, env_file=ENV_FILE, env_file_encoding=ENV_FILE_ENCODING, extra="ignore", frozen=True
     )
 
     database_url: Annotated[SecretStr, AfterValidator(urls.database_url)] = Field(
@@ -196,8 +197,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment, files and `.env`. Raises SettingsError, which names each wrong setting."""
+        """Read the environment, files and `.env`. Raises SettingsError, which names each wrong setting.
+
+        A name of ours that no setting has is wrong too: a misspelt one would leave its setting at the default.
+        """
         _check_env_file()
+        if unknown := sources.unknown({**_env_file(), **os.environ}, cls.model_fields):
+            raise SettingsError("; ".join(unknown))
         try:
             settings = cls()
         except ValidationError as error:
@@ -335,7 +341,7 @@ def _files() -> list[dict[str, Path]]:
 
 
 def _env_file() -> Mapping[str, str | None]:
-    return dotenv_values(ENV_FILE) if ENV_FILE.exists() else {}
+    return dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING) if ENV_FILE.exists() else {}
 
 
 def _text(value: object) -> str:
@@ -357,20 +363,12 @@ def without_password(url: SecretStr) -> str:
     return str(parsed.with_password("***") if parsed.password else parsed)
 
 
-def unknown_variables() -> list[str]:
-    """Variables of our prefix that no setting reads: most likely misspelt."""
-    values = {variable(name) for name in Settings.model_fields}
-    known = values | {name + sources.SUFFIX for name in values}
-    given = {*os.environ, *_env_file()}
-    return sorted(name for name in given if name.upper().startswith(PREFIX) and name.upper() not in known)
-
-
 def _check_env_file() -> None:
     """Refuse a `.env` that cannot be read whole: python-dotenv itself only logs and goes on."""
     if not ENV_FILE.exists():
         return
     try:
-        with ENV_FILE.open(encoding="utf-8") as stream:
+        with ENV_FILE.open(encoding=ENV_FILE_ENCODING) as stream:
             broken = next((binding for binding in parse_stream(stream) if binding.error), None)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{ENV_FILE}: cannot be read: {error}") from None

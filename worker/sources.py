@@ -5,6 +5,7 @@ cannot be used must be an error.
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ MAX_FILE = 1_000_000
 """Bytes of a setting that is kept in a file."""
 CONTAINER_SECRETS = Path("/run/secrets")
 """Where Docker, Podman and Kubernetes put the secrets of a container."""
+
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
+)
+"""What Kubernetes tells of a Service whose name begins with deviceops, as Docker's links did."""
+_ADDRESS_OF_LINK = re.compile(r"(tcp|udp|sctp)://")
+"""How the value of their `…_PORT` begins, which by its name alone could be a setting of ours that is misspelt."""
 
 
 def variable(field: str) -> str:
@@ -71,6 +79,47 @@ def credentials(fields: Iterable[str]) -> dict[str, Path]:
 def container_secrets(fields: Iterable[str]) -> dict[str, Path]:
     """The secrets that a container is given."""
     return _in(CONTAINER_SECRETS, fields)
+
+
+def unknown(variables: Mapping[str, str | None], fields: Iterable[str]) -> list[str]:
+    """What looks like a setting and is none, so most likely is misspelt: one line each, with the nearest name."""
+    values = [variable(field) for field in fields]
+    names = {*values, *(name + SUFFIX for name in values)}
+    given = (
+        name for name, value in variables.items() if name.upper().startswith(PREFIX) and not _links(name, value)
+    )
+    wrong = [_told(name, name.upper(), names) for name in given if name.upper() not in names]
+    named = {Path(value) for value in variables.values() if value}
+    files = {name.lower() for name in values}
+    for directory in (os.environ.get("CREDENTIALS_DIRECTORY"), CONTAINER_SECRETS):
+        for path in _secrets(Path(directory)) if directory else ():
+            if path.name not in files and path not in named:
+                wrong.append(_told(str(path), path.name.lower(), files))
+    return sorted(wrong)
+
+
+def _links(name: str, value: str | None) -> bool:
+    """Whether a variable is Kubernetes' own."""
+    is_port = name.endswith("_PORT") and _ADDRESS_OF_LINK.match(value or "")
+    return bool(is_port or _SERVICE_LINK.fullmatch(name))
+
+
+def _secrets(directory: Path) -> list[Path]:
+    """The files that are called as settings are, but for those with an ending, such as an editor's copy."""
+    try:
+        paths = list(directory.iterdir())
+    except OSError:  # most often there is none
+        return []
+    return [path for path in paths if re.fullmatch(rf"{PREFIX}\w+", path.name, re.ASCII | re.IGNORECASE)]
+
+
+def _told(what: str, name: str, known: Iterable[str]) -> str:
+    import difflib  # here, because every command would pay for it
+
+    # Without what all have in common, which would make any two of them alike.
+    endings = {each[len(PREFIX) :]: each for each in known}
+    nearest = difflib.get_close_matches(name[len(PREFIX) :], endings, n=1)
+    return f"{what} is not a setting" + (f": did you mean {endings[nearest[0]]}?" if nearest else "")
 
 
 def _in(directory: Path, fields: Iterable[str]) -> dict[str, Path]:

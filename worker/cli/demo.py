@@ -60,7 +60,7 @@ async def run_demo(settings: Settings, devices: int, seed: int) -> None:
     )
     lines = list(simulate(1, devices, seed, DISORDER))
     tally = Tally()
-    async with ready_database(own) as database:
+    async with ready_database(own, creates=True) as database:
 
         async def process(messages: Sequence[Message]) -> None:
             tally.add(await settle(database, messages))

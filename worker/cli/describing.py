@@ -34,6 +34,7 @@ class MessageType(StrEnum):
 @app.command()
 def diagram() -> None:
     """Print the state machine as a Mermaid diagram."""
+    Settings.load()  # wrong ones are refused by every command alike
     print(mermaid())  # noqa: T201
 
 
@@ -47,12 +48,12 @@ def contract(
     ] = None,
 ) -> None:
     """Print, as JSON, what producers may send: for generators, validators and documentation."""
+    settings = Settings.load()
     if form is Format.JSON_SCHEMA:
         print_json(asyncapi.json_schema(message_type or REPORT))
         return
     if message_type is not None:
         raise typer.BadParameter("--type goes with --format json-schema; AsyncAPI has all types")
-    settings = Settings.load()
     broker = yarl.URL(settings.amqp_url.get_secret_value())
     host = f"{broker.host}:{broker.port}" if broker.explicit_port else f"{broker.host}"
     print_json(asyncapi.asyncapi(Topology(settings.topology_prefix), host, broker.scheme))

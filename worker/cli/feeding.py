@@ -10,7 +10,7 @@ import typer
 from worker import files
 from worker.batches import settle
 from worker.cli import render
-from worker.cli.wiring import Json, configure_logging, ready_database, run_async, screen
+from worker.cli.wiring import Json, configure_logging, log_database, ready_database, run_async, screen
 from worker.errors import DeviceopsError
 from worker.intake import jsonl
 from worker.intake.connection import connected
@@ -40,12 +40,14 @@ def ingest(source: Source, json: Json = False) -> None:
 
 async def _ingest(settings: Settings, source: str) -> Tally:
     tally = Tally()
-    async with ready_database(settings, for_batches=True) as database:
+    with files.readable(source) as stream:
+        log_database(settings)
+        async with ready_database(settings, for_batches=True, creates=True) as database:
 
-        async def process(messages: Sequence[Message]) -> None:
-            tally.add(await settle(database, messages, trust=settings.trust, patience=PATIENCE))
+            async def process(messages: Sequence[Message]) -> None:
+                tally.add(await settle(database, messages, trust=settings.trust, patience=PATIENCE))
 
-        await _feed(source, settings.batch_size, process)
+            await _feed(stream, source, settings.batch_size, process)
     return tally
 
 
@@ -60,26 +62,29 @@ def publish(source: Source) -> None:
 
 async def _publish(settings: Settings, source: str) -> int:
     count = 0
-    async with tracing(settings) as tracer, connected(settings) as connection:
-        destination = await Destination.at(connection, Topology(settings.topology_prefix).exchange)
+    with files.readable(source) as stream:
+        async with tracing(settings) as tracer, connected(settings) as connection:
+            destination = await Destination.at(connection, Topology(settings.topology_prefix).exchange)
 
-        async def process(messages: Sequence[Message]) -> None:
-            nonlocal count
-            if any(len(message.body) > MAX_BODY for message in messages):
-                raise DeviceopsError(
-                    f"{source}: has a message larger than {MAX_BODY:,} bytes, which no worker reads"
-                )
-            send = partial(publish_messages, destination)
-            await (send(messages) if tracer is None else tracer.sending(messages, send))
-            count += len(messages)
+            async def process(messages: Sequence[Message]) -> None:
+                nonlocal count
+                if any(len(message.body) > MAX_BODY for message in messages):
+                    raise DeviceopsError(
+                        f"{source}: has a message larger than {MAX_BODY:,} bytes, which no worker reads"
+                    )
+                send = partial(publish_messages, destination)
+                await (send(messages) if tracer is None else tracer.sending(messages, send))
+                count += len(messages)
 
-        await _feed(source, settings.batch_size, process)
+            await _feed(stream, source, settings.batch_size, process)
     return count
 
 
-async def _feed(source: str, size: int, process: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
+async def _feed(
+    stream: files.File, source: str, size: int, process: Callable[[Sequence[Message]], Awaitable[None]]
+) -> None:
     """Give a source's messages to `process`, `size` at a time, with a progress bar on a terminal."""
-    with files.readable(source) as stream, render.byte_progress() as progress:
+    with render.byte_progress() as progress:
         size_of_source = os.fstat(stream.fileno()).st_size if source != "-" else 0
         task = progress.add_task(source, total=size_of_source or None)
         async for lines in jsonl.chunks(stream):

@@ -10,7 +10,7 @@ import typer
 
 from worker.batches import settle, waiting_out_failures
 from worker.cli import render
-from worker.cli.wiring import Json, configure_logging, run_async
+from worker.cli.wiring import Json, configure_logging, log_database, run_async
 from worker.intake.consumer import Consumer
 from worker.messages import Message
 from worker.outcomes import Tally
@@ -55,6 +55,7 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
     from worker.watch.rejections import Rejections
     from worker.watch.standing import Standing
 
+    log_database(settings)
     rejections = Rejections()
     stop = _stop_on_signals()
     is_sqlite = settings.sqlalchemy_url.get_backend_name() == "sqlite"

@@ -7,7 +7,7 @@ import typer
 from pydantic_core import to_json
 
 from worker import tokens
-from worker.cli.wiring import Json, configure_logging, print_json, ready_database, run_async, screen
+from worker.cli.wiring import Json, configure_logging, log_database, print_json, ready_database, run_async, screen
 from worker.errors import SettingsError
 from worker.settings import Settings
 from worker.sources import PREFIX
@@ -37,8 +37,9 @@ async def _serve(settings: Settings) -> None:
     from worker.api import serving  # here, because every command would pay for it and one serves
 
     limit = settings.database_timeout
+    log_database(settings)
     async with (
-        ready_database(settings, limit) as reading,
+        ready_database(settings, limit, creates=True) as reading,
         database.opened(
             settings,
             lock_timeout=LOCK_TIMEOUT,

@@ -14,7 +14,7 @@ from worker.intake.connection import connected
 from worker.intake.topology import Topology
 from worker.mending.retention import Retention
 from worker.rehearsal import rehearse
-from worker.settings import Settings, unknown_variables
+from worker.settings import Settings
 from worker.sources import variable
 from worker.store import database, errors, schema
 from worker.store.recount import Drift, find_drift, fix_drift, keep_recount
@@ -41,10 +41,9 @@ async def _migrate(settings: Settings) -> str:
 def check() -> None:
     """List every setting, and see whether the database and the broker can be used."""
     settings = Settings.load()
+    configure_logging(settings)
     descriptions = {variable(name): field.description or "" for name, field in Settings.model_fields.items()}
     screen.print(render.settings(settings.shown(), settings.origins(), descriptions))
-    for name in unknown_variables():
-        notices.print(f"{name} is not a setting of deviceops: misspelt?", style="yellow")
     failures = run_async(_check(settings))
     if failures:
         raise DeviceopsError("; ".join(failures))

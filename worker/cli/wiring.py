@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 import pydantic_core
+import structlog
 import typer
 import uvloop
 from rich.console import Console
 
 from worker.cli import logs
 from worker.contract import clean
+from worker.errors import DeviceopsError
 from worker.settings import Settings
-from worker.store import database, schema
+from worker.sources import variable
+from worker.store import database, schema, sqlite
 from worker.store.database import Database
 
 Result = TypeVar("Result")
@@ -26,6 +29,8 @@ screen = Console(markup=False, highlight=False)
 notices = Console(stderr=True, markup=False)
 """Standard error, for progress and hints."""
 
+_log = structlog.get_logger()
+
 
 def run_async(main: Coroutine[Any, Any, Result]) -> Result:
     """Run a command's coroutine on a fast event loop."""
@@ -34,12 +39,15 @@ def run_async(main: Coroutine[Any, Any, Result]) -> Result:
 
 @asynccontextmanager
 async def ready_database(
-    settings: Settings, limit: float | None = None, *, for_batches: bool = False
+    settings: Settings, limit: float | None = None, *, for_batches: bool = False, creates: bool = False
 ) -> AsyncIterator[Database]:
     """The database with the schema that this code expects; failures are one-line DeviceopsErrors.
 
     `limit` is how many seconds a transaction may take, None for any number; `for_batches` is as for `Database`.
+    `creates` is whether an SQLite file that does not exist is made, which what only reads never does.
     """
+    if not creates and sqlite.is_new(settings.sqlalchemy_url):
+        raise DeviceopsError(_does_not_exist(settings))
     async with database.opened(
         settings,
         answer_timeout=limit,
@@ -48,6 +56,33 @@ async def ready_database(
     ) as opened:
         await schema.require_current_schema(opened)
         yield opened
+
+
+def log_database(settings: Settings) -> None:
+    """Log which database is used. To be called before it is opened, which makes an SQLite file."""
+    url = settings.sqlalchemy_url
+    file = {} if (path := sqlite.file_of(url)) is None else {"file": str(path.absolute())}
+    _log.info(
+        "using the database",
+        url=url.render_as_string(hide_password=True),
+        **file,
+        is_default=_is_default(settings),
+        is_new=sqlite.is_new(url),
+    )
+
+
+def _is_default(settings: Settings) -> bool:
+    return "database_url" not in settings.model_fields_set
+
+
+def _does_not_exist(settings: Settings) -> str:
+    path = sqlite.file_of(settings.sqlalchemy_url)
+    assert path is not None
+    why = f", the default, as {variable('database_url')} is not set," if _is_default(settings) else ""
+    return (
+        f"database {path.absolute()}{why} has nothing in it yet: `deviceops migrate` makes it, as `run`, `ingest` "
+        "and `serve` do"
+    )
 
 
 def actor() -> str:

@@ -38,7 +38,7 @@ def _identity(files: Sequence[str]) -> Identity:
 
 def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) -> AsyncEngine:
     """An engine for an SQLite file, which is made where it has not been there before."""
-    path = Path(url.database or "")
+    path = file_of(url) or Path()
     if path.is_dir():
         raise DeviceopsError(f"database {path}: is a directory, not an SQLite file")
     try:  # here, because the driver's thread may complain on its own about a file that it cannot open
@@ -95,3 +95,17 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
 
     drop_doubted(engine, state)
     return engine
+
+
+def file_of(url: URL) -> Path | None:
+    """The file of an SQLite database, None for another one."""
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def is_new(url: URL) -> bool:
+    """Whether this is an SQLite file that does not exist, or has nothing in it."""
+    path = file_of(url)
+    try:
+        return path is not None and path.parent.is_dir() and (not path.exists() or path.stat().st_size == 0)
+    except OSError:  # what cannot even be looked at is told of when it is opened
+        return False
