@@ -78,3 +78,22 @@ def test_what_a_terminal_has_no_letters_for_is_escaped(deviceops_on_sqlite: Devi
     assert "\\u65e5\\u672c \\ud83d\\ude80" in document
     assert ("\u00e9" in document) == (encoding == "latin-1")
     assert "\\u65e5" in shown("device", *pair)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dead-letters", "list", "--service", "a\udcff"],
+        ["dead-letters", "discard", "1", "--because", "a\udcff"],
+        ["dead-letters", "edit", "1", "--type", "a\udcff"],
+        ["token", "create", "a\udcff", "--scope", "read:operation"],
+    ],
+)
+def test_an_argument_that_is_no_text_is_refused(deviceops_on_sqlite: Deviceops, command: list[str]) -> None:
+    deviceops_on_sqlite.out("ingest", "-", lines="{}\n")
+
+    done = deviceops_on_sqlite(*command)
+
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "'a\\udcff' is not UTF-8" in done.stderr
+    assert len(deviceops_on_sqlite.document("dead-letters", "list")) == 1

@@ -7,7 +7,16 @@ import typer
 from pydantic_core import to_json
 
 from worker import tokens
-from worker.cli.wiring import Json, configure_logging, log_database, print_json, ready_database, run_async, screen
+from worker.cli.wiring import (
+    Json,
+    configure_logging,
+    log_database,
+    print_json,
+    ready_database,
+    run_async,
+    screen,
+    utf8,
+)
 from worker.errors import SettingsError
 from worker.settings import Settings
 from worker.sources import PREFIX
@@ -23,7 +32,9 @@ token_app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Listen on this address, not the setting's.")] = None,
+    host: Annotated[
+        str | None, typer.Option(parser=utf8, metavar="TEXT", help="Listen on this address, not the setting's.")
+    ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Listen on this port; 0 for any.")] = None,
 ) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C; its documentation is at /docs."""
@@ -58,7 +69,9 @@ def token() -> None:
 
 @token_app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Who has it; kept with what is done with it.")],
+    name: Annotated[
+        str, typer.Argument(parser=utf8, metavar="NAME", help="Who has it; kept with what is done with it.")
+    ],
     scope: Annotated[list[Scope], typer.Option(help="What it may do; repeat it for more.")],
     json: Json = False,
 ) -> None:

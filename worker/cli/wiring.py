@@ -14,7 +14,7 @@ import uvloop
 from rich.console import Console
 
 from worker.cli import logs
-from worker.contract import clean
+from worker.contract import clean, shown
 from worker.errors import DeviceopsError
 from worker.settings import Settings
 from worker.sources import variable
@@ -85,6 +85,15 @@ def _does_not_exist(settings: Settings) -> str:
     )
 
 
+def utf8(text: str) -> str:
+    """An argument that is text. Raises BadParameter on bytes that are none, which no database keeps."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{shown(text)} is not UTF-8") from None
+    return text
+
+
 def actor() -> str:
     """Who runs the command: the operating system's user, and who called sudo to be it."""
     try:
@@ -92,7 +101,8 @@ def actor() -> str:
     except KeyError:  # a container's user need not have a name
         user = str(os.getuid())
     caller = os.environ.get("SUDO_USER")
-    return clean(f"{caller} as {user}" if caller else user)
+    named = f"{caller} as {user}" if caller else user
+    return clean(named.encode(errors="replace").decode())  # a name on Unix is any bytes
 
 
 def print_json(document: object) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.dead_letters.selecting import Limit, selected, selecting
-from worker.cli.wiring import Json, actor, configure_logging, print_json, run_async, screen
+from worker.cli.wiring import Json, actor, configure_logging, print_json, run_async, screen, utf8
 from worker.contract import clean
 from worker.errors import SettingsError
 from worker.mending import closing
@@ -22,7 +22,9 @@ app = typer.Typer()
 @selecting(changing=Status.OPEN)
 def discard(
     selection: Selection,
-    because: Annotated[str, typer.Option(help="Why nobody needs them; kept with each.")],
+    because: Annotated[
+        str, typer.Option(parser=utf8, metavar="TEXT", help="Why nobody needs them; kept with each.")
+    ],
     limit: Limit = None,
     json: Json = False,
 ) -> None:

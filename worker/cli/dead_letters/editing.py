@@ -15,7 +15,7 @@ import typer
 from worker import files
 from worker.cli.dead_letters import render
 from worker.cli.dead_letters.selecting import Id
-from worker.cli.wiring import Json, actor, configure_logging, print_json, ready_database, run_async, screen
+from worker.cli.wiring import Json, actor, configure_logging, print_json, ready_database, run_async, screen, utf8
 from worker.errors import DeviceopsError, SettingsError
 from worker.intake import jsonl
 from worker.mending.correct import correct, open_letter
@@ -32,7 +32,9 @@ def edit(
         str | None,
         typer.Option(metavar="FILE|-", help="The corrected body; without it, $EDITOR opens the present one."),
     ] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="The corrected message type.")] = None,
+    type_: Annotated[
+        str | None, typer.Option("--type", parser=utf8, metavar="TEXT", help="The corrected message type.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Replace an open dead letter by a corrected copy, linked to it, and process the copy at once."""

@@ -13,7 +13,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from worker.cli import render
-from worker.cli.wiring import notices, ready_database
+from worker.cli.wiring import notices, ready_database, utf8
 from worker.errors import DeviceopsError, SettingsError
 from worker.mending.pages import Progress
 from worker.outcomes import Reason, Status
@@ -70,7 +70,9 @@ _OPTIONS: dict[str, Any] = {
     "reason": Annotated[Reason | None, typer.Option(help="Why they were rejected.")],
     "operation": Annotated[UUID | None, typer.Option(help="The operation that they name.")],
     "device": Annotated[UUID | None, typer.Option(help="The device that they name.")],
-    "service": Annotated[str | None, typer.Option(help="The service that they say they are from.")],
+    "service": Annotated[
+        str | None, typer.Option(parser=utf8, metavar="TEXT", help="The service that they say they are from.")
+    ],
     "since": Annotated[
         datetime | None,
         typer.Option(
