@@ -89,7 +89,7 @@ class DeadLetter:
             return {name: getattr(self.report.report, name) for name in NAMING}
         # What the broker gave up may kill who reads it.
         deadly = self.message.given_up is not None and self.message.redeliveries >= DEADLY
-        return {} if deadly else named_in(self.message.body)
+        return {} if deadly else named_in(self.message)
 
 
 def _storable(table: Mapping[str, Any]) -> Any:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import sha1
@@ -220,16 +220,33 @@ def parse(message: Message) -> list[Item]:
     return [Rejected(f"type: {shown(type_)} is not a message type (expected {known})", message)]
 
 
-def named_in(body: bytes) -> Mapping[str, UUID | str]:
-    """What an unreadable body says of itself, as far as it can be read, so that its dead letter can be found."""
-    if len(body) > MAX_BODY:
+def named_in(message: Message) -> Mapping[str, UUID | str]:
+    """What a message that is kept names, as far as it can be read, so that its dead letter can be found.
+
+    What the broker gave up may be as readable as any; of many reports it is what all of them name.
+    """
+    items = [] if message.given_up is None else parse(replace(message, given_up=None, dead_letter_id=None))
+    named = [set(_named(item).items()) for item in items if not isinstance(item, Rejected)]
+    return dict(set.intersection(*named)) if named else _named_in_body(message)
+
+
+def _named(item: Incoming | Announced) -> Mapping[str, UUID | str]:
+    if isinstance(item, Announced):
+        return {"operation_id": item.announcement.id}
+    return {name: getattr(item.report, name) for name in NAMING}
+
+
+def _named_in_body(message: Message) -> Mapping[str, UUID | str]:
+    if len(message.body) > MAX_BODY:
         return {}
     try:
-        document = pydantic_core.from_json(body)
+        document = pydantic_core.from_json(message.body)
     except ValueError:
         return {}
     if not isinstance(document, dict):
         return {}
+    if message.type == ANNOUNCEMENT:
+        document = {"operation_id": document.get("id")}
     named: dict[str, UUID | str] = {}
     for field_name, adapter in NAMING.items():
         try:

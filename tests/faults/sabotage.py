@@ -69,9 +69,9 @@ def prepare() -> None:
             die_of(message.body)
         return parse(message)
 
-    def name_or_die(body: bytes) -> Mapping[str, UUID | str]:
-        die_of(body)
-        return name(body)
+    def name_or_die(message: messages.Message) -> Mapping[str, UUID | str]:
+        die_of(message.body)
+        return name(message)
 
     def put_or_not(buffer: Buffer, delivery: Delivery) -> None:
         if not (folder / DEAF).exists():

@@ -7,32 +7,41 @@ loses them within seconds.
 import asyncio
 import json
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from random import Random
+from uuid import uuid4
 
+import aio_pika
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url, select, text
 
+from tests.command import Deviceops
 from tests.databases import NewDatabase
 from tests.faults.disks import SmallDisk, small_disk
 from tests.faults.fleet import Fleet
 from tests.faults.outages import OF_WORKERS, is_paused, said, session
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.services import PrivateRabbitMQ
+from tests.services import PrivateRabbitMQ, RabbitMQ4
 from worker.batches import settle
 from worker.errors import DeviceopsError
 from worker.intake.jsonl import as_message
+from worker.intake.topology import Topology
 from worker.rehearsal import rehearse
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
-from worker.store.tables import metadata
+from worker.store.tables import dead_letters, metadata
 
 LIMIT = 5
 LIVES = 2 * LIMIT + 2
 """Lives of a worker that would each take messages, were it not for the rehearsal."""
 GIVEN_BACK = "given back before the commit: the broker delivers them again"
+ROOM = 512 << 10
+"""Bytes that a disk has left: a rehearsal has room in them, a batch of reports with long reasons has not."""
+LONG = "x" * 2_000
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 NUMBERED = ("dead_letters", "dead_letter_history", "operation_activity", "recounts")
 """Tables with a sequence."""
@@ -161,6 +170,46 @@ async def test_what_no_retry_will_mend_ends_life_after_life_without_a_delivery(
     await trials.endure(f"{fault.__name__.replace('_', ' ')}: {LIVES} lives", spoil, ledger, worker)
 
 
+@pytest.mark.each_private_broker
+async def test_a_dead_letter_says_which_limit_held_and_what_its_body_names(
+    impatient: str, sqlite_database: Database, tmp_path: Path, broker: PrivateRabbitMQ
+) -> None:
+    ids = {"operation_id": str(uuid4()), "device_id": str(uuid4()), "service_id": "s"}
+    other = {**ids, "device_id": str(uuid4())}
+    bodies = {
+        "device-operation.report": {**ids, "state": "CREATED"},
+        "device-operation.reports": {"reports": [{**each, "state": "CREATED"} for each in (ids, other)]},
+        "operation.announced": {"id": ids["operation_id"], "operation_type": "CONVERGE"},
+    }
+    topology = Topology(f"fault-{uuid4().hex}")
+    async with await aio_pika.connect(impatient) as connection:
+        exchange = await topology.declare(await connection.channel(publisher_confirms=True))
+        for type_, body in bodies.items():
+            message = aio_pika.Message(json.dumps(body).encode(), type=type_, message_id=type_, delivery_mode=2)
+            await exchange.publish(message, "any.key")
+        for _ in range(LIMIT + 1):  # a consumer that dies with all of them
+            async with await aio_pika.connect(impatient) as dying:
+                channel = await dying.channel()
+                for _ in bodies:
+                    await (await channel.get_queue(topology.reports)).get(timeout=10)
+        settings = {"amqp_url": impatient, "topology_prefix": topology.prefix, "probe_port": "0"}
+        url = sqlite_database.url.render_as_string()
+        summary = Deviceops(tmp_path, {**settings, "database_url": url}).document("run", "--until-idle", "2")
+        await topology.delete(await connection.channel())
+
+    assert summary["dead_lettered"] == {"undeliverable": len(bodies)}
+    async with sqlite_database.read() as connection:
+        found = (await connection.execute(select(dead_letters))).all()
+    for row in found:
+        named = {name: str(value) for name in ids if (value := getattr(row, name)) is not None}
+        wanted = ids if row.type.endswith("report") else ids.keys() - {"device_id"}
+        wanted = {"operation_id"} if row.type.endswith("announced") else wanted
+        assert named == {name: ids[name] for name in wanted}, row.type
+        is_told = f"delivered more than {LIMIT} times, which was the queue's limit" in row.detail
+        assert is_told or "more often than the queue's delivery limit allows" in row.detail
+        assert is_told == isinstance(broker, RabbitMQ4)
+
+
 async def test_a_commit_that_does_not_end_is_none(fragile_database: str) -> None:
     database = Database(make_url(fragile_database))
     async with session(fragile_database) as own:
@@ -206,8 +255,8 @@ async def test_any_right_that_a_batch_needs_is_missed_before(fragile_database: s
 
 @pytest.fixture
 def disk() -> Iterator[SmallDisk]:
-    """Room for an SQLite file and a little more."""
-    with small_disk(megabytes=8) as disk:
+    """Room for an SQLite file and its log."""
+    with small_disk(megabytes=40) as disk:
         yield disk
 
 
@@ -220,9 +269,14 @@ async def test_a_disk_that_has_room_for_a_small_batch_only_costs_one_delivery(
 
     async def fill(random: Random) -> None:
         before = len(said(worker.log, GIVEN_BACK))
-        await asyncio.to_thread(disk.fill, 256 << 10)
-        many = Fleet(random, devices=400)
+        many = Fleet(random, devices=200)
+        many.reports = {
+            id_: json.dumps({**json.loads(body), "reason": LONG}).encode() for id_, body in many.reports.items()
+        }
+        worker.signal(signal.SIGSTOP)  # so that it gets all of them at once
         await ledger.publish(many)
+        await asyncio.to_thread(disk.fill, ROOM)
+        worker.signal(signal.SIGCONT)
         await worker.until(lambda: len(said(worker.log, GIVEN_BACK)) > before, "giving back")
         await asyncio.sleep(LIMIT)
         messages, consumers = await ledger.waiting()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from worker.contract import clean
 from worker.identity import identity
-from worker.intake.deaths import read_deaths, told
+from worker.intake.deaths import limit_reached, read_deaths, redeliveries, told
 from worker.intake.delivery import Delivery
 from worker.messages import REPLAY_OF, Message, Origin
 
@@ -34,11 +34,11 @@ def as_given_up(delivery: Delivery, received_at: datetime) -> Message:
     """A message that the broker gave up on; it came, and is kept, as from the exchange that it was sent to."""
     message = as_message(delivery, received_at)
     headers = delivery.properties.headers or {}
-    deaths, redeliveries = read_deaths(headers), headers.get("x-delivery-count")
+    deaths = read_deaths(headers)
     origin = _origin(delivery)
     first = deaths[-1] if deaths else None
-    message.given_up = told(deaths)
-    message.redeliveries = redeliveries if isinstance(redeliveries, int) else 0
+    message.given_up = told(deaths, limit_reached(headers))
+    message.redeliveries = redeliveries(headers)
     message.origin = lambda: replace(origin, exchange=first.exchange) if first else origin
     return message
 
@@ -46,10 +46,7 @@ def as_given_up(delivery: Delivery, received_at: datetime) -> Message:
 def is_suspect(delivery: Delivery) -> bool:
     """Whether workers that got this message keep dying, of it or of one that was delivered with it."""
     # A message that was not delivered before carries the header only if its sender made it up.
-    if not delivery.is_redelivered:
-        return False
-    count = (delivery.properties.headers or {}).get("x-delivery-count")
-    return isinstance(count, int) and count >= SUSPECT
+    return delivery.is_redelivered and redeliveries(delivery.properties.headers or {}) >= SUSPECT
 
 
 def _replay_of(headers: dict[str, Any]) -> UUID | None:

@@ -52,7 +52,7 @@ async def correct(
         "attempts": 0,
         "detail": f"a corrected copy of dead letter {row.id}",
         **dict.fromkeys(("operation_id", "device_id", "service_id", "device_operation_id", "report_id")),
-        **named_in(message.body),
+        **named_in(message),
         "message_id": message.message_id,
         "type": message.type,
         "body": message.body,
