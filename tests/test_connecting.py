@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from tests.command import Deviceops
 from worker.errors import SettingsError
 from worker.settings import Settings
-from worker.store.errors import Away, away, is_missing, is_passing, is_refusal
+from worker.store.errors import Away, away, is_fault_of_data, is_missing, is_of_database, is_passing, is_refusal
 from worker.store.lines import ConnectionState
 
 NOWHERE = {"database_url": "postgresql://u@database.invalid/d", "amqp_url": "amqp://broker.invalid/"}
@@ -114,6 +114,24 @@ def test_what_does_not_pass_is_never_waited_for(error: Exception) -> None:
     state = ConnectionState()
     state.note_connection()
     assert not state.may_pass(error)
+
+
+UNUSABLE = [
+    of_server("42501", "permission denied for table operations", "INSERT"),
+    of_server("42P01", 'relation "operations" does not exist', "SELECT"),
+    of_server("42703", 'column "state" does not exist', "SELECT"),
+]
+
+
+@pytest.mark.parametrize("error", [*UNUSABLE, *MISSING, *REFUSED, *PASSING])
+def test_what_is_wrong_with_the_database_is_no_defect_for_callers(error: Exception) -> None:
+    assert is_of_database(error)
+    assert not is_fault_of_data(error)
+
+
+@pytest.mark.parametrize("error", [of_server("42601"), of_server("23505"), RuntimeError(), KeyError()])
+def test_what_is_a_defect_or_the_datas_fault_stays_one(error: Exception) -> None:
+    assert not is_of_database(error)
 
 
 @pytest.mark.parametrize("kind", ["database", "amqp"])

@@ -97,20 +97,21 @@ TakeAway = Callable[[str, URL], AbstractAsyncContextManager[None]]
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("setting", "words"),
     [
-        pytest.param("default_transaction_read_only = on", id="read-only"),
-        pytest.param("statement_timeout = 1", id="hurried"),
+        pytest.param("default_transaction_read_only = on", "read-only transaction", id="read-only"),
+        pytest.param("statement_timeout = 1", "statement timeout", id="hurried"),
     ],
 )
 async def test_a_worker_lets_go_of_sessions_that_began_in_a_bad_time(
-    trials: Trials, new_scene: NewScene, amqp_url: str, sturdy_database: str, role: URL, setting: str
+    trials: Trials, new_scene: NewScene, amqp_url: str, sturdy_database: str, role: URL, setting: str, words: str
 ) -> None:
     worker, ledger = await new_scene(amqp_url, sturdy_database, database_url=text(role), batch_size=50)
 
     async def alter(random: Random) -> None:
         async with altered(sturdy_database, role, setting):
-            await is_paused(worker, ledger, random)
+            await is_paused(worker, ledger, random)  # of those that were ended: the others are yet to come
+            await worker.until(lambda: words in worker.probe("readyz")[1], f"telling of a {words}")
 
     result = await trials.endure(f"PostgreSQL sessions with {setting}", alter, ledger, worker)
     assert max(result.seconds) < SOON
