@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
 from statemachine import Verdict
@@ -21,6 +21,7 @@ from worker.messages import ANNOUNCEMENT, REPORTS, Item, Message
 from worker.outcomes import Reason
 from worker.store.database import Database
 from worker.store.rows import WORTH_COPYING
+from worker.store.tables import dead_letters
 
 POISON = "poison-service"
 OPERATION = UUID(int=10)
@@ -54,6 +55,39 @@ async def refuse_poison(database: Database) -> None:
         else:
             constraint = "ADD CONSTRAINT refuse CHECK (service_id <> 'poison-service')"
             await connection.execute(text(f"ALTER TABLE device_operation_activity {constraint}"))
+
+
+async def test_a_dead_letter_that_is_refused_too_is_kept_with_what_is_certain(database: Database) -> None:
+    async with database.write() as connection:
+        refused = "new.message_id = 'cursed' OR new.service_id = 'poison-service'"
+        if database.is_sqlite:
+            raising = "BEGIN SELECT RAISE(ABORT, 'cursed \u2026'); END"
+            statements = [f"CREATE TRIGGER refuse BEFORE INSERT ON dead_letters WHEN {refused} {raising}"]
+        else:
+            raising = "BEGIN RAISE EXCEPTION 'cursed \u2026' USING ERRCODE = '22021'; END"
+            statements = [
+                f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {raising} $$",
+                f"CREATE TRIGGER refuse BEFORE INSERT ON dead_letters FOR EACH ROW WHEN ({refused}) "
+                "EXECUTE FUNCTION refuse()",
+            ]
+        for statement in statements:
+            await connection.execute(text(statement))
+    parked = report(UUID(int=1), POISON)
+    parked.content = parked.body.replace(b"CREATED", b"SUCCESS")
+    unreadable = message({})
+    unreadable.message_id = "cursed"
+
+    tally = await settle(database, [report(UUID(int=2)), parked, unreadable, report(UUID(int=3))])
+
+    assert tally.document()["applied"] == 2
+    assert tally.dead_lettered == {Reason.MALFORMED: 2}
+    async with database.read() as connection:
+        rows = (await connection.execute(select(dead_letters).order_by(dead_letters.c.id))).all()
+    assert [row.body for row in rows] == [parked.body, unreadable.body]
+    assert {(row.message_id, row.service_id, row.operation_id) for row in rows} == {(None, None, None)}
+    assert all("the database refuses it: " in row.detail and "cursed \\u2026" in row.detail for row in rows)
+    again = await settle(database, [parked, unreadable])
+    assert again.duplicate == 2
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,12 @@ class Message:
     """How often it was delivered before; whoever got it then may have died of it."""
     is_awaited: bool = False
     """Whether its sender waits for the answer: what is rejected is answered, and not kept."""
+    is_bare: bool = False
+    """Whether its dead letter is to have nothing that its sender wrote but the body's bytes."""
+
+    def bare(self) -> "Message":
+        """The message by what any database keeps of it: its bytes, and when they came."""
+        return replace(self, message_id=None, type=None, sent_at=None, origin=Origin, is_bare=True)
 
     @property
     def body(self) -> bytes:
@@ -225,6 +231,8 @@ def named_in(message: Message) -> Mapping[str, UUID | str]:
 
     What the broker gave up may be as readable as any; of many reports it is what all of them name.
     """
+    if message.is_bare:
+        return {}
     items = [] if message.given_up is None else parse(replace(message, given_up=None, dead_letter_id=None))
     named = [set(_named(item).items()) for item in items if not isinstance(item, Rejected)]
     return dict(set.intersection(*named)) if named else _named_in_body(message)

@@ -179,7 +179,15 @@ async def _settle_alone(transactions: Transactions, item: Item) -> Tally:
         if not is_fault_of_data(error):
             raise
         refused = Rejected(f"the database refuses it: {one_line(explain(error))}", item.message)
-    return await transactions.process([refused])
+    try:
+        return await transactions.process([refused])
+    except Exception as error:
+        if not is_fault_of_data(error):
+            raise
+    # Its dead letter too: kept with what is certain, it does not end each worker that gets it.
+    detail = refused.detail.encode("ascii", "backslashreplace").decode()
+    bare = Rejected(f"{detail} (and what it says of itself)", item.message.bare())
+    return await transactions.process([bare])
 
 
 async def _settle_in_portions(transactions: Transactions, item: Item) -> Tally:

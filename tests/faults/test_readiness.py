@@ -15,6 +15,7 @@ from random import Random
 from uuid import uuid4
 
 import aio_pika
+import httpx
 import pytest
 from sqlalchemy import make_url, select, text
 
@@ -26,6 +27,7 @@ from tests.faults.outages import OF_WORKERS, is_paused, said, session
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.services import PrivateRabbitMQ, RabbitMQ4
+from tests.serving import serving
 from worker.batches import settle
 from worker.errors import DeviceopsError
 from worker.intake.jsonl import as_message
@@ -36,8 +38,10 @@ from worker.store.database import Database
 from worker.store.tables import dead_letters, metadata
 
 LIMIT = 5
-LIVES = 2 * LIMIT + 2
+LIVES = LIMIT + 4
 """Lives of a worker that would each take messages, were it not for the rehearsal."""
+AWHILE = 4
+"""Seconds in which a worker would take messages and give them back again, held for one second each time."""
 GIVEN_BACK = "given back before the commit: the broker delivers them again"
 ROOM = 512 << 10
 """Bytes that a disk has left: a rehearsal has room in them, a batch of reports with long reasons has not."""
@@ -93,7 +97,7 @@ async def test_a_database_that_takes_no_write_costs_one_delivery(
         async with fault(fragile_database):
             await is_paused(worker, ledger, random)
             await worker.until(lambda: len(said(worker.log, GIVEN_BACK)) > before, "giving back")
-            await asyncio.sleep(LIMIT)
+            await asyncio.sleep(AWHILE)
             messages, consumers = await ledger.waiting()
             assert (consumers, messages > 0) == (0, True)
             assert len(said(worker.log, GIVEN_BACK)) == before + 1
@@ -226,6 +230,37 @@ async def test_a_commit_that_does_not_end_is_none(fragile_database: str) -> None
     await database.close()
 
 
+async def test_check_ingest_and_the_api_say_in_one_line_why_nothing_can_be_written(
+    fragile_database: str, tmp_path: Path
+) -> None:
+    url = await of_a_role(fragile_database)
+    nowhere = "amqp://guest:guest@127.0.0.1:1/"
+    deviceops = Deviceops(tmp_path, {"database_url": url, "amqp_url": nowhere})
+    body = {"operation_id": str(uuid4()), "device_id": str(uuid4()), "state": "CREATED", "service_id": "s"}
+
+    def refused() -> httpx.Response:
+        with serving(deviceops) as server, server.client() as client:
+            path = f"/v0/operations/{body['operation_id']}/devices/{body['device_id']}/"
+            response = client.put(path, json={**body, "operation_type": "CONVERGE"})
+        assert not [line for line in server.log if "exception" in line or line["event"] == "a defect"]
+        return response
+
+    for fault, of, words in (
+        (without_a_right, url, "permission denied for table de"),
+        (read_only, fragile_database, "in a read-only transaction"),
+    ):
+        async with fault(of):
+            checked = await asyncio.to_thread(deviceops, "check")
+            response = await asyncio.to_thread(refused)
+            assert (checked.returncode, words in checked.stderr) == (1, True), checked.stderr
+            assert ": ready" not in checked.stdout
+            assert response.status_code == httpx.codes.SERVICE_UNAVAILABLE, response.text
+    async with without_a_right(url):
+        ingested = await asyncio.to_thread(deviceops, "ingest", "-", lines=json.dumps(body))
+        [complaint] = [line for line in ingested.stderr.splitlines() if not line.startswith("{")]
+        assert (ingested.returncode, "permission denied for table de" in complaint) == (1, True)
+
+
 async def test_any_right_that_a_batch_needs_is_missed_before(fragile_database: str) -> None:
     database = Database(make_url(await of_a_role(fragile_database)))
     role = database.url.username
@@ -278,7 +313,7 @@ async def test_a_disk_that_has_room_for_a_small_batch_only_costs_one_delivery(
         await asyncio.to_thread(disk.fill, ROOM)
         worker.signal(signal.SIGCONT)
         await worker.until(lambda: len(said(worker.log, GIVEN_BACK)) > before, "giving back")
-        await asyncio.sleep(LIMIT)
+        await asyncio.sleep(AWHILE)
         messages, consumers = await ledger.waiting()
         assert (consumers, messages > 0) == (0, True)
         assert len(said(worker.log, GIVEN_BACK)) == before + 1
