@@ -210,7 +210,7 @@ async def test_where_services_are_named_only_those_are_told_apart() -> None:
     assert meter.tally.by_service == {("drift-service", "applied"): 1, (OTHER, "applied"): 2}
 
 
-@pytest.mark.parametrize(("age", "bucket"), [(0, 1), (45, 60), (-100, 1), (1e9, float("inf"))])
+@pytest.mark.parametrize(("age", "bucket"), [(0, 1), (45, 60), (-100, 1), (1e6, float("inf"))])
 async def test_the_lag_is_that_of_the_first_message_and_never_negative(age: float, bucket: float) -> None:
     registry = CollectorRegistry()
     first = Message(b"{}", NOW, sent_at=datetime.now(UTC) - timedelta(seconds=age))
@@ -221,6 +221,14 @@ async def test_the_lag_is_that_of_the_first_message_and_never_negative(age: floa
     assert registry.get_sample_value("deviceops_publish_to_commit_seconds_sum") == pytest.approx(
         max(age, 0), abs=2
     )
+
+
+@pytest.mark.parametrize("sent_at", [datetime.fromtimestamp(0, UTC), NOW + timedelta(days=30_000)])
+async def test_a_lag_that_cannot_be_true_is_not_measured(sent_at: datetime) -> None:
+    registry = CollectorRegistry()
+    await Meter(registry).measured([Message(b"{}", NOW, sent_at=sent_at)], given(tally()))
+    assert registry.get_sample_value("deviceops_publish_to_commit_seconds_count") == 0
+    assert registry.get_sample_value("deviceops_batch_messages_count") == 1
 
 
 async def test_messages_that_wait_for_a_transaction_are_in_flight_until_it_has_committed(

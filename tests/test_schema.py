@@ -1,6 +1,7 @@
 """The schema and its versions: the migrations make what the code describes, and take the data along."""
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
@@ -178,7 +179,7 @@ def test_the_reports_of_an_older_schema_are_known_again(version_1: Deviceops) ->
 
 def test_version_6_takes_what_documents_show_from_the_history_that_is_there(empty: Deviceops) -> None:
     """The earliest time of each state to the microsecond; of what was pruned, what the row itself says."""
-    registered, updated = datetime(2026, 1, 31, 8, tzinfo=UTC), datetime(2026, 1, 31, 9, 0, 0, 1, tzinfo=UTC)
+    registered, updated = datetime(2026, 1, 31, 8, tzinfo=UTC), datetime(2026, 1, 31, 9, 0, 0, 999_999, tzinfo=UTC)
     early = datetime.min.replace(tzinfo=UTC) + timedelta(milliseconds=1)
     late = datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=1)
     operation = UUID(OPERATION)
@@ -198,9 +199,9 @@ def test_version_6_takes_what_documents_show_from_the_history_that_is_there(empt
             """
             INSERT INTO device_operation_activity
                 (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
-            VALUES (:of_one, 'a', 10, 'applied', :updated, '', ''), (:of_one, 'b', 10, 'repeated', :at, '', ''),
+            VALUES (:of_one, 'a', 10, 'applied', :late, '', ''), (:of_one, 'b', 10, 'repeated', :at, '', ''),
                 (:of_one, 'c', 60, 'applied', :late, '', ''), (:of_one, 'd', 40, 'late', :early, '', ''),
-                (:of_other, 'a', 40, 'late', :late, '', '')
+                (:of_other, 'a', 40, 'late', :updated, '', '')
             """,
         ],
         {**DEVICES, **ids, **times, "operation": operation},
@@ -210,12 +211,33 @@ def test_version_6_takes_what_documents_show_from_the_history_that_is_there(empt
 
     for device, expected in {
         "one": [("CREATED", registered), ("PROCESSING", early), ("FAILURE", late)],
-        "other": [("CREATED", registered), ("PROCESSING", late), ("FAILURE", updated)],
+        "other": [("CREATED", registered), ("PROCESSING", updated), ("FAILURE", updated)],
         "third": [("CREATED", registered), ("FAILURE", updated)],
     }.items():
         document = empty.document("device", OPERATION, str(DEVICES[device]))
         shown = [tuple(entry.values()) for entry in document["device_operation_activity"]]
         assert [(state, datetime.fromisoformat(at)) for state, at in shown] == expected
+
+
+async def test_migrating_takes_no_right_to_temporary_tables(new_empty_postgresql_database: str) -> None:
+    url, role = make_url(new_empty_postgresql_database), f"deviceops_test_{secrets.token_hex(8)}"
+    owner = Database(url)
+    async with owner.write() as connection:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN",
+            f"REVOKE TEMPORARY ON DATABASE {url.database} FROM PUBLIC",
+            f"GRANT USAGE, CREATE ON SCHEMA public TO {role}",
+        ):
+            await connection.execute(text(statement))
+    try:
+        migrating = Database(url.set(username=role))
+        assert await schema.migrate(migrating) == schema.HEAD
+        await migrating.close()
+    finally:
+        async with owner.write() as connection:
+            await connection.execute(text(f"DROP OWNED BY {role}"))
+            await connection.execute(text(f"DROP ROLE {role}"))
+        await owner.close()
 
 
 def test_a_migration_that_fails_changes_nothing(version_1: Deviceops) -> None:

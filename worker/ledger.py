@@ -260,8 +260,9 @@ class Ledger:
 
     def _register(self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime) -> None:
         """Register a device operation."""
-        created = reached.entry(State.CREATED, at)
-        stored = State.CREATED, False, self.claims[id_][3] if id_ in self.claims else ""
+        _, _, since, claimed = self.claims.get(id_, _NO_CLAIM)
+        created = claimed if since is at else reached.entry(State.CREATED, at)
+        stored = State.CREATED, False, claimed
         self.held[id_] = DeviceOperation(operation_id, reached=created, stored=stored, reason=reason or None)
 
     def _take_up(self, id_: UUID) -> None:
@@ -379,6 +380,9 @@ class Ledger:
     def _note(self, id_: int, action: Action, outcome: Outcome) -> None:
         self.outcomes[id_] = outcome
         self.history.append((id_, action, outcome))
+
+
+_NO_CLAIM = None, None, None, ""
 
 
 def _age(letter: DeadLetter) -> float:

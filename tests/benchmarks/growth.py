@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from tests.benchmarks.traffic import Traffic
 from tests.command import Deviceops
 from tests.serving import OPERATIONS, serving
 from worker.messages import device_operation_id
+from worker.reached import entry
 from worker.simulate import START
 from worker.store.database import Database
 from worker.store.recount import find_drift, fix_drift
@@ -31,7 +33,11 @@ FEW = 1_000
 HIGHER = (State.PROCESSING, State.TIMEOUT, State.SUCCESS, State.COMPLETED)
 """Where the devices that are there can still go, one after another."""
 
-DISPATCHED = State.DISPATCHED, True, "", START, START
+REACHED = "".join(
+    entry(state, START + timedelta(seconds=seconds))
+    for seconds, state in enumerate((State.CREATED, State.INITIATED, State.DISPATCHED), 1)
+)
+DISPATCHED = State.DISPATCHED, True, "", START, START, REACHED
 OPERATION = """
 INSERT INTO operations (id, operation_type, state, created_at, updated_at) VALUES ($1, 'CONVERGE', '', $2, $2)
 """

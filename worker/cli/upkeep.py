@@ -1,12 +1,13 @@
 """Commands that keep an installation sound: migrate, check, recount, prune."""
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated
 
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from statemachine import Counters
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, notices, print_json, ready_database, run_async, screen
 from worker.errors import DeviceopsError
@@ -70,17 +71,17 @@ def recount(
     fix: Annotated[bool, typer.Option("--fix", help="Set what drifted to the recount.")] = False,
     json: Json = False,
 ) -> None:
-    """Recount every operation's device operations; exit 3 if a counter differs and is not fixed."""
+    """Recount every operation's device operations, and look for rows that belong to nothing; exit 3 on drift.
+
+    Histories are compared with the reports that they are of, as far as those were not pruned.
+    """
     count, drifted = run_async(_recount(Settings.load(), fix))
     if json:
-        print_json({"operations": count, "drifted": [_document(drift) for drift in drifted]})
+        print_json({"operations": count, "drifted": [asdict(drift) for drift in drifted]})
     else:
         for drift in drifted:
-            for name, stored, actual in zip(Counters._fields, drift.stored, drift.actual, strict=True):
-                if stored != actual:
-                    screen.print(
-                        f"operation {drift.operation_id}: {name} is {stored:,}, a recount gives {actual:,}"
-                    )
+            for line in _told(drift):
+                screen.print(line)
         verdict = f"{len(drifted):,} drifted{', now fixed' if fix else ''}" if drifted else "all counters agree"
         screen.print(f"operations recounted: {count:,}; {verdict}")
     if drifted and not fix:
@@ -99,12 +100,19 @@ async def _recount(settings: Settings, fix: bool) -> tuple[int, list[Drift]]:
     return count, drifted
 
 
-def _document(drift: Drift) -> dict[str, object]:
-    return {
-        "operation_id": drift.operation_id,
-        "stored": drift.stored._asdict(),
-        "actual": drift.actual._asdict(),
-    }
+def _told(drift: Drift) -> Iterator[str]:
+    if drift.stored is None:
+        number = drift.actual["resolved_device_count"]
+        yield f"operation {drift.operation_id}: is missing, and has {number:,} device operations"
+        return
+    whose = "" if drift.operation_id is None else f"operation {drift.operation_id}: "
+    for name, stored in drift.stored.items():
+        if stored != drift.actual[name]:
+            yield f"{whose}{name} is {_number(stored)}, a recount gives {_number(drift.actual[name])}"
+
+
+def _number(value: int | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 @app.command()

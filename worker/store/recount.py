@@ -1,26 +1,39 @@
-"""The proof that the counters are exact: every operation's device operations, counted again."""
+"""The proof that the counters are exact: every operation's device operations, counted again.
+
+It looks at the operations some at a time, in one snapshot. `worker.store.proofs` looks at what else has to agree.
+"""
 
 from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, contribution, operation_state
-from worker.store import batch
+from worker.store import batch, proofs
 from worker.store.database import Database
 from worker.store.tables import device_operations, operations, recounts
+
+SIZE = 1_000
+"""Operations that are recounted at a time."""
+
+Facts = Mapping[str, int | str]
+"""Counters and an operation's state; where it differs, how many rows lack their owner, or have a wrong history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """An operation whose stored counters differ from a recount."""
+    """What is stored of an operation, and what a recount gives; where nothing is stored, the operation is missing.
 
-    operation_id: UUID
-    stored: Counters
-    actual: Counters
+    Without an operation's id it is about rows whose owner is missing: what they belong to is not known.
+    """
+
+    operation_id: UUID | None
+    stored: Facts | None
+    actual: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +59,51 @@ async def last_recount(connection: AsyncConnection) -> Recount | None:
 
 
 async def find_drift(database: Database) -> tuple[int, list[Drift]]:
-    """Recount every operation in one snapshot; returns how many there are, and those that drifted."""
+    """Recount every operation in one snapshot; returns how many there are, and what is wrong."""
+    count = 0
+    drifted = []
     async with database.read() as connection:
-        actual = await _recount(connection)
-        rows = await connection.execute(
-            select(operations.c.id, *(operations.c[name] for name in Counters._fields)).order_by(operations.c.id)
-        )
-        stored = {id_: Counters(*counters) for id_, *counters in rows}
-    return len(stored), [
-        Drift(id_, counters, actual[id_]) for id_, counters in stored.items() if counters != actual[id_]
-    ]
+        histories = await proofs.wrong_histories(connection)
+        async for stored, actual in _operations(connection):
+            count += len(stored)
+            for id_ in sorted(stored.keys() | actual.keys()):
+                drift = _compared(id_, stored.get(id_), actual[id_], histories.get(id_, 0))
+                if drift.stored != drift.actual:
+                    drifted.append(drift)
+        for name, number in (await proofs.rows_without_owner(connection)).items():
+            drifted.append(Drift(None, {name: number}, {name: 0}))
+    return count, drifted
+
+
+def _compared(id_: UUID, stored: batch.StoredOperation | None, actual: Counters, wrong_histories: int) -> Drift:
+    expected = stored.expected if stored else None
+    found: dict[str, int | str] = {**actual._asdict(), "state": operation_state(actual, expected)}
+    if stored is None:
+        return Drift(id_, None, found)
+    kept: dict[str, int | str] = {**stored.counters._asdict(), "state": stored.state}
+    if wrong_histories:
+        kept[proofs.WRONG_HISTORIES], found[proofs.WRONG_HISTORIES] = wrong_histories, 0
+    return Drift(id_, kept, found)
 
 
 async def fix_drift(database: Database, drifted: list[Drift]) -> None:
-    """Set the counters, and the states that follow from them, to a recount.
+    """Set the counters, the states that follow from them and the histories to a recount.
+
+    An operation that is missing is made again, without what an announcement said of it; rows whose owner is
+    missing are removed, so that the reports that they are of may come again.
 
     Safe beside running workers: they count last in their transactions, under the same lock, so a recount
     under that lock sees exactly the device operations that are already counted for.
     """
     now = datetime.now(UTC)
     for drift in drifted:
+        if drift.operation_id is None:
+            continue
         async with database.write() as connection:
+            if drift.stored is None:
+                await batch.create_operations(connection, {drift.operation_id: now})
             locked = await batch.write(connection, (), (), {drift.operation_id: Counters()}, now)
-            actual = await _recount(connection, drift.operation_id)
+            actual = await _recount(connection, device_operations.c.operation_id == drift.operation_id)
             for id_, before in locked.items():
                 delta = actual[id_].plus(before.counters, -1)
                 await batch.write(connection, (), (), {id_: delta}, now)
@@ -76,13 +111,43 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
                 if state != before.state:
                     changed = {id_: before._replace(state=state)}
                     await batch.set_operations(connection, changed, [(id_, state, now)])
+        if drift.stored is not None and proofs.WRONG_HISTORIES in drift.stored:
+            await proofs.fix_histories(database, drift.operation_id)
+    if any(drift.operation_id is None for drift in drifted):  # of operations that were missing they are back
+        await proofs.remove_rows_without_owner(database)
 
 
-async def _recount(connection: AsyncConnection, operation_id: UUID | None = None) -> defaultdict[UUID, Counters]:
+async def _operations(
+    connection: AsyncConnection,
+) -> AsyncIterator[tuple[dict[UUID, batch.StoredOperation], defaultdict[UUID, Counters]]]:
+    """Operations as they are stored, in the order of their ids, and recounted; also those that are not stored."""
+    column = operations.c
+    query = select(
+        column.id,
+        column.operation_type,
+        column.state,
+        column.expected_device_count,
+        *(column[name] for name in Counters._fields),
+    )
+    after: ColumnElement[bool] = true()
+    owned_after: ColumnElement[bool] = true()
+    while True:
+        rows = (await connection.execute(query.where(after).order_by(column.id).limit(SIZE))).all()
+        stored = {
+            id_: batch.StoredOperation(type_, state, expected, Counters(*counters))
+            for id_, type_, state, expected, *counters in rows
+        }
+        if len(rows) < SIZE:
+            yield stored, await _recount(connection, owned_after)
+            return
+        last = rows[-1].id
+        yield stored, await _recount(connection, owned_after & (device_operations.c.operation_id <= last))
+        after, owned_after = column.id > last, device_operations.c.operation_id > last
+
+
+async def _recount(connection: AsyncConnection, condition: ColumnElement[bool]) -> defaultdict[UUID, Counters]:
     key = (device_operations.c.operation_id, device_operations.c.state, device_operations.c.dispatched)
-    query = select(*key, func.count()).group_by(*key)
-    if operation_id is not None:
-        query = query.where(device_operations.c.operation_id == operation_id)
+    query = select(*key, func.count()).where(condition).group_by(*key)
     totals: defaultdict[UUID, Counters] = defaultdict(Counters)
     for id_, state, dispatched, count in await connection.execute(query):
         totals[id_] = totals[id_].plus(contribution(State(state), dispatched), count)

@@ -15,6 +15,11 @@ SERVICES = 100
 OTHER = "other"
 """The name under which all others are counted."""
 
+AHEAD = 3_600
+"""Seconds by which a sender's clock may be ahead of ours: such a message counts as just sent."""
+LONGEST_LAG = 30 * 86_400
+"""Seconds that a message can have been on its way, at most; a timestamp of 0 says that it took since 1970."""
+
 _MESSAGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 _BATCH = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 _COMMIT = (0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
@@ -43,7 +48,8 @@ class Meter:
         )
         self._lag = Histogram(
             "deviceops_publish_to_commit_seconds",
-            "From a sender's AMQP timestamp to the commit, of a batch's first message; in whole seconds.",
+            "From a sender's AMQP timestamp to the commit, of a batch's first message; in whole seconds; without "
+            "what cannot be true, such as a timestamp of 0.",
             registry=registry,
             buckets=_LAG,
         )
@@ -69,7 +75,9 @@ class Meter:
         self._seconds.observe(time.perf_counter() - began)
         self._messages.observe(len(messages))
         if (sent_at := messages[0].sent_at) is not None:  # the one that waited longest, as a queue keeps the order
-            self._lag.observe(max((datetime.now(UTC) - sent_at).total_seconds(), 0))
+            lag = (datetime.now(UTC) - sent_at).total_seconds()
+            if -AHEAD <= lag <= LONGEST_LAG:  # else it cannot be true
+                self._lag.observe(max(lag, 0))
         self.count(tally)
         return tally
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from statemachine import Counters, State, Verdict, contribution, decide, operation_state, shows_dispatch
 from worker.contract import Announcement, Report
 from worker.messages import Message, device_operation_id
+from worker.reached import entry, noted
 from worker.store.tables import activity, dead_letters, device_operations, operation_activity, operations
 
 DESCRIPTION = {
@@ -65,6 +66,7 @@ async def take_announcement(connection: AsyncConnection, message: Message) -> No
             "reason": "",
             "created_at": now,
             "updated_at": now,
+            "reached": entry(State.CREATED, now),
         }
         for id_, device in ids.items()
     ]
@@ -115,9 +117,11 @@ async def _apply(connection: AsyncConnection, message: Message, report: Report) 
         return  # it came before
     applied = report.state if verdict is Verdict.APPLIED else state
     dispatched = current.dispatched or shows_dispatch(verdict, report.state)
-    if (applied, dispatched) == (state, current.dispatched):
+    reached = noted(current.reached, report.state, at)
+    if (applied, dispatched, reached) == (state, current.dispatched, current.reached):
         return
-    changed = {"state": applied, "dispatched": dispatched, "reason": report.reason or "", "updated_at": _now()}
+    changed = {"state": applied, "dispatched": dispatched, "reached": reached}
+    changed |= {"reason": report.reason or "", "updated_at": _now()}
     await connection.execute(update(device_operations).where(device_operations.c.id == id_).values(changed))
     before, after = contribution(state, current.dispatched), contribution(applied, dispatched)
     await _count(connection, report.operation_id, after.plus(before, -1))
@@ -125,7 +129,7 @@ async def _apply(connection: AsyncConnection, message: Message, report: Report) 
 
 async def _held(connection: AsyncConnection, id_: UUID) -> Any:
     """A device operation's row, locked until the commit; None if it is not registered."""
-    columns = (device_operations.c.state, device_operations.c.dispatched)
+    columns = (device_operations.c.state, device_operations.c.dispatched, device_operations.c.reached)
     found = await connection.execute(select(*columns).where(device_operations.c.id == id_).with_for_update())
     return found.one_or_none()
 

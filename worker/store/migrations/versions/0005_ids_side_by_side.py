@@ -53,7 +53,7 @@ def _rewrite(table: str, new_id: str, columns: Sequence[str], join: str = "") ->
     id_, *others = columns
     kept = ", ".join(f"r.{name}" for name in others)
     rows = f"SELECT {new_id} AS {id_}, {kept} FROM {table} r {join}"  # noqa: S608
-    op.execute(f"CREATE TEMPORARY TABLE rewritten AS {rows}")
+    op.execute(f"CREATE TABLE rewritten AS {rows}")  # no temporary one: that takes a right of its own
     op.execute(f"TRUNCATE {table}" if op.get_bind().dialect.name == "postgresql" else f"DELETE FROM {table}")  # noqa: S608
     names = ", ".join(columns)
     op.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM rewritten ORDER BY 1, 2")  # noqa: S608

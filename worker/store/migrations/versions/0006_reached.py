@@ -18,7 +18,8 @@ ENTRY = {
     "postgresql": "state || '=' || "
     "lpad(to_hex(CAST(extract(epoch FROM at) * 1000000 AS bigint) + {offset}), 15, '0')",
     "sqlite": "state || '=' || "
-    "printf('%015x', CAST(strftime('%s', at) AS INTEGER) * 1000000 + CAST(substr(at, 21) AS INTEGER) + {offset})",
+    "printf('%015x', CAST(strftime('%s', substr(at, 1, 19)) AS INTEGER) * 1000000"
+    " + CAST(substr(at, 21) AS INTEGER) + {offset})",  # strftime rounds what comes after the seconds
 }
 """A state and the microseconds from the year 1 to the time at which it was reached."""
 AGGREGATE = {"postgresql": "string_agg({entry}, '')", "sqlite": "group_concat({entry}, '')"}
