@@ -53,7 +53,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scope, "AT_ONCE", 2)
     monkeypatch.setattr(portions, "DEVICES", 2)
     monkeypatch.setattr(portions, "LISTED", 3)
-    monkeypatch.setattr(portions, "BREATH", 0)
 
 
 @pytest.fixture

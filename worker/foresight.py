@@ -1,5 +1,6 @@
 """What would come of a replay: the same decisions as the processor's, without a lock and without a trace."""
 
+import asyncio
 from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from uuid import UUID
 
@@ -97,6 +98,10 @@ class _Foreseen:
     async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
         """How many parked reports device operations have."""
         return await store.weigh_parked(self._connection, set(device_operations) - self._taken_up)
+
+    async def pause(self, seconds: float) -> None:  # noqa: ARG002  # it holds nothing that others wait for
+        """Let others have their turn."""
+        await asyncio.sleep(0)
 
     async def _waiting_for(self, scope: Scope) -> list[DeadLetter]:
         """What would be taken up beside what came since: but for what comes in its own turn now."""

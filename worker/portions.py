@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator,
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -33,8 +34,8 @@ DEVICES = 1_000
 """Device operations whose parked reports are looked for at once."""
 LISTED = 20_000
 """Parked reports that are listed at once."""
-BREATH = 0.02
-"""Seconds between two portions of parked reports, for whoever else wants to write to an SQLite file."""
+PAUSE = 0.5
+"""Of the time that a portion takes, after it: who waits for an SQLite file to be free only looks now and then."""
 
 Result = TypeVar("Result")
 
@@ -53,6 +54,9 @@ class Transactions(Protocol):
 
     async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
         """How many parked reports device operations have, if any, and their bytes."""
+
+    async def pause(self, seconds: float) -> None:
+        """Let others have the database after a portion that took so many seconds."""
 
 
 class Running(Protocol):
@@ -113,6 +117,10 @@ class Committed:
 
         return await self.run(look)
 
+    async def pause(self, seconds: float) -> None:
+        """Let others have the database."""
+        await asyncio.sleep(PAUSE * seconds if self.database.is_sqlite else 0)
+
 
 async def settle_items(transactions: Transactions, items: Sequence[Item]) -> Tally:
     """Process items in their order, in as few transactions as they take.
@@ -145,8 +153,9 @@ async def release_all(transactions: Transactions, device_operations: Iterable[UU
             found = await transactions.waiting(some, LISTED)
             released = Tally()
             for portion in waiting.portions(found):
+                began = perf_counter()
                 released.add(await _released(transactions, portion))
-                await asyncio.sleep(BREATH)
+                await transactions.pause(perf_counter() - began)
             tally.add(released)
             is_done = len(found) < LISTED or not released.released
     return tally
@@ -204,10 +213,12 @@ async def _announce(transactions: Transactions, announced: Announced) -> Tally:
     tally = Tally()
     devices = list(announced.devices)
     for start in range(0, len(devices) or 1, scopes.AT_ONCE):
+        began = perf_counter()
         portion = Portion(devices[start : start + scopes.AT_ONCE], is_first=start == 0)
         tally.add(await transactions.process([replace(announced, portion=portion)], takes_up=False))
         if tally.received:
             return tally
+        await transactions.pause(perf_counter() - began)
     operation_id = announced.announcement.id
     # All are registered by now: released device by device, the operation is not settled before its last one is.
     tally.add(await release_all(transactions, (device_operation_id(operation_id, device) for device in devices)))

@@ -58,6 +58,35 @@ PROTECTIONS = (
         tries=3,
     ),
     Protection(
+        "parked reports of what is registered already are taken up, by the same message again or by who looks",
+        "test_worker_dies.py::test_killed_between_the_portions_of_what_waits[postgresql]",
+        (
+            ("worker/processor.py", "scope.registering if takes_up else ()", "inserted & scope.registering"),
+            ("worker/releasing.py", "        if registered:\n", "        if False:\n"),
+        ),
+    ),
+    Protection(
+        "an announcement in portions is no news before the last one",
+        "test_worker_dies.py::test_killed_between_the_portions_of_what_waits[postgresql]",
+        (
+            (
+                "worker/ledger.py",
+                "            self.tally.received -= 1  # it counts once it is done with\n",
+                "            self.tally.received -= 1\n            self.new_announcements.clear()\n",
+            ),
+            ("worker/releasing.py", "        if registered:\n", "        if False:\n"),
+        ),
+    ),
+    Protection(
+        "what waits is taken up in portions",
+        "test_much_waits.py::test_a_worker_takes_up_what_waits_for_an_announcement_in_portions[postgresql]",
+        (
+            ("worker/waiting.py", "MAX_REPORTS = 1_000", "MAX_REPORTS = 10**9"),
+            ("worker/waiting.py", "MAX_BYTES = 4_000_000", "MAX_BYTES = 10**12"),
+            ("worker/scope.py", "AT_ONCE = 5_000", "AT_ONCE = 10**9"),
+        ),
+    ),
+    Protection(
         "a lost broker is connected to again",
         "test_broker_fails.py::test_the_broker_closes_every_connection",
         ((CONSUMER, "if isinstance(error, BrokerLost) or self._was_connected:", "if False:"),),
