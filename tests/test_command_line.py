@@ -247,7 +247,7 @@ def test_what_does_not_take_reports_makes_no_database(
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith(
         f"deviceops: database {file}, the default, as DEVICEOPS_DATABASE_URL is not set, has nothing in it yet: "
-        "`deviceops migrate` makes it, as `run`, `ingest` and `serve` do"
+        "`deviceops migrate` makes it, as `run`, `ingest`, `serve` and `dead-letters import` do"
     )
     assert [path.name for path in tmp_path.iterdir()] == (["deviceops.db"] if exists else [])
     assert not exists or file.stat().st_size == 0

@@ -50,7 +50,8 @@ def test_a_full_disk_below_a_file_is_named(filled: Deviceops) -> None:
 
 def test_a_file_that_fails_while_it_is_read_is_named(deviceops_on_sqlite: Deviceops) -> None:
     done = deviceops_on_sqlite("ingest", "/proc/self/mem")  # whose first page nothing is mapped to
-    assert (done.returncode, done.stderr) == (1, "deviceops: /proc/self/mem: Input/output error\n")
+    assert done.returncode == 1
+    assert done.stderr.endswith("deviceops: /proc/self/mem: Input/output error\n")
 
 
 def test_a_command_that_fails_with_nobody_to_read_its_output_still_says_why(filled: Deviceops) -> None:

@@ -80,8 +80,8 @@ def _does_not_exist(settings: Settings) -> str:
     assert path is not None
     why = f", the default, as {variable('database_url')} is not set," if _is_default(settings) else ""
     return (
-        f"database {path.absolute()}{why} has nothing in it yet: `deviceops migrate` makes it, as `run`, `ingest` "
-        "and `serve` do"
+        f"database {path.absolute()}{why} has nothing in it yet: `deviceops migrate` makes it, as `run`, "
+        "`ingest`, `serve` and `dead-letters import` do"
     )
 
 

@@ -12,6 +12,7 @@ from worker.cli.wiring import (
     Json,
     actor,
     configure_logging,
+    log_database,
     notices,
     print_json,
     ready_database,
@@ -72,8 +73,9 @@ def import_(
 
 async def _import(settings: Settings, source: str) -> tuple[int, int]:
     read = new = number = 0
-    async with ready_database(settings) as database:
-        with files.readable(source) as stream:
+    with files.readable(source) as stream:
+        log_database(settings)
+        async with ready_database(settings, creates=True) as database:
             async for lines in jsonl.chunks(stream, LONGEST):
                 numbered = [(number + index, line) for index, line in enumerate(lines, 1) if line.strip()]
                 number += len(lines)
