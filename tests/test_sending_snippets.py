@@ -31,7 +31,7 @@ def broker() -> Iterator[PrivateRabbitMQ]:
 
 def control(broker: PrivateRabbitMQ, script: str) -> str:
     """Run a block that is a call of rabbitmqctl."""
-    program, *arguments = shlex.split(script)
+    program, *arguments = shlex.split(script.replace("\\\n", ""))
     assert program == "rabbitmqctl"
     return broker.control(*arguments)
 
@@ -97,7 +97,7 @@ async def test_each_way_to_send_in_the_readme_sends_a_report_that_a_worker_finds
     assert sorted(device["device_id"][-1] for device in devices) == ["1", "2", "3", "4"]
 
     # Beyond the limit, which a quorum queue takes roughly, producers are told so.
-    control(broker, block(OPERATING, "queue-limit").replace("20000000000", "1"))
+    control(broker, block(OPERATING, "policy").replace("20000000000", "1"))
 
     def both_are_refused() -> bool:
         refused = outcomes(broker, deviceops)

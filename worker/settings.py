@@ -65,6 +65,13 @@ class Settings(BaseSettings):
     )
     amqp_cert_file: _File = Field(None, description="PEM file of our certificate, for a broker that asks")
     amqp_key_file: _File = Field(None, description="PEM file of its key, without a passphrase")
+    management_url: Annotated[Annotated[SecretStr, AfterValidator(urls.management_url)] | None, _EMPTY_IS_NONE] = (
+        Field(
+            None,
+            description="RabbitMQ's management plugin, whose policies `deviceops check` reads: "
+            "http://user:password@host:15672/; empty for its usual port on the broker's host, as the same user",
+        )
+    )
     topology_prefix: str = Field(
         "device-operations",
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
@@ -303,6 +310,8 @@ class Settings(BaseSettings):
         values = {name: _text(getattr(self, name)) for name in type(self).model_fields}
         values["database_url"] = self.sqlalchemy_url.render_as_string(hide_password=True)
         values["amqp_url"] = without_password(self.amqp_url)
+        if self.management_url is not None:
+            values["management_url"] = without_password(self.management_url)
         if self.api_tokens:
             hidden = {name: {**token.model_dump(), "hash": "***"} for name, token in self.api_tokens.items()}
             values["api_tokens"] = _text(hidden)

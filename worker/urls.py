@@ -101,3 +101,15 @@ def _check_host(host: str | None, port: int | None) -> None:
         raise ValueError("names a host that cannot be: a part of the name is empty or too long") from None
     if port is not None and not 0 < port <= _MAX_PORT:
         raise ValueError(f"has a port that cannot be: {port}")
+
+
+def management_url(secret: SecretStr) -> SecretStr:
+    """The address of RabbitMQ's management plugin. Raises ValueError."""
+    try:
+        url = yarl.URL(secret.get_secret_value())
+        is_right = url.scheme in ("http", "https") and bool(url.host) and not url.query_string
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise ValueError("is not an address such as http://user:password@host:15672/")
+    return secret

@@ -6,6 +6,8 @@ SESSION, CONSUMER = "worker/intake/session.py", "worker/intake/consumer.py"
 BATCHES, DATABASE, ERRORS = "worker/batches.py", "worker/store/database.py", "worker/store/errors.py"
 LINES = "worker/store/lines.py"
 
+TOPOLOGY = "worker/intake/topology.py"
+
 
 @dataclass(frozen=True)
 class Protection:
@@ -20,6 +22,14 @@ class Protection:
 
 NO_RETRY = "test_readiness.py::test_what_no_retry_will_mend_ends_life_after_life_without_a_delivery"
 NEVER_LOOKING = (SESSION, "await asyncio.sleep(min(LOOK, stall / 4))", "await asyncio.sleep(3_600)")
+
+NOT_HELD = (
+    TOPOLOGY,
+    '                "x-dead-letter-exchange": self.dead_letters,\n'
+    '                "x-dead-letter-strategy": "at-least-once",\n'
+    "            },\n        )\n        await queue.bind(",
+    "            },\n        )\n        await queue.bind(",
+)
 
 PROTECTIONS = (
     Protection(
@@ -438,6 +448,44 @@ PROTECTIONS = (
         "an SQLite file that was removed gets no commit",
         "test_sqlite_fails.py::test_files_that_are_removed_take_no_report_with_them",
         (("worker/store/sqlite.py", "        if not is_same:\n", "        if False:\n"),),
+    ),
+    Protection(
+        "dead letters at the broker have a generous limit of their own",
+        "test_broker_defaults.py::test_dead_letters_that_are_delivered_again_and_again_stay[4.0]",
+        ((TOPOLOGY, "DEAD_LETTER_LIMIT = 1_000_000", "DEAD_LETTER_LIMIT = 20"), NOT_HELD),
+    ),
+    Protection(
+        "the queue of dead letters refuses what is beyond a limit",
+        "test_broker_defaults.py::test_beyond_a_length_reports_are_refused_and_none_that_was_confirmed_is_dropped",
+        (
+            (
+                TOPOLOGY,
+                '                "x-overflow": "reject-publish",\n                # Back',
+                "                # Back",
+            ),
+            NOT_HELD,
+        ),
+    ),
+    Protection(
+        "what leaves the queue of dead letters leads back to it",
+        "test_broker_defaults.py::test_what_a_policy_takes_from_both_queues_is_held_and_can_be_had_again",
+        (NOT_HELD,),
+    ),
+    Protection(
+        "queues are kept in use while nothing is consumed",
+        "test_broker_defaults.py::test_queues_that_would_expire_are_kept_in_use_while_the_database_is_away[3.10]",
+        (
+            (
+                CONSUMER,
+                "keeping = asyncio.create_task(Lease(self._settings, self._note).run())",
+                "keeping = asyncio.create_task(asyncio.sleep(0))",
+            ),
+        ),
+    ),
+    Protection(
+        "a queue of an older version stays bound until another one is",
+        "test_broker_defaults.py::test_a_queue_of_an_older_version_is_replaced_without_loss_whenever_a_worker_dies",
+        ((TOPOLOGY, "if await self._is_of_older_version(connection):", "if False:"),),
     ),
     Protection(
         "a second signal ends the process at once",

@@ -95,7 +95,9 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
         consumer = Consumer(settings, process, stop, ready=ready, database=store.condition)
         health = Health((consumer.condition, store.condition), stop)
         standing = Standing(store, settings.stale_after)
-        registry.register(WorkerMetrics(meter.tally, health, standing, lambda: consumer.queues))
+        registry.register(
+            WorkerMetrics(meter.tally, health, standing, lambda: consumer.queues, lambda: consumer.remade)
+        )
         async with (
             supervision.supervised(health, settings.stall_timeout, settings.drain_timeout),
             probes.answering(settings.worker_probes, health, registry),

@@ -1,5 +1,6 @@
 """Commands that keep an installation sound: migrate, check, recount, prune."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, notices, print_json, ready_database, run_async, screen
 from worker.errors import DeviceopsError
+from worker.intake import policies
 from worker.intake.connection import connected
 from worker.intake.topology import Topology
 from worker.mending.retention import Retention
@@ -62,7 +64,15 @@ async def _check(settings: Settings) -> list[str]:
         async with connected(settings) as connection:
             screen.print(await Topology(settings.topology_prefix).verify(connection))
     except DeviceopsError as error:
-        failures.append(str(error))
+        return [*failures, str(error)]
+    try:
+        dangers = await asyncio.to_thread(policies.dangers, settings)
+    except policies.PoliciesUnread as error:
+        notices.print(str(error), style="yellow")
+    else:
+        failures += dangers
+        if not dangers:
+            screen.print("policies of the broker: none that takes messages out of the queues")
     return failures
 
 

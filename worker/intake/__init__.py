@@ -4,6 +4,7 @@
 - `connection`: connections to RabbitMQ, and what its errors mean
 - `wire`: the bytes of one, out of which deliveries are read as they arrive; `delivery`: one of them
 - `consumer`: consuming from RabbitMQ, session after session
+- `lease`: queues kept in use while nothing is consumed
 - `session`: one connection, with acknowledgement after the commit
 - `deliveries`: what was delivered as messages, `deaths`: why the broker gave one up, in words
 - `decoding`: no property or header breaks the connection

@@ -4,16 +4,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
+import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
 
 from worker.condition import Condition
+from worker.intake import policies
 from worker.intake.connection import BrokerMissing, BrokerRefused, BrokerUnavailable, connected
+from worker.intake.lease import Lease
 from worker.intake.session import BrokerLost, Queue, Session, Settle
-from worker.intake.topology import Topology
+from worker.intake.topology import Established, Topology
 from worker.settings import Settings, without_password
 
 LONGEST_PAUSE = 5
 """Seconds between two tries to connect, at most."""
+
+
+_log = structlog.get_logger()
 
 
 async def _at_once() -> None:
@@ -48,6 +54,10 @@ class Consumer:
         self._session: Session | None = None
         self._unsettled: list[asyncio.Future[object]] = []
         """Batches that took too long, so that their messages went back."""
+        self._looking: asyncio.Task[None] | None = None
+        """The one look at the broker's policies."""
+        self.remade = 0
+        """Queues and exchanges that had been deleted, and were declared again."""
 
     @property
     def queues(self) -> Sequence[Queue]:
@@ -107,17 +117,19 @@ class Consumer:
         return now - self._refused_since >= self._settings.refusal_timeout
 
     async def _run(self, session: Session, until_idle: float | None) -> None:
-        await self._unless_stopped(self._settle_what_went_back())
-        await self._unless_stopped(self._ready())
+        await self._unless_stopped(self._until_ready())
         if self._stop.is_set():
             return
         async with connected(self._settings) as connection:
             try:
                 await session.open(connection)
+                self._note(session.found)
                 self._was_connected, self._refused_since = True, None
                 self._session = session
                 queue = Topology(self._settings.topology_prefix).reports
                 self.condition.works(queue=queue, broker=without_password(self._settings.amqp_url))
+                if self._looking is None:
+                    self._looking = asyncio.create_task(self._warn_of_policies())
                 await session.run(until_idle)
             except BrokerLost as error:
                 self.condition.fails(str(error))  # before the connection is closed: a dead line delays that
@@ -134,6 +146,25 @@ class Consumer:
         """
         await asyncio.gather(*self._unsettled)
         self._unsettled.clear()
+
+    async def _until_ready(self) -> None:
+        keeping = asyncio.create_task(Lease(self._settings, self._note).run())
+        try:
+            await self._settle_what_went_back()
+            await self._ready()
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])  # what it has goes back before anything is consumed
+
+    def _note(self, found: Established) -> None:
+        if found.remade:
+            self.remade += len(found.remade)
+            _log.warning("deleted by others, declared again: what it held is lost", names=found.remade)
+
+    async def _warn_of_policies(self) -> None:
+        with suppress(policies.PoliciesUnread):  # few users of the broker may; `check` says so
+            for danger in await asyncio.to_thread(policies.dangers, self._settings):
+                _log.warning("a policy of the broker endangers messages", danger=danger)
 
     async def _pause(self, seconds: float) -> None:
         await self._unless_stopped(asyncio.sleep(seconds))

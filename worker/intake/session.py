@@ -1,8 +1,8 @@
 """A session with RabbitMQ: one connection, from the declared topology to whatever ends it.
 
-It has two subscriptions, to the reports and to what the broker itself gave up on, each with a channel and a buffer
-of its own. Whatever ends a session takes all of them along, so a delivery tag can never meet another channel; what
-was not acknowledged comes again and is a duplicate.
+It subscribes to the reports and to what the broker itself gave up on, each with a channel and a buffer of its own.
+Whatever ends a session takes all of them along, so a delivery tag can never meet another channel; what was not
+acknowledged comes again and is a duplicate.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from worker.intake.buffer import Buffer
 from worker.intake.connection import CONNECT_TIMEOUT, Connection, explain, is_of_broker
 from worker.intake.deliveries import as_given_up, as_message
 from worker.intake.delivery import Delivery
-from worker.intake.topology import Topology
+from worker.intake.topology import Established, Topology
 from worker.messages import Message
 from worker.settings import Settings
 
@@ -123,6 +123,7 @@ class Session:
         self._broker = broker
         self._database = database
         self._subscriptions: list[_Subscription] = []
+        self.found = Established()
         self._end: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         """Done when the session has to end, with the reason if that is not our own wish."""
         # A look at the queues and its answer together take half of the time after which a worker counts as stuck.
@@ -147,12 +148,13 @@ class Session:
         topology = self._topology
         with losing_the_broker():
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await topology.declare(await connection.channel(publisher_confirms=False))
+                self.found = await topology.establish(connection)
                 looking = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
                 assert isinstance(looking, Channel)
                 self._looking = looking
-                for queue, read in ((topology.reports, as_message), (topology.dead_letters, as_given_up)):
-                    self._subscriptions.append(await self._subscribe(connection, queue, read))
+                self._subscriptions.append(await self._subscribe(connection, topology.reports, as_message))
+                for queue in self.found.dead_letters:
+                    self._subscriptions.append(await self._subscribe(connection, queue, as_given_up))
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until nothing came for `until_idle` seconds.

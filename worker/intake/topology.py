@@ -1,22 +1,47 @@
-"""The broker's side of the contract (SPEC section 5): exchanges and queues, declared and verified."""
+"""The exchanges and queues on the broker: declared, verified, and brought up from an older version.
+
+An argument of a queue that exists cannot be changed, and a queue cannot be deleted without the risk of losing what
+comes meanwhile. So where the queue of dead letters has the arguments of an older version, another one takes its
+place, and the older one is consumed as long as it exists. Workers of both versions may run side by side: what both
+queues get is kept once.
+"""
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aio_pika import ExchangeType
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
+from pamqp.common import FieldTable
 
 from worker.errors import DeviceopsError
 
 DELIVERY_LIMIT = 100
 """Redeliveries before the broker gives a message up. Generous, because each channel that closes counts as
 one for every message it had in flight; and explicit, because RabbitMQ 3.10 loses messages without one."""
+
+
+DEAD_LETTER_LIMIT = 1_000_000
+"""The same for what it has given up: nothing is to leave that queue, and RabbitMQ 4 would drop it after 20."""
+
+_QUORUM: FieldTable = {"x-queue-type": "quorum"}
+
+
+class Established(NamedTuple):
+    """What a worker finds on the broker once everything is declared."""
+
+    dead_letters: Sequence[str] = ()
+    """The queues of dead letters to consume."""
+    remade: Sequence[str] = ()
+    """Queues and exchanges that were not there, though others were: they had been deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +65,76 @@ class Topology:
         """The exchange and the queue for what the broker itself gives up on."""
         return f"{self.prefix}.dead-letters"
 
+    @property
+    def successor(self) -> str:
+        """The queue that takes the place of dead letters' where that has the arguments of an older version."""
+        return f"{self.dead_letters}.2"
+
     async def declare(self, channel: AbstractChannel) -> AbstractExchange:
         """Declare everything, and return the exchange to publish to.
 
         What exists with other arguments, or may not be declared, is a DeviceopsError that says what and why;
         the channel is closed then.
         """
-        try:
-            return await self._declare(channel)
-        except ChannelPreconditionFailed as error:
-            raise DeviceopsError(_difference(str(error))) from error
-        except (ChannelAccessRefused, ChannelLockedResource) as error:
-            raise DeviceopsError(f"the broker refuses to declare {self.prefix}: {error}") from error
+        with self._explained():
+            await self._declare_dead_letters(channel, self.dead_letters)
+            return await self._declare_reports(channel)
 
-    async def _declare(self, channel: AbstractChannel) -> AbstractExchange:
-        dead_exchange = await channel.declare_exchange(self.dead_letters, ExchangeType.TOPIC, durable=True)
-        dead_queue = await channel.declare_queue(
-            self.dead_letters, durable=True, arguments={"x-queue-type": "quorum"}
+    async def establish(self, connection: AbstractConnection) -> Established:
+        """Declare everything for a worker. Raises as declare() does."""
+        with self._explained():
+            remade = await self._missing(connection)
+            current, former = self.dead_letters, self.successor
+            if await self._is_of_older_version(connection):
+                current, former = former, current
+            async with connection.channel(publisher_confirms=False) as channel:
+                await self._declare_dead_letters(channel, current)
+                await self._declare_reports(channel)
+                if not await self._exists(connection, former):
+                    return Established([current], remade)
+                # No sooner than the other one is bound, so that nothing goes past both.
+                await (await channel.get_queue(former, ensure=False)).unbind(self.dead_letters, "#")
+                return Established([current, former], remade)
+
+    async def _missing(self, connection: AbstractConnection) -> Sequence[str]:
+        """What is not there, though some of it is."""
+        queues, exchanges = [], []
+        for name in (self.reports, self.dead_letters):
+            if not await self._exists(connection, name):
+                queues.append(name)
+        for name in (self.exchange, self.dead_letters):
+            try:
+                async with connection.channel(publisher_confirms=False) as channel:
+                    await channel.declare_exchange(name, passive=True)
+            except ChannelNotFoundEntity:
+                exchanges.append(name)
+        if len(queues) == len(exchanges) == 2:
+            return []
+        return [*(f"queue {name}" for name in queues), *(f"exchange {name}" for name in exchanges)]
+
+    async def _declare_dead_letters(self, channel: AbstractChannel, name: str) -> None:
+        exchange = await channel.declare_exchange(self.dead_letters, ExchangeType.TOPIC, durable=True)
+        queue = await channel.declare_queue(
+            name,
+            durable=True,
+            arguments={
+                **_QUORUM,
+                "x-delivery-limit": DEAD_LETTER_LIMIT,
+                "x-overflow": "reject-publish",
+                # Back to itself, which the broker never does: what a policy expires or gives up on is held.
+                "x-dead-letter-exchange": self.dead_letters,
+                "x-dead-letter-strategy": "at-least-once",
+            },
         )
-        await dead_queue.bind(dead_exchange, "#")
+        await queue.bind(exchange, "#")
+
+    async def _declare_reports(self, channel: AbstractChannel) -> AbstractExchange:
         exchange = await channel.declare_exchange(self.exchange, ExchangeType.TOPIC, durable=True)
         reports = await channel.declare_queue(
             self.reports,
             durable=True,
             arguments={
-                "x-queue-type": "quorum",
+                **_QUORUM,
                 "x-delivery-limit": DELIVERY_LIMIT,
                 "x-dead-letter-exchange": self.dead_letters,
                 # At most once, the default, drops messages when the dead-letter exchange is missing.
@@ -75,22 +145,49 @@ class Topology:
         await reports.bind(exchange, "#")
         return exchange
 
-    async def verify(self, connection: AbstractConnection) -> str:
-        """Say how the topology stands; a missing queue is not created. Raises DeviceopsError if it differs."""
-        channel = await connection.channel()
+    async def _is_of_older_version(self, connection: AbstractConnection) -> bool:
+        """Whether the queue of dead letters exists and has the arguments of version 0.1."""
+        if not await self._exists(connection, self.dead_letters):
+            return False
         try:
-            queue = await channel.declare_queue(self.reports, passive=True)
+            async with connection.channel(publisher_confirms=False) as channel:
+                await channel.declare_queue(self.dead_letters, durable=True, arguments=_QUORUM)
+        except ChannelPreconditionFailed:
+            return False
+        return True
+
+    async def _exists(self, connection: AbstractConnection, queue: str) -> AbstractQueue | None:
+        try:
+            async with connection.channel(publisher_confirms=False) as channel:
+                return await channel.declare_queue(queue, passive=True)
+        except ChannelNotFoundEntity:
+            return None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A block in which the broker's refusals become DeviceopsErrors."""
+        try:
+            yield
+        except ChannelPreconditionFailed as error:
+            raise DeviceopsError(_difference(str(error))) from error
+        except (ChannelAccessRefused, ChannelLockedResource) as error:
+            raise DeviceopsError(f"the broker refuses to declare {self.prefix}: {error}") from error
+
+    async def verify(self, connection: AbstractConnection) -> str:
+        """Describe the queues; a missing one is not created. Raises DeviceopsError if one differs."""
+        try:
+            queue = await self._exists(connection, self.reports)
         except (ChannelAccessRefused, ChannelLockedResource) as error:
             raise DeviceopsError(f"the broker refuses to look at {self.reports}: {error}") from error
-        except ChannelNotFoundEntity:
+        if queue is None:
             return f"queue {self.reports}: not declared yet; `deviceops run` declares it"
-        await self.declare(channel)
+        await self.establish(connection)
         waiting = queue.declaration_result.message_count or 0
         return f"queue {self.reports}: ready, {waiting:,} messages wait"
 
     async def delete(self, channel: AbstractChannel) -> None:
         """Remove everything, with whatever messages are left; for demonstrations and tests."""
-        for queue in (self.reports, self.dead_letters):
+        for queue in (self.reports, self.dead_letters, self.successor):
             await channel.queue_delete(queue)
         for exchange in (self.exchange, self.dead_letters):
             await channel.exchange_delete(exchange)

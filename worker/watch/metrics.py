@@ -24,6 +24,7 @@ class WorkerMetrics(Collector):
     health: Health
     standing: Standing
     queues: Callable[[], Sequence[Queue]]
+    remade: Callable[[], int]
 
     def collect(self) -> Iterator[Metric]:
         """Everything as it is now."""
@@ -83,6 +84,11 @@ class WorkerMetrics(Collector):
                 waiting.add_metric([queue.queue], queue.waiting)
                 consumers.add_metric([queue.queue], queue.consumers)
         yield from (waiting, consumers, in_flight)
+        yield CounterMetricFamily(
+            "deviceops_topology_remade",
+            "Queues and exchanges that were deleted by others and declared again: what they held is lost.",
+            self.remade(),
+        )
 
     def _standing(self) -> Iterator[Metric]:
         if (parked := self.standing.parked) is not None:

@@ -1,0 +1,115 @@
+"""Policies of the broker that can take messages out of our queues, as the management plugin tells of them."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from ssl import SSLContext
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from yarl import URL
+
+from worker.errors import DeviceopsError
+from worker.intake.topology import DELIVERY_LIMIT, Topology
+from worker.settings import Settings
+
+TIMEOUT = 3
+"""Seconds that the management plugin has for an answer."""
+_PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
+_MAX_ANSWER = 1 << 20
+
+
+class PoliciesUnread(DeviceopsError):
+    """The policies cannot be read; the message says why, and how to look."""
+
+
+def dangers(settings: Settings) -> list[str]:
+    """What threatens the messages in the queues, each in one line; blocks for seconds. Raises PoliciesUnread."""
+    fresh = settings.renewed()
+    broker = URL(fresh.amqp_url.get_secret_value())
+    management = _management(fresh, broker)
+    tls = fresh.amqp_tls() if broker.scheme == "amqps" else None
+    topology = Topology(settings.topology_prefix)
+    vhost = quote(broker.path.removeprefix("/") or "/", safe="")
+    found = []
+    for queue in (topology.reports, topology.dead_letters):
+        try:
+            known = _ask(management, f"queues/{vhost}/{quote(queue, safe='')}", tls)
+            holders = _holders(management, vhost, known, tls)
+        except HTTPError as error:
+            if error.code == 404:
+                continue  # it is not declared yet
+            raise _unread(management, vhost, f"answers {error.code} {error.reason}") from error
+        except (OSError, ValueError) as error:
+            raise _unread(management, vhost, str(error)) from error
+        definition = known.get("effective_policy_definition") or {}
+        for key, why in _threats(definition, known.get("arguments") or {}, is_reports=queue == topology.reports):
+            holder = holders.get(key, "a policy")
+            found.append(f"{holder} sets {key} of queue {queue} to {definition[key]}: {why}")
+    return found
+
+
+def _management(settings: Settings, broker: URL) -> URL:
+    """Where the management plugin listens: as the settings say, else by its usual port on the broker's host."""
+    user, password = broker.user or "guest", broker.password or "guest"
+    if settings.management_url is not None:
+        url = URL(settings.management_url.get_secret_value())
+        return url if url.user else url.with_user(user).with_password(password)
+    scheme, port = _PORTS[broker.scheme]
+    return URL.build(scheme=scheme, host=broker.host or "localhost", port=port, user=user, password=password)
+
+
+def _threats(
+    policy: Mapping[str, Any], arguments: Mapping[str, Any], *, is_reports: bool
+) -> Iterator[tuple[str, str]]:
+    """The keys of a policy that threaten a queue, each with the reason."""
+    taken = "become dead letters" if is_reports else "are held back by the broker until they are rescued"
+    if "expires" in policy:
+        yield "expires", "without a consumer for so many milliseconds, the queue is deleted with all it holds"
+    if "message-ttl" in policy:
+        yield "message-ttl", f"messages that wait for so many milliseconds {taken}"
+    overflow = policy.get("overflow") or arguments.get("x-overflow", "drop-head")
+    if overflow != "reject-publish":
+        for key in ("max-length", "max-length-bytes"):
+            if key in policy:
+                yield key, f"with the overflow {overflow}, what was confirmed is dropped beyond it"
+        if "overflow" in policy:
+            yield "overflow", "it overrides reject-publish, so that a limit drops what was confirmed"
+    limit = policy.get("delivery-limit")
+    if isinstance(limit, int) and 0 <= limit < DELIVERY_LIMIT:
+        yield "delivery-limit", f"messages that workers gave back more often, as in an outage, {taken}"
+
+
+def _holders(management: URL, vhost: str, queue: Mapping[str, Any], tls: SSLContext | None) -> dict[str, str]:
+    """Which policy each key of a queue's comes from; an operator policy's value is the one that holds."""
+    holders: dict[str, str] = {}
+    for kind, field, words in (
+        ("policies", "policy", "policy"),
+        ("operator-policies", "operator_policy", "operator policy"),
+    ):
+        if name := queue.get(field):
+            definition = _ask(management, f"{kind}/{vhost}/{quote(name, safe='')}", tls)["definition"]
+            effective = queue.get("effective_policy_definition") or {}
+            keys = (key for key, value in definition.items() if effective.get(key) == value)
+            holders |= dict.fromkeys(keys, f"{words} {name}")
+    return holders
+
+
+def _ask(management: URL, path: str, tls: SSLContext | None) -> dict[str, Any]:
+    # No slash of the path is to be taken for one: a virtual host is usually named so.
+    request = Request(f"{str(management.with_user(None)).rstrip('/')}/api/{path}")  # noqa: S310  # http or https
+    given = f"{management.user}:{management.password or ''}"
+    request.add_header("Authorization", "Basic " + b64encode(given.encode()).decode())
+    with urlopen(request, timeout=TIMEOUT, context=tls if management.scheme == "https" else None) as answer:  # noqa: S310
+        document: dict[str, Any] = json.loads(answer.read(_MAX_ANSWER))
+        return document
+
+
+def _unread(management: URL, vhost: str, why: str) -> PoliciesUnread:
+    shown = management.with_password("***") if management.password else management
+    return PoliciesUnread(
+        f"policies could not be read from {shown}: {why}; look with: rabbitmqctl list_queues --vhost "
+        f"{vhost.replace('%2F', '/')} name policy operator_policy effective_policy_definition"
+    )
