@@ -1,6 +1,7 @@
 """Mending loses nothing and counts nothing twice, wherever it comes in between."""
 
 import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -51,7 +52,7 @@ from worker.mending.correct import correct
 from worker.mending.replay import replay
 from worker.mending.retention import Retention
 from worker.mending.transfer import export, import_, read_line
-from worker.messages import Message
+from worker.messages import Message, Origin
 from worker.outcomes import Action, Reason, Status
 from worker.store import letters
 from worker.store.database import Database
@@ -203,6 +204,21 @@ async def test_a_corrected_copy_counts_though_it_keeps_the_report_id_of_the_orig
         "conflict",
         f"replaced by dead letter {copy}",
     ]
+
+
+async def test_a_corrected_copy_is_not_said_to_be_packed_as_the_original_was(database: Database) -> None:
+    packed = message(gzip.compress(b"no report"))
+    packed.origin = lambda: Origin(
+        properties={"content_encoding": "gzip", "app_id": "a"},
+        headers={"compression": "application/x-gzip", "h": 1},
+    )
+    await process(database, [[packed]])
+    [row] = await rows(database, ALL)
+
+    await correct(database, row, encoded(report_body(OPERATION, DEVICE, "CREATED")), None, actor="me")
+
+    _, corrected = await rows(database, Selection(status=Status.RESOLVED))
+    assert (corrected.properties, corrected.headers) == ({"app_id": "a"}, {"h": 1})
 
 
 async def test_a_report_corrected_into_a_bulk_message_counts(database: Database) -> None:
