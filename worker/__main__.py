@@ -1,10 +1,13 @@
 """`python -m worker` is the `deviceops` command."""
 
 import gc
+import os
+import sys
 
 
 def main() -> None:
     """Import the command line, and run it."""
+    open_closed_descriptors()
     gc.disable()
     from worker.cli import main as run
 
@@ -12,6 +15,24 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     run()
+
+
+def open_closed_descriptors() -> None:
+    """Have the descriptors 0, 1 and 2 be open: on the null device, where whoever started the process closed them.
+
+    Otherwise what is opened first, such as a database's file or the event loop's own, would get their numbers.
+    What is asked to read standard input still says that it is closed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.set_inheritable(number, True)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

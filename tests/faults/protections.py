@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+SUPERVISION = "worker/watch/supervision.py"
 SESSION, CONSUMER = "worker/intake/session.py", "worker/intake/consumer.py"
 BATCHES, DATABASE, ERRORS = "worker/batches.py", "worker/store/database.py", "worker/store/errors.py"
 LINES = "worker/store/lines.py"
@@ -486,6 +487,29 @@ PROTECTIONS = (
         "a queue of an older version stays bound until another one is",
         "test_broker_defaults.py::test_a_queue_of_an_older_version_is_replaced_without_loss_whenever_a_worker_dies",
         ((TOPOLOGY, "if await self._is_of_older_version(connection):", "if False:"),),
+    ),
+    Protection(
+        "descriptors that are closed are opened first",
+        "test_streams.py::test_a_closed_descriptor_costs_nothing",
+        (("worker/__main__.py", "    open_closed_descriptors()\n    gc", "    gc"),),
+    ),
+    Protection(
+        "the log is written by a thread",
+        "test_streams.py::test_a_log_that_nothing_reads_stops_no_worker[sqlite]",
+        (("worker/cli/logs.py", "            writer.write(line)\n", "            os.write(2, line.encode())\n"),),
+    ),
+    Protection(
+        "the end of a command waits for its last line for so long only",
+        "test_streams.py::test_a_command_that_fails_ends_whatever_becomes_of_its_last_line[full_pipe]",
+        (("worker/log_writer.py", " and time.monotonic() < self._deadline", ""),),
+    ),
+    Protection(
+        "a worker that hangs ends although its stack cannot be written",
+        "test_streams.py::test_a_worker_that_hangs_ends_although_nothing_reads_where",
+        (
+            (SUPERVISION, "self._says = _never_waiting(2)", "self._says = 2"),
+            (SUPERVISION, "        os._exit(1)\n", "        return\n"),
+        ),
     ),
     Protection(
         "a second signal ends the process at once",

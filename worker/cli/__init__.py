@@ -22,6 +22,7 @@ from typer.exceptions import TyperException
 from worker.cli import dead_letters, describing, feeding, logs, output, reading, running, serving, trying, upkeep
 from worker.errors import DeviceopsError
 from worker.files import ReaderGone
+from worker.log_writer import writer
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
@@ -61,6 +62,7 @@ def main() -> None:
     except OSError as error:
         code = _fail(str(error), 1)
     output.finish()
+    writer.flush()
     sys.exit(code)
 
 

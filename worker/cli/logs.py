@@ -14,6 +14,7 @@ import structlog
 from structlog.types import EventDict, Processor
 
 from worker.contract import one_line
+from worker.log_writer import writer
 
 FIRST = ("timestamp", "level", "event", "logger")
 """The fields that every line has, in this order; what the event is about follows them."""
@@ -34,7 +35,7 @@ def configure(level: str, format_: str = "auto") -> None:
     _Written.is_json_only = format_ == "json"
     named: list[Processor] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name]
     rendered = _as_text(in_color=on_terminal and "NO_COLOR" not in os.environ) if as_text else _AS_JSON
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=named,
@@ -57,6 +58,7 @@ def configure(level: str, format_: str = "auto") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     logging.raiseExceptions = False  # a line that cannot be written is no reason to write others
+    writer.note = lambda lines: handler.format(_dropped(lines))
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("worker").setLevel(number)
     _hush(is_debugging=number <= logging.DEBUG)
@@ -68,7 +70,24 @@ def tell_failure(message: str, code: int) -> None:
     if _Written.is_json_only:
         _log.critical("failed", error=message, exit_code=code)
     else:
-        print(f"deviceops: {message}", file=sys.stderr)  # noqa: T201
+        writer.write(f"deviceops: {message}")
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a line to the writer: the event loop waits neither for standard error nor for a thread."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  # as with all handlers, a log's own fault stops no work
+            self.handleError(record)
+        else:
+            writer.write(line)
+
+
+def _dropped(lines: int) -> logging.LogRecord:
+    """What tells of lines that were dropped."""
+    message = "%d log lines were dropped"
+    return logging.LogRecord("worker.log_writer", logging.WARNING, __file__, 0, message, (lines,), None)
 
 
 def _hush(*, is_debugging: bool) -> None:

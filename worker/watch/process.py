@@ -11,9 +11,10 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from worker.log_writer import writer
 from worker.store.database import Database
 
 
@@ -25,6 +26,9 @@ class _Process(Collector):
         """Everything as it is now."""
         runs = {"version": version("deviceops"), "python": platform.python_version()}
         yield InfoMetricFamily("deviceops_build", "What runs.", runs)
+        yield CounterMetricFamily(
+            "deviceops_log_lines_dropped", "Log lines that standard error did not take.", writer.dropped
+        )
         size, in_use, overflow = (
             GaugeMetricFamily(f"deviceops_database_pool_{name}", help_, labels=["pool"])
             for name, help_ in (

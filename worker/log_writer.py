@@ -1,0 +1,105 @@
+"""Standard error as a log: written by a thread, so that nothing waits for whatever reads it.
+
+A pipe that is not read, a terminal that is stopped or a full disk costs lines, which are counted, and no time.
+"""
+
+import atexit
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+LIMIT = 1 << 20
+"""Bytes that wait to be written, at most; further lines are dropped."""
+GATHERING = 0.05
+"""Seconds between two writes: a log that is busy is written in fewer, larger pieces."""
+CLOSING = 3
+"""Seconds that the end of the process waits for what is not written yet."""
+
+
+class LogWriter:
+    """Writes lines to a descriptor. `note` makes a line of how many were dropped; None tells nothing."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.note: Callable[[int], str] | None = None
+        self._descriptor = descriptor
+        self._lines: SimpleQueue[bytes] = SimpleQueue()
+        # Those who write change the first two, one at a time; the thread changes the others.
+        self._taken = self._refused = 0
+        self._done = self._lost = self._noted = 0
+        self._is_mid_line = False
+        self._thread: threading.Thread | None = None
+        self._deadline: float | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Lines that could not be written."""
+        return self._refused + self._lost
+
+    def write(self, line: str) -> None:
+        """Have a line written, without the end of it; never waits. Not to be called by two threads at once."""
+        data = _encoded(line)
+        if self._taken - self._done + len(data) > LIMIT:
+            self._refused += 1
+            return
+        self._taken += len(data)
+        self._lines.put(data)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+            self._thread.start()
+
+    def flush(self) -> None:
+        """Wait until everything is written, but no longer than until some seconds after the first call."""
+        self._deadline = self._deadline or time.monotonic() + CLOSING
+        while self._done < self._taken and time.monotonic() < self._deadline:
+            time.sleep(GATHERING / 20)
+
+    def _run(self) -> None:
+        while True:
+            lines = [self._lines.get()]
+            with suppress(Empty):
+                while True:
+                    lines.append(self._lines.get_nowait())
+            lost = self._write(lines)
+            self._lost += lost
+            unnoted = self.dropped - self._noted
+            flows = not lost and self._lines.empty()
+            if unnoted and flows and self.note is not None and not self._write([_encoded(self.note(unnoted))]):
+                self._noted += unnoted
+            self._done += sum(map(len, lines))
+            time.sleep(GATHERING)
+
+    def _write(self, lines: Sequence[bytes]) -> int:
+        """How many of some lines are lost, as they cannot be written."""
+        data = b"".join(lines)
+        if self._is_mid_line:
+            data = b"\n" + data
+        written = 0
+        with suppress(OSError):
+            while written < len(data):
+                written += self._some(data[written:])
+        if written:
+            self._is_mid_line = data[written - 1 : written] != b"\n"
+        return data.count(b"\n") - data.count(b"\n", 0, written)
+
+    def _some(self, data: bytes) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:  # whoever else has this pipe or terminal may have changed it
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            poll.poll()
+            return 0
+
+
+def _encoded(line: str) -> bytes:
+    return f"{line}\n".encode(sys.stderr.encoding, "backslashreplace")
+
+
+writer = LogWriter(2)
+"""Of this process: standard error."""
+atexit.register(writer.flush)
