@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 from sqlalchemy import text
@@ -234,11 +234,6 @@ def is_text_or_none(value: object) -> bool:
     return value is None or isinstance(value, str)
 
 
-def is_document_or_none(value: object) -> bool:
-    """What an optional document may be."""
-    return value is None or isinstance(value, dict)
-
-
 def is_state(value: object) -> bool:
     """Whether it equals one of the spellings."""
     return any(value == spelling for some in model.SPELLINGS.values() for spelling in some)
@@ -255,21 +250,10 @@ BAD_REPORT_FIELDS = {
     "state": unless(is_state),
     "service_id": unless(lambda value: isinstance(value, str)) | st.sampled_from(["", "x" * 256]),
     "operation_type": unless(is_text_or_none),
-    "reason": unless(is_text_or_none),
-    "report_id": unless(is_text_or_none),
-    "occurred_at": unless(is_text_or_none)
-    | st.sampled_from(["", "yesterday", "2026-01-31", "2026-13-31T08:00:00Z"]),
 }
 BAD_ANNOUNCEMENT_FIELDS = {
     "id": unless(is_uuid),
     "operation_type": unless(lambda value: isinstance(value, str)) | st.just(""),
-    "schedule_type": unless(lambda value: value is None or value in ("IMMEDIATE", "WINDOW")),
-    "schedule_args": unless(is_document_or_none),
-    "operation_device_query": unless(is_document_or_none),
-    "arguments": unless(is_document_or_none) | st.just({"a": [float("nan")]}),
-    "reason": unless(is_text_or_none),
-    "created_at": unless(is_text_or_none),
-    "created_by": unless(lambda value: value is None or is_uuid(value)),
     "device_ids": unless(lambda value: value is None or isinstance(value, list))
     | st.lists(unless(is_uuid), min_size=1, max_size=3),
     "device_count": unless(lambda value: value is None or (isinstance(value, int) and value >= 0)) | st.just(-1),
@@ -309,9 +293,6 @@ bad_messages = st.one_of(
 
 
 @given(bad=bad_messages)
-@example(bad=message({**WELL, "occurred_at": 0}))
-@example(bad=message({**WELL, "occurred_at": 1769846400.5}))
-@example(bad=message({**announcement, "created_at": 0}, ANNOUNCEMENT))
 @settings(max_examples=150)
 async def test_each_bad_message_is_one_dead_letter_however_often_it_comes(
     database: Database, bad: Message

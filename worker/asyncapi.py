@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from worker.contract import Announcement, Report, Reports
@@ -25,7 +25,6 @@ UNSAID = (
     f"a message has at most {MAX_BODY:,} bytes, in UTF-8, and its text no lone surrogates",
     "NaN and Infinity are not JSON, numbers in documents are those of a double, which 1e400 is not, and arrays "
     "and objects nest no deeper than 200 levels",
-    "a time's day is in the calendar, which has no year 0",
     "of a name that comes twice in one object the last counts",
     "a bulk message with some unreadable reports is taken: each of those is a dead letter of its own",
     "whether a report is applied is a matter of states, see the examples",
@@ -204,17 +203,4 @@ def _amqp(binding: Document) -> Document:
 def _schemas(models: list[type[BaseModel]], reference: str) -> Document:
     _, document = models_json_schema([(model, "validation") for model in models], ref_template=reference)
     schemas: Document = document["$defs"]
-    for model in MODELS.values():
-        if model.__name__ in schemas:
-            _say_of_alternatives(model, schemas[model.__name__])
     return schemas
-
-
-def _say_of_alternatives(model: type[BaseModel], schema: Document) -> None:
-    """Say of a field with two names that the second counts where the first is missing, as the model has it."""
-    for field in model.model_fields.values():
-        if isinstance(field.validation_alias, AliasChoices):
-            first, second = (str(choice) for choice in field.validation_alias.choices)
-            schema["required"].remove(first)
-            schema["if"] = {"required": [first]}
-            schema["else"] = {"required": [second], "properties": {second: schema["properties"][first]}}

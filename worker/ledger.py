@@ -16,7 +16,7 @@ from worker import reached
 from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
 from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id, plausible
-from worker.outcomes import DUPLICATE, REJECTED, Action, Reason, Status, Tally
+from worker.outcomes import DUPLICATE, LEFT_OUT, REJECTED, Action, Reason, Status, Tally
 from worker.trust import Trust
 
 ANNOUNCED = "announced"
@@ -202,7 +202,7 @@ class Ledger:
         is_known = held is not None or report.state is State.CREATED
         known_type = self.operation_types.get(report.operation_id)
         if self.trust is not None:
-            type_ = known_type or report.operation_type
+            type_ = known_type or report.operation_type or None
             if objection := self.trust.objection(report, incoming.message, type_, is_known=is_known):
                 return objection
         if not is_known:
@@ -225,7 +225,11 @@ class Ledger:
             self.named.add(report.operation_id)
         self.tally.verdicts[verdict] += 1
         self.tally.by_service[report.service_id, verdict] += 1
-        self._record(incoming.key, report.state, verdict, incoming.at, report.service_id, report.reason or "")
+        if incoming.note is not None:
+            self.tally.by_service[report.service_id, LEFT_OUT] += 1
+        self._record(
+            incoming.key, report.state, verdict, incoming.at, report.service_id, report.reason or "", incoming.note
+        )
         if held is None:
             self._register(id_, report.operation_id, report.reason, incoming.at)
         else:
@@ -240,11 +244,18 @@ class Ledger:
         return verdict
 
     def _record(
-        self, key: Key, state: State, verdict: Verdict, at: datetime, service_id: str, reason: str
+        self,
+        key: Key,
+        state: State,
+        verdict: Verdict,
+        at: datetime,
+        service_id: str,
+        reason: str,
+        note: str | None,
     ) -> None:
         """Enter an accepted report into the history."""
         self.seen.add(key)
-        self.activity.append((*key, state, verdict, at, service_id, reason, self.now, None))
+        self.activity.append((*key, state, verdict, at, service_id, reason, self.now, note))
 
     def release(self, letter: DeadLetter) -> None:
         """Take up a report that waited for a registration."""
@@ -333,7 +344,7 @@ class Ledger:
             else:
                 service = str(announcement.created_by or "")
                 key = id_, announced.report_id
-                self._record(key, State.CREATED, Verdict.APPLIED, announced.at, service, "")
+                self._record(key, State.CREATED, Verdict.APPLIED, announced.at, service, "", announced.note)
                 self._register(id_, announcement.id, None, announced.at)
             self._take_up(id_)
         if not announced.ends:
@@ -345,6 +356,8 @@ class Ledger:
             self.new_announcements.discard(announced.key)
             if announced.portion is not None or beginning in self.begun:
                 self.ended.add(beginning)
+        if announced.note is not None:
+            self.tally.by_service["", LEFT_OUT] += 1
         self.tally.announced += 1
         self._resolve(message, ANNOUNCED)
 

@@ -15,7 +15,7 @@ import pydantic_core
 from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811  # a class
 from pydantic import TypeAdapter, ValidationError
 
-from worker.contract import Announcement, AnyReports, Name, Report, one_line, shown
+from worker.contract import Announcement, AnyReports, LeftOut, Name, Report, one_line, shown
 from worker.identity import NAMESPACE, body_id, identity
 from worker.outcomes import Reason
 
@@ -119,6 +119,8 @@ class Incoming:
     at: datetime
     """When the state was reached: as the report says, else as the sender's clock or ours does."""
     message: Message
+    note: str | None = None
+    """What of it could not be read, and was left out."""
     unless_settled: bool = False
     """Whether it asks for a state, rather than reports one: what is settled cannot be asked to change."""
 
@@ -144,6 +146,8 @@ class Announced:
     report_id: str
     at: datetime
     message: Message
+    note: str | None = None
+    """What of it could not be read, and was left out."""
     portion: Portion | None = None
     """None for all of it, in one transaction."""
 
@@ -273,14 +277,19 @@ def _parse_report(message: Message) -> Incoming | Rejected:
 
 
 def _incoming(report: Report, message: Message) -> Incoming:
+    at, note = report.occurred_at, None
+    if at is None or isinstance(at, LeftOut):
+        note = None if at is None else _note({"occurred_at": at.value})
+        at = message.sent_at or message.received_at
     return Incoming(
         report,
         (
             device_operation_id(report.operation_id, report.device_id),
             identity(report.report_id) or _identity(message),
         ),
-        report.occurred_at or message.sent_at or message.received_at,
+        at,
         message,
+        note,
     )
 
 
@@ -305,7 +314,15 @@ def _parse_announcement(message: Message) -> Announced | Rejected:
     own = _identity(message)
     report_id = str(uuid5(NAMESPACE, f"announcement {own}"))
     key = (announcement.id, own) if identity(message.message_id) else None
-    return Announced(announcement, key, report_id, at, message)
+    return Announced(announcement, key, report_id, at, message, note=_note(announcement.left_out))
+
+
+def _note(left_out: Mapping[str, object]) -> str | None:
+    if not left_out:
+        return None
+    return one_line(
+        "; ".join(f"{name} {shown(value)} cannot be read, and is left out" for name, value in left_out.items())
+    )
 
 
 def _parse_reports(message: Message) -> list[Item]:

@@ -54,6 +54,8 @@ DUPLICATE = "duplicate"
 """What a report is that came before, where others have a verdict."""
 REJECTED = "rejected"
 """What a report is that becomes a dead letter."""
+LEFT_OUT = "left out"
+"""What is counted beside the verdicts: messages of which something that could not be read was left out."""
 AT_ONCE = "by the batch that it came in"
 """What is told of a dead letter that was released so soon that nothing was written of it."""
 

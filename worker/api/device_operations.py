@@ -19,7 +19,7 @@ from worker.api.context import CalledBy, Shared
 from worker.api.operations import OperationId, known
 from worker.api.reporting import IdempotencyKey, origin, refuse
 from worker.api.routing import Route
-from worker.contract import Moment, Name, ReasonText, as_state
+from worker.contract import MomentIfReadable, Name, ReasonText, TypeName, as_state
 from worker.dead_letters import DeadLetter
 from worker.messages import REPORT, Message
 from worker.outcomes import Reason
@@ -56,11 +56,11 @@ class DeviceOperationReport(BaseModel):
         }
     )
 
-    operation_type: Name | None = None
+    operation_type: TypeName | None = None
     state: Annotated[State, BeforeValidator(as_state), WithJsonSchema(_SCHEMA_OF_STATES)]
     service_id: Name
-    reason: ReasonText | None = None
-    occurred_at: Moment | None = Field(None, description="When the state was reached; now, if left out.")
+    reason: ReasonText = None
+    occurred_at: MomentIfReadable = Field(None, description="When the state was reached; now, if left out.")
 
 
 class CancellationRequest(BaseModel):
@@ -70,11 +70,11 @@ class CancellationRequest(BaseModel):
         json_schema_extra={"examples": [{"state": CANCELLATION_REQUESTED, "reason": "test"}]}
     )
 
-    operation_type: Name | None = None
+    operation_type: TypeName | None = None
     state: Literal["CANCELLATION_REQUESTED"]
     service_id: Name | None = None
-    reason: ReasonText | None = None
-    occurred_at: Moment | None = Field(None, description="When it was requested; now, if left out.")
+    reason: ReasonText = None
+    occurred_at: MomentIfReadable = Field(None, description="When it was requested; now, if left out.")
 
 
 class DeviceOperationPage(views.Page[views.DeviceOperation]):

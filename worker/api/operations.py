@@ -51,7 +51,7 @@ class OperationUpdate(BaseModel):
     """What an operation is to become."""
 
     state: Literal["CANCELLED"]
-    reason: ReasonText | None = Field(None, description="Why; kept with each device operation that is cancelled.")
+    reason: ReasonText = Field(None, description="Why; kept with each device operation that is cancelled.")
 
 
 class OperationUpdated(BaseModel):

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from statemachine import Verdict
 from worker.intake.session import Queue
-from worker.outcomes import DUPLICATE, REJECTED, Reason, Tally
+from worker.outcomes import DUPLICATE, LEFT_OUT, REJECTED, Reason, Tally
 from worker.watch.health import Health
 from worker.watch.standing import Standing
 
@@ -41,10 +41,17 @@ class WorkerMetrics(Collector):
         reports = CounterMetricFamily(
             "deviceops_reports", "Reports by service and verdict.", labels=["service", "verdict"]
         )
+        left_out = CounterMetricFamily(
+            "deviceops_left_out",
+            "Reports, and announcements (of no service), of which something that could not be read was left out.",
+            labels=["service"],
+        )
         for service in sorted({"", *(service for service, _ in tally.by_service)}):
+            left_out.add_metric([service], tally.by_service[service, LEFT_OUT])
             for verdict in _VERDICTS:  # all of them: a series that begins with its first event hides that one
                 reports.add_metric([service, verdict], tally.by_service[service, verdict])
         yield reports
+        yield left_out
         yield CounterMetricFamily("deviceops_announcements", "Announcements of operations.", tally.announced)
         yield CounterMetricFamily(
             "deviceops_released", "Parked reports taken up by a registration.", tally.released

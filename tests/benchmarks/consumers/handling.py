@@ -107,7 +107,7 @@ async def _apply(connection: AsyncConnection, message: Message, report: Report) 
     if verdict is Verdict.CONFLICT:
         await _reject(connection, message, "conflict", f"{report.state.name} after {state.name}", report)
         return
-    at = report.occurred_at or message.received_at
+    at = report.occurred_at if isinstance(report.occurred_at, datetime) else message.received_at
     row = _history(id_, report.report_id or message.message_id or "", report.state, verdict, at)
     row |= {"service_id": report.service_id, "reason": report.reason or ""}
     recorded = await connection.execute(
