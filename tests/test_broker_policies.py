@@ -9,7 +9,7 @@ from typing import Any
 import aio_pika
 import pytest
 
-from tests.brokering import report, send, until_logged
+from tests.brokering import eventually, report, send, until_logged
 from tests.command import Deviceops
 from tests.documents import block, run
 from tests.services import BROKERS, PrivateRabbitMQ
@@ -47,7 +47,7 @@ def test_a_policy_and_an_operators_policy_that_endanger_messages_are_named(
     try:
         broker.control("set_policy", "blanket", ".*", '{"expires": 1800000, "max-length": 9}')
         broker.control("set_operator_policy", "house", ".*", '{"message-ttl": 60000, "delivery-limit": 5}')
-        refused = deviceops("check")
+        refused = eventually(lambda: (done := deviceops("check")).stderr.count("operator policy") == 4 and done)
         with deviceops.running("run") as worker:
             told = until_logged(worker, "a policy of the broker endangers messages")
     finally:
@@ -83,12 +83,13 @@ def test_the_policy_of_the_page_wins_over_one_for_all_queues(
     broker.control(
         "set_policy", "--priority", "9", "blanket", ".*", '{"expires": 1800000, "overflow": "drop-head"}'
     )
-    assert deviceops("check").returncode == 1
+    eventually(lambda: deviceops("check").returncode == 1)
     [command] = block(PAGE, "policy").replace("\\\n", "").strip().splitlines()
     _, *arguments = shlex.split(command.replace("device-operations", prefix))
     broker.control(*arguments)
     try:
-        assert "none that takes messages out of the queues" in deviceops.out("check")
+        told = eventually(lambda: (done := deviceops("check")).returncode == 0 and done.stdout)
+        assert "none that takes messages out of the queues" in told
         listed = broker.control("list_queues", "--quiet", "name", "policy")
         assert (
             listed.count(f"{prefix}.reports\tdeviceops") == listed.count(f"{prefix}.dead-letters\tdeviceops") == 1

@@ -18,8 +18,8 @@ from worker.intake.session import BrokerLost, losing_the_broker
 from worker.intake.topology import Established, Topology
 from worker.settings import Settings
 
-AFTER = 3
-"""Seconds of waiting after which queues are kept in use: what ends sooner gives no message back."""
+AFTER = 10
+"""Seconds of waiting after which queues are kept in use: an outage that ends sooner gives nothing more back."""
 LOOK = 1
 """Seconds between two looks whether they still are, and between two tries to connect."""
 ENOUGH = 50

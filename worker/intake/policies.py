@@ -7,7 +7,14 @@ from ssl import SSLContext
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+)
 
 from yarl import URL
 
@@ -102,7 +109,11 @@ def _ask(management: URL, path: str, tls: SSLContext | None) -> dict[str, Any]:
     request = Request(f"{str(management.with_user(None)).rstrip('/')}/api/{path}")  # noqa: S310  # http or https
     given = f"{management.user}:{management.password or ''}"
     request.add_header("Authorization", "Basic " + b64encode(given.encode()).decode())
-    with urlopen(request, timeout=TIMEOUT, context=tls if management.scheme == "https" else None) as answer:  # noqa: S310
+    opener = OpenerDirector()  # of no proxies and no redirections, which would get the password too
+    handlers = (HTTPHandler(), HTTPSHandler(context=tls), HTTPDefaultErrorHandler(), HTTPErrorProcessor())
+    for handler in handlers:
+        opener.add_handler(handler)
+    with opener.open(request, timeout=TIMEOUT) as answer:
         document: dict[str, Any] = json.loads(answer.read(_MAX_ANSWER))
         return document
 
