@@ -183,3 +183,16 @@ def test_the_first_and_the_last_moment_are_kept_as_moments(
     deviceops_at_server.out("ingest", "-", lines=json.dumps({**message, "occurred_at": "0001-01-01T00:00:00Z"}))
     activity = api.get(PATH).json()["content"]["device_operation_activity"]
     assert [entry["created_at"][:4] for entry in activity[1:]] == ["0001", "0001"]
+
+
+def test_a_body_with_a_mark_is_read_and_one_in_another_encoding_is_named(api: httpx.Client) -> None:
+    announce(api, [DEVICE_ID])
+    text = json.dumps({**REPORT, "state": "SUCCESS"})
+    headers = {"Content-Type": "application/json"}
+
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        answer = api.put(PATH, content=text.encode(encoding), headers=headers)
+        problem = f"is {encoding[:6].upper()}, not JSON in UTF-8"
+        assert refused(answer, 400) == {"faults": [{"where": "body", "problem": problem}]}
+    answer = api.put(PATH, content=b"\xef\xbb\xbf" + text.encode(), headers=headers)
+    assert answer.json()["content"]["state"] == "SUCCESS"

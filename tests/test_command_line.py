@@ -372,6 +372,16 @@ def test_a_broken_env_file_is_refused(deviceops_on_sqlite: Deviceops, content: b
     assert ".env" in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_an_env_file_of_another_encoding_is_named(deviceops_on_sqlite: Deviceops, encoding: str) -> None:
+    (deviceops_on_sqlite.directory / ".env").write_text("DEVICEOPS_BATCH_SIZE=7\n", encoding)
+
+    done = deviceops_on_sqlite("status")
+
+    expected = "deviceops: .env: is UTF-16, and has to be plain text in UTF-8\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
 def test_settings_are_read_from_the_env_file(deviceops_on_sqlite: Deviceops) -> None:
     (deviceops_on_sqlite.directory / ".env").write_text("DEVICEOPS_BATCH_SIZE=7\n")
     assert "DEVICEOPS_BATCH_SIZE=7" in deviceops_on_sqlite("check").stdout

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 
 from worker import sources, tls, urls
 from worker.contract import Name
+from worker.encodings import foreign
 from worker.errors import SettingsError
 from worker.sources import PREFIX, variable
 from worker.tokens import Token
@@ -377,6 +378,8 @@ def _check_env_file() -> None:
     if not ENV_FILE.exists():
         return
     try:
+        if (found := foreign(ENV_FILE.read_bytes())) is not None:
+            raise SettingsError(f"{ENV_FILE}: is {found}, and has to be plain text in UTF-8")
         with ENV_FILE.open(encoding=ENV_FILE_ENCODING) as stream:
             broken = next((binding for binding in parse_stream(stream) if binding.error), None)
     except (OSError, UnicodeDecodeError) as error:

@@ -11,15 +11,18 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from worker.api.answers import Fault, Faults, Refusal
 from worker.contract import one_line
+from worker.encodings import BOM, foreign
 
 
 class _Request(Request):
     async def json(self) -> Any:
         """The body, by the reader of messages: Python's own takes more for JSON than databases keep."""
+        body = await self.body()
         try:
-            return pydantic_core.from_json(await self.body(), allow_inf_nan=False)
+            return pydantic_core.from_json(body.removeprefix(BOM), allow_inf_nan=False)
         except ValueError as error:
-            problem = f"is not JSON: {one_line(str(error))}"
+            found = foreign(body)
+            problem = f"is not JSON: {one_line(str(error))}" if found is None else f"is {found}, not JSON in UTF-8"
             faults = Faults(faults=[Fault(where="body", problem=problem)])
             raise Refusal(HTTPStatus.BAD_REQUEST, f"body: {problem}", faults) from None
 
