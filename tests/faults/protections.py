@@ -52,7 +52,10 @@ PROTECTIONS = (
     Protection(
         "reports that were seen before are duplicates",
         "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-acknowledgement]",
-        (("worker/processor.py", "seen=known.accepted,", "seen=set(),"),),
+        (
+            ("worker/processor.py", "seen=known.accepted,\n        kept", "seen=set(),\n        kept"),
+            ("worker/processor.py", "seen=known.accepted,\n        trust", "seen=set(),\n        trust"),
+        ),
     ),
     Protection(
         "counters change in the transaction that changes the state",
@@ -171,8 +174,8 @@ PROTECTIONS = (
         (
             (
                 "worker/watch/supervision.py",
-                "faulthandler.dump_traceback_later(seconds, exit=True)",
-                "faulthandler.dump_traceback_later(seconds)",
+                "faulthandler.dump_traceback_later(seconds, exit=True, file=self._says)",
+                "faulthandler.dump_traceback_later(seconds, file=self._says)",
             ),
         ),
     ),
@@ -184,7 +187,7 @@ PROTECTIONS = (
     Protection(
         "what kills workers is isolated",
         "test_poison.py",
-        (("worker/intake/deliveries.py", "return isinstance(count, int) and count >= SUSPECT", "return False"),),
+        (("worker/intake/deliveries.py", ">= SUSPECT", ">= 10**9"),),
     ),
     Protection(
         "no acknowledgement covers suspects that wait",
@@ -250,7 +253,7 @@ PROTECTIONS = (
     Protection(
         "nothing is consumed until a batch was written",
         f"{NO_RETRY}[sqlite-without_a_column-reason]",
-        ((CONSUMER, "        await self._unless_stopped(self._ready())\n", ""),),
+        ((CONSUMER, "            await self._ready()\n", ""),),
     ),
     Protection(
         "what is ready has written, not read",
