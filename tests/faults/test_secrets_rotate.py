@@ -18,7 +18,7 @@ from tests.faults.trials import Trials
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
 
 USER = "rotating"
-REFUSAL_TIMEOUT = 2
+REFUSAL_TIMEOUT = 5
 
 
 class Server(Protocol):
@@ -112,6 +112,7 @@ async def test_a_password_that_changes_is_read_anew(trials: Trials, rotating: tu
     async def rotate(random: Random) -> None:
         password = secrets.token_hex(8)
         await asyncio.to_thread(server.change, password)
+        await ledger.publish(Fleet(random, devices=5))  # which takes a new connection
         await asyncio.sleep(random.uniform(0, REFUSAL_TIMEOUT / 4))  # never at once everywhere
         server.file.write_text(server.url(password) + "\n")
 

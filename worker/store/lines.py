@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ GOODBYE = 2
 """Seconds that a server has to acknowledge that a transaction was given up."""
 REFUSAL_TIMEOUT = 60
 """Seconds that a refusal is tried again for where there was a connection before."""
-_OURS = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_OURS = "SELECT pid, backend_start{settings} FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 # A pooler may have lent the backend to others by now: theirs is no transaction that began before we gave it up.
 _END = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2"
@@ -77,25 +77,28 @@ def drop_doubted(
             raise DisconnectionError("was closed while it was idle")
 
 
-def drop_dead(engine: AsyncEngine, state: ConnectionState) -> None:
+def drop_dead(engine: AsyncEngine, state: ConnectionState, settings: Mapping[str, str]) -> None:
     """Have an engine wait for no goodbye of a connection to PostgreSQL that it gives up, and trust none as old.
 
     The server is told of it on the next connection: by itself it may not notice for hours, and meanwhile what the
     transaction has locked stays so. Its own limit for idle ones does not hold for one that waits in mid-statement.
+    `settings` are set in each session, by the statement that asks which it is.
     """
+    setting = "".join(f", set_config('{name}', '{value}', false)" for name, value in settings.items())
+    ours = _OURS.format(settings=setting)
     left_behind: set[tuple[int, datetime, float]] = set()
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute(_OURS)
-        record.info["backend"] = cursor.fetchone()
+        cursor.execute(ours)
+        record.info["backend"] = cursor.fetchone()[:2]
         for backend in tuple(left_behind):
             pid, started, given_up = backend
             cursor.execute(_END, (pid, started, time.monotonic() - given_up))
             left_behind.discard(backend)
         cursor.close()
-        connection.rollback()
+        connection.commit()
 
     @event.listens_for(engine.sync_engine, "invalidate")
     def on_invalidate(connection: Any, record: Any, error: object) -> None:

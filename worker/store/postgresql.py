@@ -74,17 +74,9 @@ def postgresql_engine(
                 raise
             raise away(where, error) from error
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, _record: object) -> None:
-        # Not as parameters of the start, most of which a pooler such as PgBouncer refuses.
-        if settings:
-            cursor = connection.cursor()
-            cursor.execute("SELECT " + ", ".join(f"set_config('{n}', '{v}', false)" for n, v in settings.items()))
-            cursor.close()
-            connection.commit()
-
     drop_doubted(engine, state, lambda connection: bool(connection.driver_connection.is_closed()))
-    drop_dead(engine, state)
+    # Not as parameters of the start, most of which a pooler such as PgBouncer refuses.
+    drop_dead(engine, state, settings)
     return engine
 
 
