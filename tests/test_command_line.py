@@ -278,7 +278,7 @@ def test_the_log_names_the_database_without_its_password(
     url = make_url(new_postgresql_database()).set(password=SECRET).render_as_string(hide_password=False)
     done = Deviceops(tmp_path, {"database_url": url})("ingest", "-", lines="")
     [line] = [json.loads(line) for line in done.stderr.splitlines()]
-    assert line["url"] == make_url(url).render_as_string(hide_password=True)
+    assert line["database"] == make_url(url).render_as_string(hide_password=True)
     assert SECRET not in done.stderr
     assert (line["is_default"], line["is_new"]) == (False, False)
 

@@ -64,7 +64,7 @@ def log_database(settings: Settings) -> None:
     file = {} if (path := sqlite.file_of(url)) is None else {"file": str(path.absolute())}
     _log.info(
         "using the database",
-        url=url.render_as_string(hide_password=True),
+        database=url.render_as_string(hide_password=True),
         **file,
         is_default=_is_default(settings),
         is_new=sqlite.is_new(url),
