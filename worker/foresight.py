@@ -12,6 +12,7 @@ from worker.ledger import Ledger
 from worker.messages import Item, Key
 from worker.outcomes import Status, Tally
 from worker.portions import settle_items
+from worker.processor import take
 from worker.scope import Scope
 from worker.store import batch as store
 from worker.waiting import TooMuch, Waiting
@@ -53,8 +54,7 @@ class _Foreseen:
             assert letter.report is not None
             ledger.waiting[letter.report.key[0]].append(letter)
         ledger.tally, ledger.takes_up = Tally(), takes_up
-        for item in items:
-            ledger.take(item)
+        await take(ledger, items)
         fingerprints = {letter.fingerprint for letter in ledger.dead_letters}
         ledger.count_as_duplicates(fingerprints - await store.kept_before(self._connection, fingerprints))
         if takes_up:

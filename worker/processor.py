@@ -172,7 +172,7 @@ async def _decide(
         now=int(now.timestamp()),
         takes_up=takes_up,
     )
-    await _take(ledger, items)
+    await take(ledger, items)
     used = {ledger.held[id_].operation_id for id_ in inserted & ledger.held.keys()} | ledger.announced.keys()
     await store.withdraw(
         connection,
@@ -185,7 +185,7 @@ async def _decide(
     return ledger
 
 
-async def _take(ledger: Ledger, items: Sequence[Item]) -> None:
+async def take(ledger: Ledger, items: Sequence[Item]) -> None:
     """Decide items one after another; of many, others get their turns between some."""
     for start in range(0, len(items), TURN):
         if start:
@@ -207,11 +207,11 @@ async def _decide_waiting(
     locked = await store.lock_dead_letters(connection, [each.id for each in found])
     letters = await read(connection, list(locked))
     keys = [letter.report.key for letter in letters if letter.report]
-    known = await store.known(connection, keys, scope.operations)
+    before = await store.known(connection, keys, scope.operations)
     ledger = Ledger(
-        operation_types=known.operation_types,
+        operation_types=before.operation_types,
         held=held,
-        seen=known.accepted,
+        seen=before.accepted,
         trust=trust,
         now=int(now.timestamp()),
     )

@@ -80,7 +80,7 @@ PROTECTIONS = (
         ),
     ),
     Protection(
-        "an announcement in portions is no news before the last one",
+        "an announcement that is taken in portions goes on where a death stopped it",
         "test_worker_dies.py::test_killed_between_the_portions_of_what_waits[postgresql]",
         (
             (
