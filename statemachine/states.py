@@ -22,14 +22,21 @@ class State(IntEnum):
 SETTLED = frozenset({State.TIMEOUT, State.SUCCESS, State.COMPLETED, State.FAILURE, State.CANCELLED})
 """The states in which an operation no longer waits for the device."""
 
+_NAMES: dict[str | int, State] = {
+    **{state.name: state for state in State},
+    # Variants that the public API reference itself uses.
+    "SUCCEEDED": State.SUCCESS,
+    "SUCCEDED": State.SUCCESS,
+    "FAILED": State.FAILURE,
+    # How others spell them.
+    "CANCELED": State.CANCELLED,
+    "TIMED_OUT": State.TIMEOUT,
+}
 SPELLINGS: Mapping[str | int, State] = MappingProxyType(
     {
-        **{state.name: state for state in State},
+        **_NAMES,
         **{state.value: state for state in State},
-        # Variants that the public API reference itself uses.
-        "SUCCEEDED": State.SUCCESS,
-        "SUCCEDED": State.SUCCESS,
-        "FAILED": State.FAILURE,
+        **{str(name).lower(): state for name, state in _NAMES.items()},
     }
 )
 """Every spelling accepted on input. Output is always `State.name`."""

@@ -20,15 +20,15 @@ STATES = [
 ]
 
 SPELLINGS: dict[str, list[str | int]] = {
-    "CREATED": ["CREATED", 10],
-    "INITIATED": ["INITIATED", 20],
-    "DISPATCHED": ["DISPATCHED", 30],
-    "PROCESSING": ["PROCESSING", 40],
-    "TIMEOUT": ["TIMEOUT", 80],
-    "SUCCESS": ["SUCCESS", 50, "SUCCEEDED", "SUCCEDED"],
-    "COMPLETED": ["COMPLETED", 90],
-    "FAILURE": ["FAILURE", 60, "FAILED"],
-    "CANCELLED": ["CANCELLED", 70],
+    "CREATED": ["CREATED", 10, "created"],
+    "INITIATED": ["INITIATED", 20, "initiated"],
+    "DISPATCHED": ["DISPATCHED", 30, "dispatched"],
+    "PROCESSING": ["PROCESSING", 40, "processing"],
+    "TIMEOUT": ["TIMEOUT", 80, "TIMED_OUT", "timeout", "timed_out"],
+    "SUCCESS": ["SUCCESS", 50, "SUCCEEDED", "SUCCEDED", "success", "succeeded", "succeded"],
+    "COMPLETED": ["COMPLETED", 90, "completed"],
+    "FAILURE": ["FAILURE", 60, "FAILED", "failure", "failed"],
+    "CANCELLED": ["CANCELLED", 70, "CANCELED", "cancelled", "canceled"],
 }
 
 # Each row is the current state; the columns are the reported states, in the order of STATES.

@@ -140,4 +140,5 @@ def test_the_essentials_are_those_of_all_properties(properties: Basic.Properties
         all_of_them.message_type,
         all_of_them.timestamp,
         all_of_them.headers,
+        not properties.content_encoding,
     )

@@ -8,20 +8,24 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from hashlib import sha1
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid5
 
 import pydantic_core
 from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811  # a class
 from pydantic import TypeAdapter, ValidationError
 
+from worker.cloudevents import PREFIXES, STRUCTURED, read_event
+from worker.compression import Unreadable, unpacked
 from worker.contract import Announcement, AnyReports, LeftOut, Name, Report, one_line, shown
+from worker.encodings import BOM, foreign
 from worker.identity import NAMESPACE, body_id, identity
 from worker.outcomes import Reason
 
 REPORT = "device-operation.report"
 REPORTS = "device-operation.reports"
 ANNOUNCEMENT = "operation.announced"
+MessageType = Literal["device-operation.report", "device-operation.reports", "operation.announced"]
 
 REPLAY_OF = "x-deviceops-dead-letter"
 """The header of a dead letter that is sent to the broker again: its fingerprint."""
@@ -33,6 +37,12 @@ CLOCKS_ARE_SET = datetime(2000, 1, 1, tzinfo=UTC)
 
 MAX_BODY = 64 * 2**20
 """Bytes of a message that is read: 10,000 reports with the longest reasons have 45 MB. RabbitMQ takes 128 MB."""
+
+MARKS = frozenset({"compression", *(f"{prefix}specversion" for prefix in PREFIXES)})
+"""Headers of what is compressed, or a CloudEvent."""
+
+_types: dict[str, str] = {}
+"""Foreign names of types of messages; set once, with the settings, as everything that reads messages has them."""
 
 Key = tuple[UUID, str]
 """A message's identity: the id of its device operation, or of the operation it announces, and its own."""
@@ -62,6 +72,21 @@ class Origin:
     def has_senders(self) -> bool:
         """Whether it came by a way that knows who sends: through a broker's exchange or queue, or over HTTP."""
         return bool(self.exchange or self.routing_key or self.is_http)
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether it says that the body is compressed, or a CloudEvent."""
+        properties, headers = self.properties, self.headers
+        is_event = str(properties.get("content_type", "")).startswith(STRUCTURED)
+        return "content_encoding" in properties or is_event or not MARKS.isdisjoint(headers)
+
+    def plain(self) -> "Origin":
+        """The same of what was wrapped so, once it is unwrapped."""
+        kept = {name: value for name, value in self.properties.items() if name != "content_encoding"}
+        if str(kept.get("content_type", "")).startswith(STRUCTURED):
+            del kept["content_type"]
+        unmarked = (name for name in self.headers if name != "compression" and not name.startswith(PREFIXES))
+        return replace(self, properties=kept, headers={name: self.headers[name] for name in unmarked})
 
     @property
     def user_id(self) -> str | None:
@@ -97,6 +122,8 @@ class Message:
     """How often it was delivered before; whoever got it then may have died of it."""
     is_awaited: bool = False
     """Whether its sender waits for the answer: what is rejected is answered, and not kept."""
+    is_plain: bool | None = None
+    """Whether nothing says that it is compressed, or a CloudEvent; None if its origin is to be asked."""
     is_bare: bool = False
     """Whether its dead letter is to have nothing that its sender wrote but the body's bytes."""
 
@@ -219,15 +246,54 @@ def parse(message: Message) -> list[Item]:
         return [Rejected(message.given_up, message, Reason.UNDELIVERABLE)]
     if len(message.body) > MAX_BODY:
         return [Rejected(f"body: is larger than {MAX_BODY:,} bytes", message)]
-    type_ = message.type or REPORT
+    try:
+        reading = read(message)
+    except Unreadable as error:
+        return [Rejected(str(error), message)]
+    type_ = reading.type or REPORT
+    type_ = _types.get(type_, type_)
     if type_ == REPORT:
-        return [_parse_report(message)]
+        return [_parse_report(reading, message)]
     if type_ == REPORTS:
-        return _parse_reports(message)
+        return _parse_reports(reading, message)
     if type_ == ANNOUNCEMENT:
-        return [_parse_announcement(message)]
+        return [_parse_announcement(reading, message)]
     known = ", ".join((REPORT, REPORTS, ANNOUNCEMENT))
     return [Rejected(f"type: {shown(type_)} is not a message type (expected {known})", message)]
+
+
+def take_types(names: Mapping[str, str]) -> None:
+    """Take foreign type names for types of messages from now on, in this process."""
+    _types.clear()
+    _types.update(names)
+
+
+def read(message: Message) -> Message:
+    """A message unpacked, as its CloudEvent has it, without a byte order mark. Raises Unreadable."""
+    is_plain = message.is_plain
+    if is_plain is None:
+        is_plain = message.origin is Origin or not message.origin().is_wrapped
+    if not is_plain:
+        message = _unwrapped(message)
+    if message.body.startswith(BOM):
+        return replace(message, content=message.body.removeprefix(BOM), is_plain=True)
+    return message
+
+
+def _unwrapped(message: Message) -> Message:
+    origin = message.origin()
+    encoding, compression = origin.properties.get("content_encoding"), origin.headers.get("compression")
+    body = unpacked(message.body, MAX_BODY, encoding, compression)
+    event = read_event(body, origin.properties.get("content_type"), origin.headers)
+    plain = replace(message, content=body, origin=partial(_plain, message.origin), is_plain=True)
+    if event is None:
+        return plain
+    sent_at = event.time or message.sent_at
+    return replace(plain, content=event.body, type=event.type, message_id=identity(event.id), sent_at=sent_at)
+
+
+def _plain(origin: Callable[[], Origin]) -> Origin:
+    return origin().plain()
 
 
 def named_in(message: Message) -> Mapping[str, UUID | str]:
@@ -252,6 +318,7 @@ def _named_in_body(message: Message) -> Mapping[str, UUID | str]:
     if len(message.body) > MAX_BODY:
         return {}
     try:
+        message = read(message)
         document = pydantic_core.from_json(message.body)
     except ValueError:
         return {}
@@ -268,24 +335,24 @@ def _named_in_body(message: Message) -> Mapping[str, UUID | str]:
     return named
 
 
-def _parse_report(message: Message) -> Incoming | Rejected:
+def _parse_report(reading: Message, message: Message) -> Incoming | Rejected:
     try:
-        report = _report.validate_json(message.body)
+        report = _report.validate_json(reading.body)
     except ValidationError as error:
-        return Rejected(explain(error), message)
-    return _incoming(report, message)
+        return Rejected(_unreadable(error, reading.body), message)
+    return _incoming(report, reading, message)
 
 
-def _incoming(report: Report, message: Message) -> Incoming:
+def _incoming(report: Report, reading: Message, message: Message) -> Incoming:
     at, note = report.occurred_at, None
     if at is None or isinstance(at, LeftOut):
         note = None if at is None else _note({"occurred_at": at.value})
-        at = message.sent_at or message.received_at
+        at = reading.sent_at or message.received_at
     return Incoming(
         report,
         (
             device_operation_id(report.operation_id, report.device_id),
-            identity(report.report_id) or _identity(message),
+            identity(report.report_id) or _identity(reading, message),
         ),
         at,
         message,
@@ -300,20 +367,20 @@ def plausible(claimed: datetime, received_at: datetime) -> datetime:
     return claimed if CLOCKS_ARE_SET < claimed <= received_at else received_at
 
 
-def _identity(message: Message) -> str:
-    return identity(message.message_id) or body_id(message.body)
+def _identity(reading: Message, message: Message) -> str:
+    return identity(reading.message_id) or body_id(message.body)
 
 
-def _parse_announcement(message: Message) -> Announced | Rejected:
+def _parse_announcement(reading: Message, message: Message) -> Announced | Rejected:
     try:
-        announcement = _announcement.validate_json(message.body)
+        announcement = _announcement.validate_json(reading.body)
     except ValidationError as error:
-        return Rejected(explain(error), message)
-    at = announcement.created_at or message.sent_at or message.received_at
+        return Rejected(_unreadable(error, reading.body), message)
+    at = announcement.created_at or reading.sent_at or message.received_at
     # An id of its own kind: a report may well carry the same message id as the announcement.
-    own = _identity(message)
+    own = _identity(reading, message)
     report_id = str(uuid5(NAMESPACE, f"announcement {own}"))
-    key = (announcement.id, own) if identity(message.message_id) else None
+    key = (announcement.id, own) if identity(reading.message_id) else None
     return Announced(announcement, key, report_id, at, message, note=_note(announcement.left_out))
 
 
@@ -325,35 +392,38 @@ def _note(left_out: Mapping[str, object]) -> str | None:
     )
 
 
-def _parse_reports(message: Message) -> list[Item]:
-    body = message.body
+def _parse_reports(reading: Message, message: Message) -> list[Item]:
+    body = reading.body
     try:
         reports = _reports.validate_json(body).reports
     except ValidationError as error:
-        return [Rejected(explain(error), message)]
+        return [Rejected(_unreadable(error, body), message)]
     if not reports and message.dead_letter_id is not None:
         return [Rejected("reports: has none", message)]  # something has to say what became of it
-    parts = _parts(message, len(reports), cache(lambda: pydantic_core.from_json(body)["reports"]))
+    # Not the body: many that were small when they came would be held while they are processed.
+    bodies = cache(lambda: pydantic_core.from_json(read(message).body)["reports"])
+    parts = _parts(reading, message, len(reports), bodies)
     return [
-        _incoming(report, part) if isinstance(report, Report) else _parse_report(part)
+        _incoming(report, part, part) if isinstance(report, Report) else _parse_report(part, part)
         for report, part in zip(reports, parts, strict=True)
     ]
 
 
-def _parts(message: Message, count: int, bodies: Callable[[], list[Any]]) -> list[Message]:
+def _parts(reading: Message, message: Message, count: int, bodies: Callable[[], list[Any]]) -> list[Message]:
     """Each report of a bulk message as a message of its own, which can be kept and replayed alone."""
-    base = _identity(message)
+    base = _identity(reading, message)
     return [
         Message(
             partial(_body_of_part, bodies, index),
             message.received_at,
             f"{base}/{index}",
             REPORT,
-            message.sent_at,
-            message.origin,
+            reading.sent_at,
+            reading.origin,
             part_of=message.dead_letter_id,
             is_last_part=index == count - 1,
             is_republished=message.is_republished,
+            is_plain=True,
         )
         for index in range(count)
     ]
@@ -361,6 +431,21 @@ def _parts(message: Message, count: int, bodies: Callable[[], list[Any]]) -> lis
 
 def _body_of_part(bodies: Callable[[], list[Any]], index: int) -> bytes:
     return pydantic_core.to_json(bodies()[index])
+
+
+def _unreadable(error: ValidationError, body: bytes) -> str:
+    """What is wrong with a body: what it is, where that is no JSON in UTF-8 at all."""
+    if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
+        return explain(error)
+    if not body:
+        return "body: is empty"
+    found = foreign(body)
+    if found is None:
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            found = "not UTF-8"
+    return explain(error) if found is None else f"body: is {found}, and has to be JSON in UTF-8"
 
 
 def explain(error: ValidationError) -> str:

@@ -18,6 +18,7 @@ from worker import sources, tls, urls
 from worker.contract import Name
 from worker.encodings import foreign
 from worker.errors import SettingsError
+from worker.messages import MessageType, take_types
 from worker.sources import PREFIX, variable
 from worker.tokens import Token
 from worker.trust import Service, Trust
@@ -141,6 +142,11 @@ class Settings(BaseSettings):
         '{"drift-service": {"operation_types": ["CONVERGE"], "states": ["SUCCESS", "FAILURE"]}, "console": {}}; '
         "what is left out is not restricted; empty for anybody",
     )
+    message_types: Annotated[Json[dict[Name, MessageType]] | None, NoDecode, _EMPTY_IS_NONE] = Field(
+        None,
+        description="names that frameworks put into a message's type, as JSON: for each what it is, such as "
+        '{"MyApp.DeviceReport, MyApp": "device-operation.report"}',
+    )
     verify_user_id: bool = Field(
         False, description="true: a report's service_id must be its AMQP user_id, which RabbitMQ vouches for"
     )
@@ -221,6 +227,7 @@ class Settings(BaseSettings):
             )
             raise SettingsError(wrong) from None
         settings._kept_in = {name: path for name, path in _origins().items() if isinstance(path, Path)}
+        take_types(settings.message_types or {})
         for make in (settings.amqp_tls, settings.database_tls):
             make()  # what is wrong with a file shows here, before any work
         return settings

@@ -23,6 +23,7 @@ from worker.api.context import Context
 from worker.api.edge import Edge
 from worker.api.heads import Heads
 from worker.api.metrics import Requests
+from worker.api.unpacking import Unpacking
 from worker.tokens import Token
 
 _ROUTERS = (
@@ -71,6 +72,7 @@ def create_app(context: Context, tokens: Mapping[str, Token] | None, requests: R
             Middleware(Edge, requests=requests),
             Middleware(Heads),
             Middleware(AuthenticationMiddleware, backend=Tokens(tokens), on_error=answer_stranger),
+            Middleware(Unpacking),
         ],
         exception_handlers={
             HTTPException: answer_refusal,

@@ -18,7 +18,7 @@ SUSPECT = 10
 
 def as_message(delivery: Delivery, received_at: datetime) -> Message:
     """What the processor needs of a delivery; the rest is read only if it becomes a dead letter."""
-    message_id, type_, sent_at, headers = delivery.essentials()
+    message_id, type_, sent_at, headers, is_plain = delivery.essentials()
     return Message(
         content=delivery.body,
         received_at=received_at,
@@ -27,6 +27,7 @@ def as_message(delivery: Delivery, received_at: datetime) -> Message:
         sent_at=sent_at,
         origin=partial(_origin, delivery),
         replay_of=_replay_of(headers) if headers else None,
+        is_plain=is_plain,
     )
 
 

@@ -7,17 +7,20 @@ from typing import Any
 from pamqp import commands
 from pamqp.header import ContentHeader
 
+from worker.cloudevents import STRUCTURED
 from worker.intake import decoding
+from worker.messages import MARKS
 
 _BIT = commands.Basic.Properties.flags
 _TEXTS_BEFORE_HEADERS = (_BIT["content_type"], _BIT["content_encoding"])
+_ENCODED, _CLOUD_EVENT = _BIT["content_encoding"], STRUCTURED.encode()
 _OCTETS = (_BIT["delivery_mode"], _BIT["priority"])
 _TEXTS_BEFORE_MESSAGE_ID = (_BIT["correlation_id"], _BIT["reply_to"], _BIT["expiration"])
 _FLAGS, _PROPERTIES = slice(12, 14), 14
 """Where a content header has them (AMQP 0-9-1, section 4.2.6.1)."""
 
-Essentials = tuple[str | None, str | None, datetime | None, dict[str, Any] | None]
-"""Message id (with surrogates for bytes that are not UTF-8), type, timestamp and headers."""
+Essentials = tuple[str | None, str | None, datetime | None, dict[str, Any] | None, bool]
+"""Message id (with surrogates for bytes that are not UTF-8), type, timestamp, headers, whether it is plain."""
 
 
 @dataclass(slots=True)
@@ -61,12 +64,15 @@ class Delivery:
         type_: Any = None
         timestamp: Any = None
         headers: Any = None
+        is_plain = not flags & _ENCODED
         for bit in _TEXTS_BEFORE_HEADERS:
             if flags & bit:
+                is_plain = is_plain and not header.startswith(_CLOUD_EVENT, at + 1)
                 at += 1 + header[at]
         if flags & _BIT["headers"]:
             size, headers = decoding.table(header[at:])
             at += size
+            is_plain = is_plain and MARKS.isdisjoint(headers)
         for bit in _OCTETS:
             at += bool(flags & bit)
         for bit in _TEXTS_BEFORE_MESSAGE_ID:
@@ -80,4 +86,4 @@ class Delivery:
             at += size
         if flags & _BIT["message_type"]:
             type_ = decoding.text(header[at:])[1]
-        return message_id, type_, timestamp, headers
+        return message_id, type_, timestamp, headers, is_plain

@@ -1,6 +1,5 @@
 """A corrected copy of a dead letter: kept beside the original, linked to it, and then processed."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -12,7 +11,7 @@ from worker.dead_letters import stored_message
 from worker.errors import DeviceopsError
 from worker.identity import identity
 from worker.mending.replay import Summary, replay
-from worker.messages import Origin, Rejected, named_in, parse
+from worker.messages import Rejected, named_in, parse
 from worker.outcomes import Action, Status
 from worker.store import batch, letters
 from worker.store.database import Database
@@ -44,8 +43,8 @@ async def correct(
     """
     message = stored_message(row)
     # The corrected body is text as it stands, however the original was packed.
-    properties, headers = _without(row.properties, "content_encoding"), _without(row.headers, "compression")
-    message.origin = lambda: Origin(row.exchange, row.routing_key, properties, headers)
+    origin = message.origin().plain()
+    message.origin = lambda: origin
     message.content, message.message_id, message.type = _with_own_ids(body, row.report_id), str(uuid4()), type_
     rejected = next((item for item in parse(message) if isinstance(item, Rejected)), None)
     if rejected is not None:
@@ -59,8 +58,8 @@ async def correct(
         **named_in(message),
         "message_id": message.message_id,
         "type": message.type,
-        "properties": properties,
-        "headers": headers,
+        "properties": origin.properties,
+        "headers": origin.headers,
         "body": message.body,
         "corrects": row.id,
     }
@@ -75,10 +74,6 @@ async def correct(
         outcome = f"a copy of dead letter {row.id}"
         await batch.note_history(connection, [(id_, now, actor, Action.CORRECTED, outcome, "")])
     return id_, await replay(database, Selection(ids=[id_]), actor=actor, trust=trust)
-
-
-def _without(table: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key != name}
 
 
 def _with_own_ids(body: bytes, known_by: str | None) -> bytes:
