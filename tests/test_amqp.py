@@ -278,7 +278,8 @@ def test_a_topology_that_may_not_be_declared_is_one_clear_line(deviceops: Device
 
 
 def test_publish_names_the_message_that_amqp_cannot_carry(deviceops: Deviceops) -> None:
-    line = json.dumps({"message_id": "m" * 300, "body": {"a": 1}})
+    line = json.dumps({"type": "t" * 300, "body": {"a": 1}})
+    deviceops.out("run", "--until-idle", "0.1")
 
     refused = deviceops("publish", "-", lines=line + "\n")
 
