@@ -122,6 +122,7 @@ async def test_the_broker_closes_the_channel_of_a_worker_that_does_not_acknowled
         async with impatient(broker):
             worker.signal(signal.SIGKILL)  # a channel keeps the patience that it was opened with
             await worker.has_died()
+            await worker.is_ready()  # a worker that cannot write takes no message in the first place
             async with locked(database_url):
                 await ledger.publish(Fleet(random, devices=4))
                 await worker.until(lambda: worker.log.count(said) > before, "thrown out")
