@@ -20,8 +20,9 @@ from tests.sending import (
     report_body,
 )
 from worker.messages import Message, device_operation_id
-from worker.store import queries
+from worker.store import letters, queries
 from worker.store.database import Database
+from worker.store.letters import GroupBy, Selection
 from worker.store.pages import Window
 from worker.store.tables import activity, operation_activity
 
@@ -201,3 +202,23 @@ async def test_a_report_that_its_sender_dates_wrong_registers_when_it_came(datab
 
     assert (document.created_at, operation.created_at) == (NOW, NOW)
     assert document.device_operation_activity[0].created_at == future
+
+
+async def test_what_waits_is_counted_by_the_database_however_many_operations_it_is_of(database: Database) -> None:
+    waiting = [device_operation_id(OPERATION, device) for device in DEVICES]
+    for number, operation in enumerate(waiting, 1):
+        bodies = [report_body(operation, DEVICE, "SUCCESS", report_id=f"{each}") for each in range(number)]
+        await process(database, [map(message, bodies)])
+
+    async with database.read() as connection:
+        nothing_stale = await letters.backlog(connection, NOW)
+        all_stale = await letters.backlog(connection, NOW + HOUR)
+        longest = await letters.parked(connection, NOW, 2)
+        groups = await letters.count_by(connection, Selection(), GroupBy.OPERATION, 1)
+
+    assert (nothing_stale.reports, nothing_stale.operations) == (6, 3)
+    assert (nothing_stale.stale, nothing_stale.stale_operations) == (0, 0)
+    assert (all_stale.stale, all_stale.stale_operations) == (6, 3)
+    assert [group.operation_id for group in longest] == sorted(waiting)[:2]
+    assert nothing_stale.oldest == longest[0].oldest == NOW
+    assert [(group.value, group.count) for group in groups] == [(waiting[2], 3)]

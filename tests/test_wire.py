@@ -142,3 +142,12 @@ def test_the_essentials_are_those_of_all_properties(properties: Basic.Properties
         all_of_them.headers,
         not properties.content_encoding,
     )
+
+
+def test_a_timestamp_of_0_is_none() -> None:
+    for seconds, sent_at in {0: None, 1: datetime.fromtimestamp(1, UTC)}.items():
+        properties = Basic.Properties(timestamp=datetime.fromtimestamp(seconds, UTC), app_id="a")
+        delivery = Delivery(b"", ContentHeader(properties=properties).marshal(), b"")
+
+        assert delivery.essentials()[2] == delivery.properties.timestamp == sent_at
+        assert delivery.properties.app_id == "a"

@@ -84,27 +84,31 @@ async def _status(
     async with database.read() as connection:
         if operation_id is not None:
             found_one = await queries.get_operation(connection, operation_id)
-            parked = await letters.parked(connection, stale_before, operation_id)
+            parked = await letters.parked(connection, stale_before, 1, operation_id)
             operation = render.operation(*_known(found_one, operation_id, parked))
             return Group(operation, "", render.parked(parked)) if parked else operation
         found = await queries.list_operations(connection, limit or SHOWN)
         count = await queries.count_operations(connection)
-        parked = await letters.parked(connection, stale_before)
-    return Group(*_overview(found, count, parked))
+        backlog = await letters.backlog(connection, stale_before)
+        parked = await letters.parked(connection, stale_before, LONGEST_WAITS)
+    return Group(*_overview(found, count, backlog, parked))
 
 
 def _overview(
-    found: Sequence[tuple[views.Operation, views.Progress]], count: int, parked: Sequence[views.Parked]
+    found: Sequence[tuple[views.Operation, views.Progress]],
+    count: int,
+    backlog: views.Backlog,
+    parked: Sequence[views.Parked],
 ) -> Iterable[RenderableType]:
     yield render.operations(found) if found else "no operations yet"
     if len(found) < count:
         yield Text(f"the latest {len(found):,} of {count:,}; --limit shows more", style="dim")
     if parked:
         yield ""
-        yield f"parked reports, which wait for their registration: {sum(group.count for group in parked):,}"
-        yield render.parked(sorted(parked, key=lambda group: group.oldest)[:LONGEST_WAITS])
-        if len(parked) > LONGEST_WAITS:
-            yield Text(f"those that wait longest of {len(parked):,} operations", style="dim")
+        yield f"parked reports, which wait for their registration: {backlog.reports:,}"
+        yield render.parked(parked)
+        if backlog.operations > len(parked):
+            yield Text(f"those that wait longest of {backlog.operations:,} operations", style="dim")
 
 
 def _known(

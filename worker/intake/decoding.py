@@ -44,6 +44,11 @@ def _no_time(_value: bytes) -> tuple[int, None]:
     return 8, None
 
 
+def _sent_at(value: bytes) -> tuple[int, Any]:
+    """A time, but for 0: no message was sent in 1970, some clients say so where nothing is set."""
+    return decode.timestamp(value) if any(value[:8]) else _no_time(value)
+
+
 def _number(value: bytes) -> tuple[int, int]:
     return 8, int.from_bytes(value[:8])
 
@@ -103,7 +108,7 @@ def _field(value: bytes, depth: int) -> tuple[int, Any]:
 table: Callable[[bytes], tuple[int, dict[str, Any]]] = _or_else(decode.field_table, _fields)
 
 decode.METHODS["shortstr"] = text
-decode.METHODS["timestamp"] = _or_else(decode.timestamp, _no_time)
+decode.METHODS["timestamp"] = _or_else(_sent_at, _no_time)
 decode.METHODS["table"] = table
 decode.TABLE_MAPPING[b"T"] = _or_else(decode.timestamp, _number)
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import ABOVE
@@ -97,8 +97,10 @@ async def count(connection: AsyncConnection, selection: Selection) -> int:
     return (await connection.execute(query)).scalar_one()
 
 
-async def count_by(connection: AsyncConnection, selection: Selection, group_by: GroupBy) -> list[views.Group]:
-    """How many of the selected dead letters there are of each kind, the most frequent first."""
+async def count_by(
+    connection: AsyncConnection, selection: Selection, group_by: GroupBy, limit: int | None = None
+) -> list[views.Group]:
+    """How many of the selected dead letters there are of each kind, the most frequent `limit` kinds first."""
     column = _GROUPS[group_by]
     number = func.count().label("count")
     rows = await connection.execute(
@@ -106,6 +108,7 @@ async def count_by(connection: AsyncConnection, selection: Selection, group_by: 
         .where(selection.condition())
         .group_by(column)
         .order_by(number.desc(), column)
+        .limit(limit)
     )
     return [views.Group(column.name, *row) for row in rows]
 
@@ -238,19 +241,40 @@ async def parked_and_registered(
 
 
 async def parked(
-    connection: AsyncConnection, stale_before: datetime, operation_id: UUID | None = None
+    connection: AsyncConnection, stale_before: datetime, limit: int, operation_id: UUID | None = None
 ) -> list[views.Parked]:
-    """The reports that wait for a registration, by operation; those received before a time are stale."""
+    """The reports that wait for a registration, by operation: those of the operations that wait longest.
+
+    What was received before a time is stale.
+    """
+    group = _parked(stale_before, operation_id).subquery()
+    rows = await connection.execute(select(group).order_by(group.c.oldest, group.c.operation_id).limit(limit))
+    return [views.Parked(*row) for row in rows]
+
+
+async def backlog(connection: AsyncConnection, stale_before: datetime) -> views.Backlog:
+    """All reports that wait for a registration."""
+    group = _parked(stale_before).subquery().c
+    query = select(
+        func.coalesce(func.sum(group["count"]), 0),
+        func.count(),
+        func.coalesce(func.sum(group.stale), 0),
+        func.count().filter(group.stale > 0),
+        func.min(group.oldest),
+    )
+    reports, operations, stale, stale_operations, oldest = (await connection.execute(query)).one()
+    return views.Backlog(int(reports), operations, int(stale), stale_operations, oldest)
+
+
+def _parked(stale_before: datetime, operation_id: UUID | None = None) -> Select[Any]:
     selection = Selection(reason=Reason.UNKNOWN_DEVICE_OPERATION, operation_id=operation_id)
-    rows = await connection.execute(
+    return (
         select(
             _c.operation_id,
-            func.count(),
-            func.count().filter(_c.received_at < stale_before),
-            func.min(_c.received_at),
+            func.count().label("count"),
+            func.count().filter(_c.received_at < stale_before).label("stale"),
+            func.min(_c.received_at).label("oldest"),
         )
         .where(selection.condition())
         .group_by(_c.operation_id)
-        .order_by(_c.operation_id)
     )
-    return [views.Parked(*row) for row in rows]

@@ -231,6 +231,18 @@ class Parked:
     oldest: AwareDatetime
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """All reports that wait for a registration: how many, of how many operations; those that wait for too long."""
+
+    reports: int
+    operations: int
+    stale: int
+    stale_operations: int
+    oldest: AwareDatetime | None
+    """When the oldest one was received."""
+
+
 class Progress(NamedTuple):
     """How far an operation is: its counters, ours included, and the announced number of devices, if any."""
 

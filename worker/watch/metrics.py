@@ -99,15 +99,19 @@ class WorkerMetrics(Collector):
 
     def _standing(self) -> Iterator[Metric]:
         if (parked := self.standing.parked) is not None:
-            reports, stale = (sum(getattr(group, name) for group in parked) for name in ("count", "stale"))
-            yield GaugeMetricFamily("deviceops_parked_reports", "Reports that wait for a registration.", reports)
             yield GaugeMetricFamily(
-                "deviceops_stale_reports", "Parked reports that wait for longer than DEVICEOPS_STALE_AFTER.", stale
+                "deviceops_parked_reports", "Reports that wait for a registration.", parked.reports
             )
-            if parked:
-                oldest = min(group.oldest for group in parked).timestamp()
+            yield GaugeMetricFamily(
+                "deviceops_stale_reports",
+                "Parked reports that wait for longer than DEVICEOPS_STALE_AFTER.",
+                parked.stale,
+            )
+            if parked.oldest is not None:
                 yield GaugeMetricFamily(
-                    "deviceops_oldest_parked_timestamp_seconds", "When the oldest parked report came.", oldest
+                    "deviceops_oldest_parked_timestamp_seconds",
+                    "When the oldest parked report came.",
+                    parked.oldest.timestamp(),
                 )
         if (recount := self.standing.recount) is not None:
             yield GaugeMetricFamily(

@@ -5,7 +5,6 @@ is stale, and somebody should know.
 """
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker.store import letters
 from worker.store.database import Database
 from worker.store.recount import Recount, last_recount
-from worker.store.views import Parked
+from worker.store.views import Backlog
 
 INTERVAL = 60
 """Seconds between two looks, at most."""
@@ -27,8 +26,8 @@ class Standing:
     """How it stood when it was looked at last; `stale_after` is how many seconds a report may wait."""
 
     def __init__(self, database: Database, stale_after: float) -> None:
-        self.parked: Sequence[Parked] | None = None
-        """The reports that wait, by operation; None before the first look."""
+        self.parked: Backlog | None = None
+        """The reports that wait; None before the first look."""
         self.recount: Recount | None = None
         """None if there was none, or before the first look."""
         self._database = database
@@ -48,17 +47,18 @@ class Standing:
 
     async def _look(self) -> None:
         async with asyncio.timeout(self._database.answer_timeout), self._database.read() as connection:
-            self.parked = await letters.parked(connection, datetime.now(UTC) - self._stale_after)
+            stale_before = datetime.now(UTC) - self._stale_after
+            self.parked = await letters.backlog(connection, stale_before)
+            longest = await letters.parked(connection, stale_before, 1)
             self.recount = await last_recount(connection)
-        stale = [group for group in self.parked if group.stale]
-        count = sum(group.stale for group in stale)
+        count = self.parked.stale
         if count > self._told:
             _log.warning(
                 "stale: parked reports wait for a registration",
                 reports=count,
-                operations=len(stale),
-                oldest=min(group.oldest for group in stale).isoformat(),
-                operation_id=str(min(stale, key=lambda group: group.oldest).operation_id),
+                operations=self.parked.stale_operations,
+                oldest=longest[0].oldest.isoformat(),
+                operation_id=str(longest[0].operation_id),
             )
         elif count == 0 and self._told:
             _log.info("no parked report is stale any more")

@@ -32,11 +32,13 @@ def list_(
     """List dead letters, the oldest first; the open ones unless told otherwise."""
     settings = Settings.load()
     if group_by is not None:
-        groups = run_async(_groups(settings, selection, group_by))[:limit]
+        groups = run_async(_groups(settings, selection, group_by, limit if json else limit or SHOWN))
         if json:
             print_json([render.group_document(group) for group in groups])
         else:
             screen.print(render.groups(groups) if groups else "no dead letters")
+            if len(groups) == SHOWN and limit is None:
+                screen.print(f"the largest {SHOWN:,}; --limit shows more", style="dim")
         return
     found, count = run_async(_list(settings, selection, limit if json else limit or SHOWN))
     if json:
@@ -56,9 +58,11 @@ async def _list(settings: Settings, selection: Selection, limit: int | None) -> 
         return found, count
 
 
-async def _groups(settings: Settings, selection: Selection, group_by: GroupBy) -> list[views.Group]:
+async def _groups(
+    settings: Settings, selection: Selection, group_by: GroupBy, limit: int | None
+) -> list[views.Group]:
     async with ready_database(settings) as database, database.read() as connection:
-        return await letters.count_by(connection, selection, group_by)
+        return await letters.count_by(connection, selection, group_by, limit)
 
 
 @app.command()
