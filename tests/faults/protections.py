@@ -54,7 +54,7 @@ PROTECTIONS = (
         "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-acknowledgement]",
         (
             ("worker/processor.py", "seen=known.accepted,\n        kept", "seen=set(),\n        kept"),
-            ("worker/processor.py", "seen=known.accepted,\n        trust", "seen=set(),\n        trust"),
+            ("worker/processor.py", "seen=before.accepted,\n", "seen=set(),\n"),
         ),
     ),
     Protection(
