@@ -26,6 +26,7 @@ TOLD = ("br0kers3cr3t", "datab4ses3cr3t", HASH)
 COMMANDS: list[tuple[str, ...]] = [
     ("migrate",),
     ("check",),
+    ("run", "--until-idle", "0.3", "--json"),  # declares what it takes to publish
     ("publish", "-"),
     ("run", "--until-idle", "0.3", "--json"),
     ("ingest", "-", "--json"),
