@@ -1,17 +1,20 @@
 """Commands that keep an installation sound: migrate, check, recount, prune."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
+from worker import urls
 from worker.cli import render
 from worker.cli.wiring import Json, configure_logging, notices, print_json, ready_database, run_async, screen
-from worker.errors import DeviceopsError
+from worker.errors import DeviceopsError, SettingsError
 from worker.intake import policies
 from worker.intake.connection import connected
 from worker.intake.topology import Topology
@@ -19,7 +22,7 @@ from worker.mending.retention import Retention
 from worker.rehearsal import rehearse
 from worker.settings import Settings
 from worker.sources import variable
-from worker.store import database, errors, schema
+from worker.store import copying, database, errors, schema, sqlite
 from worker.store.recount import Drift, find_drift, fix_drift, keep_recount
 
 DRIFT = 3
@@ -29,15 +32,48 @@ app = typer.Typer()
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="URL", help="Then copy all of this SQLite file into the database, still empty."
+        ),
+    ] = None,
+) -> None:
     """Bring the database's schema to the version that this deviceops needs."""
     settings = Settings.load()
     screen.print(run_async(_migrate(settings)))
+    if source is not None:
+        screen.print(render.numbers(run_async(_copy(_with_file(settings, source), settings))))
+        screen.print("copied, and all counters agree")
 
 
 async def _migrate(settings: Settings) -> str:
     async with database.opened(settings) as opened:
         return f"database {opened} has schema {await schema.migrate(opened)}"
+
+
+def _with_file(settings: Settings, source: str) -> Settings:
+    try:
+        url = urls.database_url(SecretStr(source))
+    except ValueError as error:
+        raise SettingsError(f"--from: {error}") from None
+    if sqlite.file_of(make_url(url.get_secret_value())) is None:
+        raise SettingsError("--from: is for SQLite files; PostgreSQL has pg_dump")
+    no_tls = dict.fromkeys(("database_ca_file", "database_cert_file", "database_key_file"))
+    return settings.model_copy(update={"database_url": url, **no_tls})
+
+
+async def _copy(source: Settings, target: Settings) -> Mapping[str, int]:
+    async with ready_database(source) as old, ready_database(target) as new:
+        with render.counting("copying", None) as progress:
+            copied = await copying.copy(old, new, progress)
+        if drifted := (await find_drift(new))[1]:
+            raise DeviceopsError(
+                f"database {new}: was copied as it stood, with {len(drifted):,} things that do not agree: "
+                "see `deviceops recount`"
+            )
+    return copied
 
 
 @app.command()
