@@ -138,6 +138,16 @@ async def test_reports_with_an_id_that_is_none_are_told_apart_by_the_next_best(
     assert (await end(database))[0] == "COMPLETED"
 
 
+async def test_a_duplicate_that_names_another_state_is_counted_by_service(database: Database) -> None:
+    sent = [message(report(state, report_id="one")) for state in ("CREATED", "SUCCESS", "CREATED")]
+
+    in_one = await process(database, [sent])
+    later = await process(database, [sent])
+
+    assert (in_one.duplicate, in_one.by_service["drift-service", "contradicting"]) == (2, 1)
+    assert (later.duplicate, later.by_service["drift-service", "contradicting"]) == (3, 1)
+
+
 async def test_announcements_with_an_id_that_is_none_are_news_each_time(database: Database) -> None:
     def announced(type_: str, id_: str) -> Message:
         return message(announcement_body(OPERATION, operation_type=type_), ANNOUNCEMENT, id_)

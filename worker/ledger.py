@@ -16,7 +16,7 @@ from worker import reached
 from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
 from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id, plausible
-from worker.outcomes import DUPLICATE, LEFT_OUT, REJECTED, Action, Reason, Status, Tally
+from worker.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, REJECTED, Action, Reason, Status, Tally
 from worker.trust import Trust
 
 ANNOUNCED = "announced"
@@ -75,8 +75,8 @@ class Ledger:
     """The beginnings of those of which some portions are committed."""
     held: dict[UUID, DeviceOperation] = field(default_factory=dict)
     """The registered device operations, by id."""
-    seen: set[Key] = field(default_factory=set)
-    """The reports of this batch that were accepted, before or in it."""
+    seen: dict[Key, State] = field(default_factory=dict)
+    """The reports of this batch that were accepted, before or in it, and the states that they named."""
     kept: dict[Key, int] = field(default_factory=dict)
     """The reports of this batch that are kept as a dead letter, and its id; 0 if it is new."""
     waiting: defaultdict[UUID, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
@@ -178,6 +178,8 @@ class Ledger:
     def _take_report(self, incoming: Incoming) -> None:
         message, key = incoming.message, incoming.key
         if key in self.seen or self.kept.get(key, message.dead_letter_id) != message.dead_letter_id:
+            if self.seen.get(key, incoming.report.state) is not incoming.report.state:
+                self.tally.by_service[incoming.report.service_id, CONTRADICTING] += 1
             self._count_duplicate(incoming.report.service_id)
             if incoming.report.state is State.CREATED:
                 self._take_up(key[0])  # whoever had it before may have died on the way
@@ -254,7 +256,7 @@ class Ledger:
         note: str | None,
     ) -> None:
         """Enter an accepted report into the history."""
-        self.seen.add(key)
+        self.seen[key] = state
         self.activity.append((*key, state, verdict, at, service_id, reason, self.now, note))
 
     def release(self, letter: DeadLetter) -> None:

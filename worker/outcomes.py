@@ -56,6 +56,8 @@ REJECTED = "rejected"
 """What a report is that becomes a dead letter."""
 LEFT_OUT = "left out"
 """What is counted beside the verdicts: messages of which something that could not be read was left out."""
+CONTRADICTING = "contradicting"
+"""Duplicates that name another state than the accepted report whose id they have."""
 AT_ONCE = "by the batch that it came in"
 """What is told of a dead letter that was released so soon that nothing was written of it."""
 

@@ -53,8 +53,8 @@ PROTECTIONS = (
         "reports that were seen before are duplicates",
         "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-acknowledgement]",
         (
-            ("worker/processor.py", "seen=known.accepted,\n        kept", "seen=set(),\n        kept"),
-            ("worker/processor.py", "seen=before.accepted,\n", "seen=set(),\n"),
+            ("worker/processor.py", "seen=known.accepted,\n        kept", "seen={},\n        kept"),
+            ("worker/processor.py", "seen=before.accepted,\n", "seen={},\n"),
         ),
     ),
     Protection(

@@ -82,8 +82,8 @@ async def look(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[H
 class Known(NamedTuple):
     """What is known of a batch's reports and operations."""
 
-    accepted: set[Key]
-    """The reports that were accepted before."""
+    accepted: dict[Key, State]
+    """The reports that were accepted before, and the states that they named."""
     kept: dict[Key, int]
     """Those that were kept as dead letters, with those's ids."""
     operation_types: dict[UUID, str | None]
@@ -92,13 +92,13 @@ class Known(NamedTuple):
 
 async def known(connection: AsyncConnection, reports: Collection[Key], operations: Collection[UUID]) -> Known:
     """Read what came before of reports, and operations; once the claim has waited for other workers."""
-    found = Known(set(), {}, {})
+    found = Known({}, {}, {})
     asked = [*reports, *((id_, None) for id_ in operations)]
-    for id_, report_id, dead_letter_id, operation_type in await sql.KNOWN.run(connection, asked):
+    for id_, report_id, dead_letter_id, operation_type, state in await sql.KNOWN.run(connection, asked):
         if report_id is None:
             found.operation_types[id_] = operation_type
         elif dead_letter_id is None:
-            found.accepted.add((id_, report_id))
+            found.accepted[id_, report_id] = State(state)
         else:
             found.kept[id_, report_id] = dead_letter_id
     return found

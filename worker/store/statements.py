@@ -84,17 +84,23 @@ LOOK = Statement(
 KNOWN = Statement(
     """
     WITH asked AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
-    SELECT device_operation_id, report_id, NULL AS dead_letter_id, NULL AS operation_type
+    SELECT device_operation_id, report_id, NULL AS dead_letter_id, NULL AS operation_type, state
     FROM asked JOIN device_operation_activity USING (device_operation_id, report_id)
     UNION ALL
-    SELECT device_operation_id, report_id, dead_letters.id, NULL
+    SELECT device_operation_id, report_id, dead_letters.id, NULL, NULL
     FROM asked JOIN dead_letters USING (device_operation_id, report_id)
     UNION ALL
-    SELECT operations.id, NULL, NULL, operations.operation_type
+    SELECT operations.id, NULL, NULL, operations.operation_type, NULL
     FROM asked JOIN operations ON operations.id = device_operation_id WHERE report_id IS NULL
     """,
     rows={"device_operation_id": "uuid", "report_id": "text"},
-    returns={"device_operation_id": Uuid, "report_id": Text, "dead_letter_id": BigInteger, "operation_type": Text},
+    returns={
+        "device_operation_id": Uuid,
+        "report_id": Text,
+        "dead_letter_id": BigInteger,
+        "operation_type": Text,
+        "state": SmallInteger,
+    },
 )
 
 KEPT = Statement(

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from statemachine import Verdict
 from worker.intake.session import Queue
-from worker.outcomes import DUPLICATE, LEFT_OUT, REJECTED, Reason, Tally
+from worker.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, REJECTED, Reason, Tally
 from worker.watch.health import Health
 from worker.watch.standing import Standing
 
@@ -46,12 +46,19 @@ class WorkerMetrics(Collector):
             "Reports, and announcements (of no service), of which something that could not be read was left out.",
             labels=["service"],
         )
+        contradicting = CounterMetricFamily(
+            "deviceops_contradicting_duplicates",
+            "Duplicates that name another state than the accepted report whose id they have.",
+            labels=["service"],
+        )
         for service in sorted({"", *(service for service, _ in tally.by_service)}):
+            contradicting.add_metric([service], tally.by_service[service, CONTRADICTING])
             left_out.add_metric([service], tally.by_service[service, LEFT_OUT])
             for verdict in _VERDICTS:  # all of them: a series that begins with its first event hides that one
                 reports.add_metric([service, verdict], tally.by_service[service, verdict])
         yield reports
         yield left_out
+        yield contradicting
         yield CounterMetricFamily("deviceops_announcements", "Announcements of operations.", tally.announced)
         yield CounterMetricFamily(
             "deviceops_released", "Parked reports taken up by a registration.", tally.released
