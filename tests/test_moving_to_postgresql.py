@@ -55,7 +55,7 @@ def test_all_of_it_is_copied_and_the_work_goes_on(
     assert "all counters agree" in said
     assert everything(new) == before
     assert everything(old) == before, "nor was anything taken away"
-    assert "ready" in run(block(PAGE, "see"), new.with_settings(amqp_url=new.settings["amqp_url"]))
+    assert "ready" in run(block(PAGE, "see"), new.with_settings(amqp_url="amqp://127.0.0.1:1/"))
     again = new.document("ingest", "-", lines=lines)
     assert again["received"] == again["duplicate"] + again["announced"], "what came before is known again"
     taken_up = new.document("ingest", "-", lines=json.dumps({**waiting, "state": "CREATED"}))
