@@ -33,13 +33,16 @@ router = APIRouter(route_class=Route, prefix="/v0/operations/{operation_id}/devi
 DeviceId = Annotated[UUID, Path(description="The device's id.")]
 
 CANCELLATION_REQUESTED = "CANCELLATION_REQUESTED"
+_NAMES = [name for name in SPELLINGS if isinstance(name, str) and name.isupper()]
 _SCHEMA_OF_STATES = {
     "anyOf": [
         {
             "title": "State",
             "type": "string",
-            "enum": [name for name in SPELLINGS if isinstance(name, str)],
+            "enum": _NAMES,
         },
+        # Not in the enumeration, of which generators make constants of the same names.
+        {"title": "StateInLowerCase", "type": "string", "pattern": f"^({'|'.join(map(str.lower, _NAMES))})$"},
         {"title": "StateCode", "type": "integer", "enum": [state.value for state in State]},
     ]
 }

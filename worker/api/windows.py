@@ -14,6 +14,14 @@ from worker.store.pages import Cursor, Neighbour, Ordering, Page, Window
 Document = TypeVar("Document", bound=views.Page[Any])
 
 _STATES = {str(spelling): state for spelling, state in SPELLINGS.items()}
+_LOWER = [name for name in _STATES if name.islower()]
+_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "enum": [name for name in _STATES if not name.islower()]},
+        # Not in the enumeration, of which generators make constants of the same names.
+        {"type": "string", "pattern": f"^({'|'.join(_LOWER)})$"},
+    ]
+}
 
 
 def _state(text: object) -> State:
@@ -38,7 +46,7 @@ _Cursor = Annotated[
 ]
 
 DeviceOperationState = Annotated[
-    Annotated[State, BeforeValidator(_state), WithJsonSchema({"type": "string", "enum": list(_STATES)})] | None,
+    Annotated[State, BeforeValidator(_state), WithJsonSchema(_SCHEMA)] | None,
     Query(description="Only what is in this state: its name or its code."),
 ]
 StateOfOperation = Annotated[OperationState | None, Query(description="Only what is in this state.")]
