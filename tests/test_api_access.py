@@ -44,6 +44,8 @@ CALLS = [
     Call("GET", f"{OF_OPERATION}events", "read:operation", 404),
     Call("GET", DEVICE_OPERATIONS, "read:operation", 404),
     Call("GET", PATH, "read:operation", 404),
+    Call("GET", f"{PATH}reports/", "read:operation", 404),
+    Call("GET", f"{OF_OPERATION}activity/", "read:operation", 404),
     Call("GET", f"/v0/devices/{NOWHERE}/operations/", "read:device", 404),
     Call("PUT", PATH, "update:operation", 404, REPORT),
     Call("PUT", OF_OPERATION, "update:operation", 404, {"state": "CANCELLED"}),
