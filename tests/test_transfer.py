@@ -9,11 +9,12 @@ import pytest
 from statemachine import Verdict
 from tests.databases import clear
 from tests.letters import ALL, DEVICE, OPERATION, conflict, rows, state
-from tests.sending import ANNOUNCEMENT, announcement_body, message, process, report_body
+from tests.sending import ANNOUNCEMENT, NOW, announcement_body, encoded, message, process, report_body
 from worker.errors import DeviceopsError
 from worker.identity import NAMESPACE
 from worker.mending.closing import discard
 from worker.mending.transfer import export, import_, read_line
+from worker.messages import Message, Origin, take_types
 from worker.store.database import Database
 from worker.store.letters import Selection
 
@@ -56,6 +57,25 @@ async def test_the_same_report_rejected_here_and_imported_is_one_dead_letter(dat
     assert await import_(database, [read_line(line, 1) for line in await exported(database)], actor="me") == 0
 
     assert len(await rows(database, EVERYTHING)) == 1
+
+
+async def test_a_parked_report_is_imported_whatever_its_type_is_called(database: Database) -> None:
+    """By a framework's name, or as a CloudEvent whose message has a type of its own."""
+    body = encoded(report_body(OPERATION, DEVICE, "SUCCESS"))
+    event = {"specversion": "1.0", "id": "1", "source": "s", "type": "device-operation.report"}
+    headers = {f"ce-{name}": value for name, value in event.items()}
+    cloud_event = Message(body, NOW, type="any", origin=lambda: Origin("exchange", "key", headers=headers))
+    take_types({"MyApp.Report, MyApp": "device-operation.report"})
+    try:
+        await process(database, [[message(body, "MyApp.Report, MyApp"), cloud_event]])
+        lines = await exported(database)
+        await clear(database)
+
+        assert await import_(database, [read_line(line, 1) for line in lines], actor="me") == 2
+    finally:
+        take_types({})
+    with pytest.raises(DeviceopsError, match=r"only for a readable report: type: 'MyApp.Report, MyApp' is not"):
+        [read_line(line, 1) for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ report, `tokens` who may call; `asyncapi` is the contract for other programs to 
 `tracing` the traces of batches, whose `spans` are nothing where nobody asks. `settings` is the only reader of
 the environment (but for OpenTelemetry's variables), of files that hold settings (`sources`), of addresses
 (`urls`) and of certificates (`tls`); `errors` has the failures that people can act on, `files` are those and
-standard streams whose failures name them, `encodings` recognises what is no UTF-8, `log_writer` writes standard
-error for whatever reads it slowly or not at all, `simulate` makes traffic, `listener` is a port to answer on, and
-`cli` is the `deviceops` command, where all is wired together.
+standard streams whose failures name them, `encodings` recognises what is no UTF-8, `halves` mends texts that were
+cut within a character, `log_writer` writes standard error for whatever reads it slowly or not at all, `simulate`
+makes traffic, `listener` is a port to answer on, and `cli` is the `deviceops` command, where all is wired together.
 """

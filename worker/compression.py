@@ -1,8 +1,10 @@
 """Bodies that were compressed on their way, unpacked within a bound."""
 
+import re
 import zlib
 
 from worker.contract import shown
+from worker.encodings import BOM
 
 _AS_THEY_ARE = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
 """What stands in content_encoding and compresses nothing; kombu and others name the charset there."""
@@ -10,6 +12,10 @@ _OF_KOMBU = {"application/x-gzip", "application/gzip", "application/zlib", "gzip
 """Names of its codecs that are a gzip or a zlib stream."""
 _GZIP_OR_ZLIB, _RAW = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
 _MOST_CODINGS = 4
+_MOST_STREAMS = 10_000
+_AT_ONCE = 1 << 16
+"""Bytes that are handed to a stream at a time: those behind its end are copied, which takes its time with many."""
+_NULS = re.compile(rb"\0*")
 
 
 class Unreadable(ValueError):
@@ -42,20 +48,28 @@ def _inflated(body: bytes, limit: int, name: str) -> bytes:
             return _streams(body, window, limit, name)
         except zlib.error:
             continue
-    if body.lstrip()[:1] == b"{":
+    if body.removeprefix(BOM).lstrip()[:1] == b"{":
         return body  # named so, and not compressed after all
     raise Unreadable(f"{name}: the body is no such stream")
 
 
 def _streams(body: bytes, window: int, limit: int, name: str) -> bytes:
-    found = b""
-    while True:
+    parts: list[bytes] = []
+    size = at = 0
+    for _ in range(_MOST_STREAMS):  # gzip's may be several, one after another
         stream = zlib.decompressobj(window)
-        found += stream.decompress(body, limit + 1 - len(found))
-        if len(found) > limit:
-            raise Unreadable(f"{name}: the body grows beyond {limit:,} bytes")
-        if not stream.eof:
-            raise Unreadable(f"{name}: the stream ends early")
-        body = stream.unused_data.lstrip(b"\0")
-        if not body:
-            return found  # gzip's may be several, one after another
+        while not stream.eof:
+            if at == len(body):
+                raise Unreadable(f"{name}: the stream ends early")
+            given = body[at : at + _AT_ONCE]
+            parts.append(stream.decompress(given, limit + 1 - size))
+            size += len(parts[-1])
+            if size > limit:
+                raise Unreadable(f"{name}: the body grows beyond {limit:,} bytes")
+            at += len(given) - len(stream.unused_data)
+        padding = _NULS.match(body, at)
+        assert padding is not None
+        at = padding.end()
+        if at == len(body):
+            return b"".join(parts)
+    raise Unreadable(f"{name}: the body is more than {_MOST_STREAMS:,} streams")

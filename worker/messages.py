@@ -19,6 +19,7 @@ from worker.cloudevents import PREFIXES, STRUCTURED, read_event
 from worker.compression import Unreadable, unpacked
 from worker.contract import Announcement, AnyReports, LeftOut, Name, Report, one_line, shown
 from worker.encodings import BOM, foreign
+from worker.halves import whole
 from worker.identity import NAMESPACE, body_id, identity
 from worker.outcomes import Reason
 
@@ -43,6 +44,11 @@ MARKS = frozenset({"compression", *(f"{prefix}specversion" for prefix in PREFIXE
 
 _types: dict[str, str] = {}
 """Foreign names of types of messages; set once, with the settings, as everything that reads messages has them."""
+
+
+def _is_structured(properties: Mapping[str, Any]) -> bool:
+    return str(properties.get("content_type", "")).lower().startswith(STRUCTURED)
+
 
 Key = tuple[UUID, str]
 """A message's identity: the id of its device operation, or of the operation it announces, and its own."""
@@ -77,13 +83,13 @@ class Origin:
     def is_wrapped(self) -> bool:
         """Whether it says that the body is compressed, or a CloudEvent."""
         properties, headers = self.properties, self.headers
-        is_event = str(properties.get("content_type", "")).startswith(STRUCTURED)
+        is_event = _is_structured(properties)
         return "content_encoding" in properties or is_event or not MARKS.isdisjoint(headers)
 
     def plain(self) -> "Origin":
         """The same of what was wrapped so, once it is unwrapped."""
         kept = {name: value for name, value in self.properties.items() if name != "content_encoding"}
-        if str(kept.get("content_type", "")).startswith(STRUCTURED):
+        if _is_structured(kept):
             del kept["content_type"]
         unmarked = (name for name in self.headers if name != "compression" and not name.startswith(PREFIXES))
         return replace(self, properties=kept, headers={name: self.headers[name] for name in unmarked})
@@ -275,15 +281,20 @@ def read(message: Message) -> Message:
         is_plain = message.origin is Origin or not message.origin().is_wrapped
     if not is_plain:
         message = _unwrapped(message)
-    if message.body.startswith(BOM):
-        return replace(message, content=message.body.removeprefix(BOM), is_plain=True)
-    return message
+    body = message.body
+    text = text_of(body)
+    return message if text is body else replace(message, content=text, is_plain=True)
+
+
+def text_of(body: bytes) -> bytes:
+    """A body without the mark that some begin with, and without halves of characters."""
+    return whole(body.removeprefix(BOM) if body.startswith(BOM) else body)
 
 
 def _unwrapped(message: Message) -> Message:
     origin = message.origin()
     encoding, compression = origin.properties.get("content_encoding"), origin.headers.get("compression")
-    body = unpacked(message.body, MAX_BODY, encoding, compression)
+    body = text_of(unpacked(message.body, MAX_BODY, encoding, compression))
     event = read_event(body, origin.properties.get("content_type"), origin.headers)
     plain = replace(message, content=body, origin=partial(_plain, message.origin), is_plain=True)
     if event is None:

@@ -14,6 +14,7 @@ from worker.messages import MARKS
 _BIT = commands.Basic.Properties.flags
 _TEXTS_BEFORE_HEADERS = (_BIT["content_type"], _BIT["content_encoding"])
 _ENCODED, _CLOUD_EVENT = _BIT["content_encoding"], STRUCTURED.encode()
+_EVENT_SIZE = len(_CLOUD_EVENT)
 _OCTETS = (_BIT["delivery_mode"], _BIT["priority"])
 _TEXTS_BEFORE_MESSAGE_ID = (_BIT["correlation_id"], _BIT["reply_to"], _BIT["expiration"])
 _FLAGS, _PROPERTIES = slice(12, 14), 14
@@ -67,8 +68,10 @@ class Delivery:
         is_plain = not flags & _ENCODED
         for bit in _TEXTS_BEFORE_HEADERS:
             if flags & bit:
-                is_plain = is_plain and not header.startswith(_CLOUD_EVENT, at + 1)
-                at += 1 + header[at]
+                size = header[at]
+                if size >= _EVENT_SIZE and header[at + 1 : at + 1 + _EVENT_SIZE].lower() == _CLOUD_EVENT:
+                    is_plain = False
+                at += 1 + size
         if flags & _BIT["headers"]:
             size, headers = decoding.table(header[at:])
             at += size

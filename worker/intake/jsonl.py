@@ -16,6 +16,7 @@ from worker.contract import clean
 from worker.encodings import BOM, SEEN, foreign
 from worker.errors import DeviceopsError
 from worker.files import File
+from worker.halves import whole
 from worker.identity import identity
 from worker.messages import MAX_BODY, Message, Origin
 
@@ -108,6 +109,6 @@ def as_message(line: bytes) -> Message:
 
 def _envelope(line: bytes) -> _Envelope | None:
     try:
-        return _Envelope.model_validate(from_json(line))
+        return _Envelope.model_validate(from_json(whole(line)))
     except ValueError:  # also of what has other keys, or a value of the wrong kind
         return None

@@ -11,7 +11,7 @@ from worker.dead_letters import stored_message
 from worker.errors import DeviceopsError
 from worker.identity import identity
 from worker.mending.replay import Summary, replay
-from worker.messages import Rejected, named_in, parse
+from worker.messages import Rejected, named_in, parse, text_of
 from worker.outcomes import Action, Status
 from worker.store import batch, letters
 from worker.store.database import Database
@@ -79,7 +79,7 @@ async def correct(
 def _with_own_ids(body: bytes, known_by: str | None) -> bytes:
     """The body, in which no report has the id that the original is known by."""
     try:
-        document = pydantic_core.from_json(body)
+        document = pydantic_core.from_json(text_of(body))
     except ValueError:
         return body
     reports = document.get("reports", document) if isinstance(document, dict) else None

@@ -25,7 +25,7 @@ from worker.errors import DeviceopsError
 from worker.identity import NAMESPACE
 from worker.mending.pages import PATIENCE, pages
 from worker.mending.replay import replay
-from worker.messages import NAMING, REPORT, Incoming, Message, Origin, explain, parse
+from worker.messages import NAMING, Incoming, Message, Origin, Rejected, explain, parse
 from worker.outcomes import Action, Reason, Status
 from worker.store import batch, letters, views
 from worker.store.database import Database
@@ -111,8 +111,9 @@ class Line(BaseModel):
         report = None
         if self.status is Status.OPEN and self.reason in REPORTS_OWN:
             item = next(iter(parse(message)), None)
-            if not isinstance(item, Incoming) or message.type not in (None, REPORT):
-                raise ValueError(f"reason: {self.reason} is only for a readable report")
+            if not isinstance(item, Incoming) or item.message is not message:  # but one of many
+                why = f": {item.detail}" if isinstance(item, Rejected) else ""
+                raise ValueError(f"reason: {self.reason} is only for a readable report{why}")
             report = item
         letter = DeadLetter(self.reason, self.detail, message, report, self.status)
         closed = (
