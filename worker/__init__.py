@@ -21,5 +21,6 @@ the environment (but for OpenTelemetry's variables), of files that hold settings
 (`urls`) and of certificates (`tls`); `errors` has the failures that people can act on, `files` are those and
 standard streams whose failures name them, `encodings` recognises what is no UTF-8, `halves` mends texts that were
 cut within a character, `log_writer` writes standard error for whatever reads it slowly or not at all, `simulate`
-makes traffic, `listener` is a port to answer on, and `cli` is the `deviceops` command, where all is wired together.
+makes traffic, `listener` is a port to answer on, and `cli` is the `deviceops` command, where all is wired
+together.
 """
