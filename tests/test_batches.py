@@ -17,6 +17,7 @@ from worker import batches
 from worker import messages as messages_of
 from worker.batches import MAX_WEIGHT, settle
 from worker.contract import MAX_REPORTS
+from worker.errors import DeviceopsError
 from worker.messages import ANNOUNCEMENT, REPORTS, Item, Message
 from worker.outcomes import Reason
 from worker.store.database import Database
@@ -112,6 +113,56 @@ async def test_data_that_breaks_a_transaction_is_kept_alone_and_its_batch_mates_
     async with database.read() as connection:
         details = (await connection.execute(text("SELECT detail FROM dead_letters"))).scalars().all()
     assert all(detail.startswith("the database refuses it: ") and "refuse" in detail for detail in details)
+
+
+async def test_what_a_trigger_refuses_of_one_message_ends_no_worker_whatever_error_it_gives(
+    database: Database,
+) -> None:
+    """On PostgreSQL it need not say that the data is at fault, and the message would come again at each start."""
+    async with database.write() as connection:
+        for statement in raising(database, "new.service_id = 'poison-service'"):
+            await connection.execute(text(statement))
+
+    tally = await settle(database, [report(UUID(int=n), POISON if n == 2 else "drift") for n in range(1, 6)])
+
+    assert (tally.verdicts[Verdict.APPLIED], tally.dead_lettered) == (4, {Reason.MALFORMED: 1})
+
+
+async def test_a_database_that_refuses_whatever_it_gets_makes_no_dead_letters(database: Database) -> None:
+    async with database.write() as connection:
+        for statement in raising(database, "new.state <> 0", of_data=True):
+            await connection.execute(text(statement))
+
+    with pytest.raises(DeviceopsError, match="takes no batch: not now"):
+        await settle(database, [report(UUID(int=n)) for n in range(1, 6)])
+
+    assert (await read(database)).dead_letters.total() == 0
+
+
+def raising(database: Database, condition: str, *, of_data: bool = False) -> list[str]:
+    """Statements that have the database refuse some of the history."""
+    on = "BEFORE INSERT ON device_operation_activity"
+    if database.is_sqlite:
+        return [f"CREATE TRIGGER raising {on} WHEN {condition} BEGIN SELECT RAISE(ABORT, 'not now'); END"]
+    code = "23514" if of_data else "P0001"
+    body = f"BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{code}'; END"
+    return [
+        f"CREATE FUNCTION raising() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$",
+        f"CREATE TRIGGER raising {on} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION raising()",
+    ]
+
+
+async def test_no_error_quotes_the_row_that_was_refused(database: Database) -> None:
+    await refuse_poison(database)
+    poison = report(UUID(int=1), POISON)
+    poison.content = poison.body.replace(b"}", b', "reason": "a secret"}')
+
+    await settle(database, [poison])
+
+    async with database.read() as connection:
+        [detail] = (await connection.execute(select(dead_letters.c.detail))).scalars()
+    assert detail.startswith("the database refuses it: ")
+    assert "secret" not in detail
 
 
 async def test_many_bulk_messages_are_cut_into_transactions_of_bounded_size(database: Database) -> None:

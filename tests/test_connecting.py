@@ -75,6 +75,8 @@ PASSING = [
     of_server("57P03"),
     of_server("53300"),
     of_server("08P01", "query_wait_timeout"),
+    of_server("26000", 'prepared statement "s" does not exist', "SELECT"),
+    of_server("42P05", 'prepared statement "s" already exists', "SELECT"),
 ]
 FATAL = [of_server("42501", statement="SELECT"), of_server("42P01"), RuntimeError()]
 

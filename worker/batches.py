@@ -2,7 +2,7 @@
 
 - What is ours (the database is away, full, locked) is tried again with growing, jittered pauses.
 - What is the data's is found by halving, and kept as a dead letter alone; its batch-mates commit in order.
-- What is a defect of the program is raised.
+- What the database refuses of any batch, and what is a defect of the program, is raised.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from worker.dead_letters import stored_message
 from worker.messages import Announced, Item, Message, parse
 from worker.outcomes import Tally
 from worker.portions import Committed, settle_items
+from worker.rehearsal import rehearse
 from worker.store import letters
 from worker.store.database import Database
-from worker.store.errors import explain, is_passing
+from worker.store.errors import explain, is_passing, is_refused
 from worker.trust import Trust
 
 MAX_WEIGHT = 20_000
@@ -54,7 +55,7 @@ async def settle(
 
     `trust` and `actor` are as for `process_batch`. `patience` is how many seconds a passing failure is waited
     out, None for as long as it takes. Raises the database's error when patience ends, or when the failure is
-    neither passing nor the data's.
+    neither passing nor the data's; and DeviceopsError if the database takes no batch at all.
     """
     if any(message.replay_of for message in messages):
         messages = await waiting_out_failures(database, patience, _recognised, database, messages)
@@ -76,12 +77,27 @@ async def settle(
 def committing(
     database: Database, *, trust: Trust | None = None, actor: str | None = None, patience: float | None = None
 ) -> Committed:
-    """Transactions that are tried again while failures pass; the parameters are as for `settle`."""
+    """Transactions that are tried again while failures pass; the parameters are as for `settle`.
+
+    What the database refuses is the data's fault only where it takes a rehearsal: it may refuse every batch, as
+    after a column was added, and no healthy message is to be kept as a dead letter for that. Nor is a worker to
+    end of what it refuses of one message only, as a trigger may, again at each start.
+    """
+    is_rehearsed = False
 
     async def run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         return await waiting_out_failures(database, patience, work)
 
-    return Committed(database, trust, actor, run)
+    async def judge(error: Exception) -> bool:
+        nonlocal is_rehearsed
+        if not is_refused(error):
+            return False
+        if not is_rehearsed:
+            await waiting_out_failures(database, patience, rehearse, database)
+            is_rehearsed = True
+        return True
+
+    return Committed(database, trust, actor, run, judge=judge)
 
 
 async def _recognised(database: Database, messages: Sequence[Message]) -> list[Message]:

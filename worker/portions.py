@@ -58,6 +58,9 @@ class Transactions(Protocol):
     async def pause(self, seconds: float) -> None:
         """Let others have the database after a portion that took so many seconds."""
 
+    async def is_of_data(self, error: Exception) -> bool:
+        """Whether the data of a transaction broke it."""
+
 
 class Running(Protocol):
     """How a transaction is run."""
@@ -71,15 +74,24 @@ async def at_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     return await work()
 
 
+async def by_the_error(error: Exception) -> bool:
+    """Whether an error alone says that the data is at fault."""
+    return is_fault_of_data(error)
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Transactions that commit; `trust`, `actor` and `answers` are as for `process_batch`."""
+    """Transactions that commit; `trust`, `actor` and `answers` are as for `process_batch`.
+
+    `judge` says whether the data broke a transaction.
+    """
 
     database: Database
     trust: Trust | None = None
     actor: str | None = None
     run: Running = at_once
     answers: list[Answer] | None = None
+    judge: Callable[[Exception], Coroutine[Any, Any, bool]] = by_the_error
 
     async def process(self, items: Sequence[Item], *, takes_up: bool = True) -> Tally:
         """Process items."""
@@ -121,6 +133,10 @@ class Committed:
         """Let others have the database."""
         await asyncio.sleep(PAUSE * seconds if self.database.is_sqlite else 0)
 
+    async def is_of_data(self, error: Exception) -> bool:
+        """Whether the data of a transaction broke it."""
+        return await self.judge(error)
+
 
 async def settle_items(transactions: Transactions, items: Sequence[Item]) -> Tally:
     """Process items in their order, in as few transactions as they take.
@@ -132,7 +148,7 @@ async def settle_items(transactions: Transactions, items: Sequence[Item]) -> Tal
     except TooMuch:
         parts = [] if len(items) == 1 else await _cut(transactions, items)
     except Exception as error:
-        if not is_fault_of_data(error):
+        if not await transactions.is_of_data(error):
             raise
         parts = _halves(items)
     if len(items) == 1:
@@ -165,7 +181,7 @@ async def _released(transactions: Transactions, found: Sequence[Waiting]) -> Tal
     try:
         return await transactions.release(found)
     except Exception as error:
-        if not is_fault_of_data(error):
+        if not await transactions.is_of_data(error):
             raise
         refused = f"the database refuses it: {one_line(explain(error))}"
     if len(found) == 1:
@@ -185,13 +201,13 @@ async def _settle_alone(transactions: Transactions, item: Item) -> Tally:
     try:  # once more: what two workers wrote at once may break a transaction too, and is nobody's fault
         return await _settle_in_portions(transactions, item)
     except Exception as error:
-        if not is_fault_of_data(error):
+        if not await transactions.is_of_data(error):
             raise
         refused = Rejected(f"the database refuses it: {one_line(explain(error))}", item.message)
     try:
         return await transactions.process([refused])
     except Exception as error:
-        if not is_fault_of_data(error):
+        if not await transactions.is_of_data(error):
             raise
     # Its dead letter too: kept with what is certain, it does not end each worker that gets it.
     detail = refused.detail.encode("ascii", "backslashreplace").decode()

@@ -129,6 +129,16 @@ async def without_a_column(database_url: str) -> AsyncIterator[None]:
     await database.close()
 
 
+@asynccontextmanager
+async def refusing_everything(database_url: str) -> AsyncIterator[None]:
+    """As by a constraint that was meant for another table: the error says that the data is at fault."""
+    alter = "ALTER TABLE device_operation_activity"
+    async with session(str(make_url(database_url).set(username="postgres"))) as own:
+        await own.execute(f"{alter} ADD CONSTRAINT never CHECK (false) NOT VALID")
+        yield
+        await own.execute(f"{alter} DROP CONSTRAINT never")
+
+
 async def of_a_role(database_url: str) -> str:
     """The URL of a database for a role that has the rights that a worker needs, and no more."""
     role = f"of_{make_url(database_url).database}"
@@ -144,6 +154,7 @@ async def of_a_role(database_url: str) -> str:
     [
         ("postgresql", without_a_right, "permission denied for table de"),
         ("postgresql", without_a_column, 'column "reason"'),
+        ("postgresql", refusing_everything, 'violates check constraint "never"'),
         ("sqlite", without_a_column, "reason"),
     ],
 )

@@ -42,6 +42,13 @@ _OF_POOLER = "08P01"
 _POOLER_MISSES = ("no such database", "no such user", "not allowed")
 _POOLER_REFUSES = ("unsupported startup parameter", "authentication failed", "login rejected", "SSL required")
 
+_OF_RULES = ("27", "38", "39", "44", "P0", _INSUFFICIENT_PRIVILEGE)
+"""Triggers and functions that raise, a view's check, rights and policies for rows: some rows only, or all."""
+_OF_SESSION = ("26000", "42P05")
+"""A prepared statement that a session has not, or has already: a pooler has lent another one."""
+_QUOTES_ROW = ("23502", "23514", "44000")
+"""A column that may not be null, a check, a view's check: PostgreSQL quotes the row, which belongs in no log."""
+
 _UNKNOWN_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
 """That a name is unknown, not that no server of names answers."""
 
@@ -76,7 +83,8 @@ def explain(error: BaseException) -> str:
     cause = cause.__cause__ if isinstance(cause.__cause__, asyncpg.PostgresError) else cause
     if (trouble := tls_trouble(cause)) is not None:
         return explain_tls(trouble)
-    return " ".join(str(cause).split()) or type(cause).__name__
+    quotes_row = isinstance(cause, asyncpg.PostgresError) and _state(cause) in _QUOTES_ROW
+    return " ".join(str(cause.args[0] if quotes_row else cause).split()) or type(cause).__name__
 
 
 def is_fault_of_data(error: BaseException) -> bool:
@@ -87,6 +95,13 @@ def is_fault_of_data(error: BaseException) -> bool:
     if isinstance(cause, asyncpg.PostgresError):
         return _state(cause).startswith(("22", "23"))  # data exception, integrity violation
     return isinstance(cause, asyncpg.DataError | sqlite3.DataError | UnicodeError | OverflowError)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether a database refuses for good what was to be written, be it for its values or whatever they are."""
+    cause = _of_driver(error)
+    is_of_rule = isinstance(cause, asyncpg.PostgresError) and _state(cause).startswith(_OF_RULES)
+    return (is_of_rule or is_fault_of_data(error)) and not is_missing(error)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -177,6 +192,8 @@ def _of_driver(error: BaseException) -> BaseException | None:
 
 def _passes(error: asyncpg.PostgresError) -> bool:
     if isinstance(error, asyncpg.InvalidCachedStatementError):  # a table was altered: to be planned again
+        return True
+    if _state(error) in _OF_SESSION:
         return True
     # Connection, transaction rollback (deadlock, serialization), resources, not ready, operator, system.
     return _state(error).startswith(("08", "25", "40", "53", "55", "57", "58"))
