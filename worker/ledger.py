@@ -12,11 +12,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 from statemachine import SETTLED, Counters, State, Verdict, contribution, decide, shows_dispatch
-from worker import reached
 from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
 from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id, plausible
 from worker.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, REJECTED, Action, Reason, Status, Tally
+from worker.reached import entry, noted
 from worker.trust import Trust
 
 ANNOUNCED = "announced"
@@ -60,7 +60,7 @@ class DeviceOperation:
     @property
     def is_changed(self) -> bool:
         """Whether its row differs from what the database has."""
-        return (self.state, self.dispatched, self.reached) != self.stored or self.reason is not None
+        return self.reason is not None or (self.state, self.dispatched, self.reached) != self.stored
 
 
 @dataclass(slots=True)
@@ -237,9 +237,9 @@ class Ledger:
         else:
             if verdict is Verdict.APPLIED:
                 held.state, held.reason = report.state, report.reason or ""
-                held.reached += reached.entry(report.state, incoming.at)
+                held.reached += entry(report.state, incoming.at)
             else:
-                held.reached = reached.noted(held.reached, report.state, incoming.at)
+                held.reached = noted(held.reached, report.state, incoming.at)
             held.dispatched = held.dispatched or shows_dispatch(verdict, report.state)
         if report.state is State.CREATED:
             self._take_up(id_)
@@ -274,9 +274,11 @@ class Ledger:
     def _register(self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime) -> None:
         """Register a device operation."""
         _, _, since, claimed = self.claims.get(id_, _NO_CLAIM)
-        created = claimed if since is at else reached.entry(State.CREATED, at)
+        created = claimed if since is at else entry(State.CREATED, at)
         stored = State.CREATED, False, claimed
-        self.held[id_] = DeviceOperation(operation_id, reached=created, stored=stored, reason=reason or None)
+        self.held[id_] = DeviceOperation(
+            operation_id, State.CREATED, False, created, stored, reason=reason or None
+        )
 
     def _take_up(self, id_: UUID) -> None:
         """Take up the reports that waited for a registration, the oldest first."""
@@ -342,7 +344,7 @@ class Ledger:
         for device_id in announced.devices:
             id_ = device_operation_id(announcement.id, device_id)
             if (held := self.held.get(id_)) is not None:
-                held.reached = reached.noted(held.reached, State.CREATED, announced.at)  # as if it had come first
+                held.reached = noted(held.reached, State.CREATED, announced.at)  # as if it had come first
             else:
                 service = str(announcement.created_by or "")
                 key = id_, announced.report_id

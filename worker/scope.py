@@ -63,10 +63,9 @@ class Scope:
 
     def held(self, rows: Iterable[store.Held]) -> dict[UUID, DeviceOperation]:
         """The device operations that are registered, by id, from what is stored of them."""
+        claims = self.claims
         return {
-            id_: DeviceOperation(
-                self.claims[id_][0], state, dispatched, reached, stored=(state, dispatched, reached), is_new=False
-            )
+            id_: DeviceOperation(claims[id_][0], state, dispatched, reached, (state, dispatched, reached), False)
             for id_, state, dispatched, reached in rows
         }
 

@@ -26,6 +26,10 @@ Held = tuple[UUID, State, bool, str]
 """What the processor needs of a device operation: its id, state, whether it is dispatched, and what it reached."""
 
 
+_STATES = {state.value: state for state in State}
+"""By code: a call of the type takes ten times as long."""
+
+
 class StoredOperation(NamedTuple):
     """What the processor needs of an operation that it has counted for."""
 
@@ -105,7 +109,7 @@ async def known(connection: AsyncConnection, reports: Collection[Key], operation
 
 
 def _states(rows: Iterable[tuple[UUID, int, bool, str]]) -> Iterable[Held]:
-    return ((id_, State(state), dispatched, reached) for id_, state, dispatched, reached in rows)
+    return ((id_, _STATES[state], dispatched, reached) for id_, state, dispatched, reached in rows)
 
 
 async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
