@@ -116,11 +116,17 @@ def test_an_announcement_goes_by_its_key_and_the_contract_of_messages(api: httpx
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.headers["Location"].endswith(OF_OPERATION)
     assert again.json()["content"]["reason"] == "first"
-    faulty = {"id": "no id", "operation_type": "", "device_count": -1}
+    faulty = {"id": "no id", "operation_type": 5, "device_count": -1}
     faults = refused(api.post(OPERATIONS, json=faulty), 400)["faults"]
     assert [fault["where"] for fault in faults] == ["id", "operation_type", "device_count"]
     endless = json.dumps({**OPERATION, "arguments": {"x": float("inf")}})
-    refused(api.post(OPERATIONS, content=endless, headers={"Content-Type": "application/json"}), 400)
+    left_out = api.post(OPERATIONS, content=endless, headers={"Content-Type": "application/json"})
+    assert (left_out.status_code, left_out.json()["content"]["arguments"]) == (
+        201,
+        first.json()["content"]["arguments"],
+    )
+    nameless = refused(api.post(OPERATIONS, json={**OPERATION, "operation_type": ""}), 400)
+    assert "operation_type" in json.dumps(nameless)
 
 
 def test_services_and_their_tokens_are_trusted_as_on_the_broker(deviceops_on_sqlite: Deviceops) -> None:
