@@ -114,6 +114,12 @@ async def test_another_programs_tables_get_none_of_ours_beside_them(
     await assert_refused(empty, "has tables, but no version of deviceops (it has customer)")
 
 
+async def test_views_of_another_program_are_as_good_as_tables(empty: Database) -> None:
+    await sql(empty, "CREATE VIEW operations AS SELECT 1 AS id")
+
+    await assert_refused(empty, "has tables, but no version of deviceops (it has operations)")
+
+
 async def test_a_table_that_was_lost_is_named(empty: Database) -> None:
     await migrate(empty)
     await sql(empty, "DROP TABLE recounts")

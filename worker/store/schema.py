@@ -23,10 +23,10 @@ _NAMED = 5
 """Tables that an error names, at most."""
 
 # Where a table is looked for is a list of schemas; a new one is made in the first of them. The tables of an
-# extension are nobody's, such as PostGIS's list of coordinate systems.
+# extension are nobody's, such as PostGIS's list of coordinate systems. Views count as tables.
 _TABLES = """
     SELECT relname, relnamespace = to_regnamespace(current_schema()) AS is_here FROM pg_class c
-    WHERE relkind IN ('r', 'p') AND pg_table_is_visible(oid)
+    WHERE relkind IN ('r', 'p', 'f', 'v', 'm') AND pg_table_is_visible(oid)
         AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
         AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
             AND deptype = 'e')
@@ -80,7 +80,8 @@ def _look(connection: Connection) -> _Found:
         tables, here = {name for name, _ in rows}, {name for name, is_here in rows if is_here}
     else:
         encoding = "UTF8"  # UTF-16 too keeps all text, and gives it as UTF-8
-        tables = here = set(inspect(connection).get_table_names())
+        inspector = inspect(connection)
+        tables = here = {*inspector.get_table_names(), *inspector.get_view_names()}
     versions = None
     if _VERSION in tables:
         versions = connection.scalars(text(f"SELECT version_num FROM {_VERSION}")).all()  # noqa: S608  # ours
