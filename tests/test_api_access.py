@@ -168,7 +168,14 @@ FORWARDED = [
     {"X-Forwarded-Proto": "https"},
     {"X-Forwarded-Server": "proxy"},
     {"Forwarded": "for=203.0.113.5"},
+    {"X_Forwarded_For": "203.0.113.5"},
+    {"X-Original-Forwarded-For": "203.0.113.5"},
+    {"X-Original-Host": "deviceops.example"},
     {"X-Real-IP": "203.0.113.5"},
+    {"X-Azure-ClientIP": "203.0.113.5"},
+    {"Fastly-Client-IP": "203.0.113.5"},
+    {"CF-Connecting-IP": "203.0.113.5"},
+    {"CDN-Loop": "edge"},
     {"Via": "1.1 proxy"},
 ]
 OF_ANOTHER_PAGE = [

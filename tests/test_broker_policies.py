@@ -65,6 +65,37 @@ def test_a_policy_and_an_operators_policy_that_endanger_messages_are_named(
     assert "policy blanket sets expires" in told
 
 
+def test_policies_that_queues_would_have_are_named_before_they_are_declared(
+    deviceops: Deviceops, broker: PrivateRabbitMQ
+) -> None:
+    prefix = f"undeclared-{secrets.token_hex(4)}"
+    deviceops = deviceops.with_settings(topology_prefix=prefix)
+    assert "none that takes messages out of the queues" in deviceops.out("check")
+    try:
+        broker.control("set_policy", "--priority", "1", "low", f"^{prefix}", '{"message-ttl": 9}')
+        broker.control("set_policy", "--priority", "2", "high", f"^{prefix}", '{"expires": 99}')
+        broker.control(
+            "set_policy",
+            "--priority",
+            "3",
+            "--apply-to",
+            "exchanges",
+            "other",
+            ".*",
+            '{"alternate-exchange": "x"}',
+        )
+        broker.control("set_operator_policy", "house", f"^{prefix}.*reports", '{"expires": 9}')
+        done = eventually(lambda: (done := deviceops("check")).stderr.count("expires") == 2 and done)
+    finally:
+        for name in ("low", "high", "other"):
+            broker.control("clear_policy", name)
+        broker.control("clear_operator_policy", "house")
+    assert done.returncode == 1
+    assert f"operator policy house sets expires of queue {prefix}.reports to 9:" in done.stderr
+    assert f"policy high sets expires of queue {prefix}.dead-letters to 99:" in done.stderr
+    assert "message-ttl" not in done.stderr
+
+
 def test_policies_that_cannot_be_read_are_said_to_be_with_the_way_to_look(
     deviceops: Deviceops, broker: PrivateRabbitMQ
 ) -> None:
@@ -72,7 +103,7 @@ def test_policies_that_cannot_be_read_are_said_to_be_with_the_way_to_look(
         done = deviceops.with_settings(management_url=url)("check")
         assert done.returncode == 0
         assert "policies could not be read from http://" in done.stderr
-        assert "rabbitmqctl list_queues" in done.stderr.replace("\n", " ")
+        assert "rabbitmqctl list_policies" in done.stderr.replace("\n", " ")
         assert "wrong" not in done.stderr + done.stdout
 
 

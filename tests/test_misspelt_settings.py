@@ -47,6 +47,17 @@ SERVICE_LINKS = {
     "DEVICEOPS_API_PORT_80_TCP_ADDR": "10.0.0.8",
 }
 """What Kubernetes tells the pods of a namespace that has Services named deviceops and deviceops-api."""
+OF_OTHERS = {
+    "DEVICEOPSX": "1",
+    "MY_DEVICEOPS_QQQ": "1",
+    "OLD_DEVICEOPS_AMQP_URL": "1",
+    "DEVICEOPS2_AMQP_URL": "1",
+    "DEVICES_AMQP_URL": "1",
+    "DEVICE_OPS_LOG": "1",
+    "APP_HTTP_PORT": "1",
+    "DEVICE_OPS_HTTP_PORT": "tcp://10.0.0.8:80",
+}
+"""Names that are near to settings, and need not be meant as such."""
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +95,10 @@ def test_every_command_refuses_a_misspelt_variable_and_makes_no_database(
         ("DEVICEOPS_HTTP_PROT", "DEVICEOPS_HTTP_PORT"),
         ("DEVICEOPS_PROB_PORT", "DEVICEOPS_PROBE_PORT"),
         ("DEVICEOPS_SERVICE", "DEVICEOPS_SERVICES"),
+        ("DEVICE_OPS_DATABASE_URL", "DEVICEOPS_DATABASE_URL"),
+        ("DEVCEOPS_AMQP_URL_FILE", "DEVICEOPS_AMQP_URL_FILE"),
+        ("DEVICEPOS_DATABASE_URL", "DEVICEOPS_DATABASE_URL"),
+        ("DEVICE_OP_HTTP_PROBE_PORT", "DEVICEOPS_HTTP_PROBE_PORT"),
         ("DEVICEOPS_QQQ", None),
         ("DEVICEOPS_", None),
     ],
@@ -118,7 +133,7 @@ def test_all_that_are_wrong_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_others_call_by_our_name_is_left_alone(monkeypatch: pytest.MonkeyPatch, places: Path) -> None:
-    for name, value in {**SERVICE_LINKS, "DEVICEOPSX": "1", "MY_DEVICEOPS_QQQ": "1"}.items():
+    for name, value in {**SERVICE_LINKS, **OF_OTHERS}.items():
         monkeypatch.setenv(name, value)
     for name in ("amqp_url", "deviceops_amqp_url.bak", "deviceops_amqp_url~", "..data", "rabbitmq_conf"):
         (places / "container" / name).write_text("x")

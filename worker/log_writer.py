@@ -4,6 +4,7 @@ A pipe that is not read, a terminal that is stopped or a full disk costs lines, 
 """
 
 import atexit
+import io
 import os
 import select
 import sys
@@ -28,10 +29,11 @@ class LogWriter:
         self.note: Callable[[int], str] | None = None
         self._descriptor = descriptor
         self._lines: SimpleQueue[bytes] = SimpleQueue()
-        # Those who write change the first two, one at a time; the thread changes the others.
+        # Those who write change the first two, under the lock; the thread changes the others.
         self._taken = self._refused = 0
         self._done = self._lost = self._noted = 0
         self._is_mid_line = False
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._deadline: float | None = None
 
@@ -41,16 +43,21 @@ class LogWriter:
         return self._refused + self._lost
 
     def write(self, line: str) -> None:
-        """Have a line written, without the end of it; never waits. Not to be called by two threads at once."""
-        data = _encoded(line)
-        if self._taken - self._done + len(data) > LIMIT:
-            self._refused += 1
-            return
-        self._taken += len(data)
-        self._lines.put(data)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-            self._thread.start()
+        """Have a line written, without the end of it; never waits."""
+        self.put(f"{line}\n")
+
+    def put(self, text: str) -> None:
+        """Have a text written as it stands, such as a progress bar; never waits."""
+        data = _encoded(text)
+        with self._lock:
+            if self._taken - self._done + len(data) > LIMIT:
+                self._refused += 1
+                return
+            self._taken += len(data)
+            self._lines.put(data)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
 
     def flush(self) -> None:
         """Wait until everything is written, but no longer than until some seconds after the first call."""
@@ -67,11 +74,14 @@ class LogWriter:
             lost = self._write(lines)
             self._lost += lost
             unnoted = self.dropped - self._noted
-            flows = not lost and self._lines.empty()
-            if unnoted and flows and self.note is not None and not self._write([_encoded(self.note(unnoted))]):
+            if unnoted and not lost and self._lines.empty() and self._tell(unnoted):
                 self._noted += unnoted
             self._done += sum(map(len, lines))
             time.sleep(GATHERING)
+
+    def _tell(self, dropped: int) -> bool:
+        """Whether how many lines were dropped could be written."""
+        return self.note is not None and not self._write([_encoded(f"{self.note(dropped)}\n")])
 
     def _write(self, lines: Sequence[bytes]) -> int:
         """How many of some lines are lost, as they cannot be written."""
@@ -83,7 +93,7 @@ class LogWriter:
             while written < len(data):
                 written += self._some(data[written:])
         if written:
-            self._is_mid_line = data[written - 1 : written] != b"\n"
+            self._is_mid_line = written < len(data) and data[written - 1 : written] != b"\n"
         return data.count(b"\n") - data.count(b"\n", 0, written)
 
     def _some(self, data: bytes) -> int:
@@ -96,10 +106,32 @@ class LogWriter:
             return 0
 
 
-def _encoded(line: str) -> bytes:
-    return f"{line}\n".encode(sys.stderr.encoding, "backslashreplace")
+def _encoded(text: str) -> bytes:
+    return text.encode(sys.stderr.encoding, "backslashreplace")
 
 
 writer = LogWriter(2)
 """Of this process: standard error."""
 atexit.register(writer.flush)
+
+
+class StandardError(io.TextIOBase):
+    """Standard error as a text file, by the writer: for what prints rather than logs."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """As of standard error."""
+        return sys.stderr.encoding
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return 2
+
+    def write(self, text: str) -> int:
+        """Never waits, and never fails."""
+        writer.put(text)
+        return len(text)

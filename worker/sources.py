@@ -6,7 +6,7 @@ cannot be used must be an error.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from worker.errors import SettingsError
 
 PREFIX = "DEVICEOPS_"
 SUFFIX = "_FILE"
+ALIKE = 0.88
+"""How similar to the prefix a misspelling of it is: nine letters of which one moved by one are, and none worse."""
 MAX_FILE = 1_000_000
 """Bytes of a setting that is kept in a file."""
 CONTAINER_SECRETS = Path("/run/secrets")
@@ -85,10 +87,8 @@ def unknown(variables: Mapping[str, str | None], fields: Iterable[str]) -> list[
     """What looks like a setting and is none, so most likely is misspelt: one line each, with the nearest name."""
     values = [variable(field) for field in fields]
     names = {*values, *(name + SUFFIX for name in values)}
-    given = (
-        name for name, value in variables.items() if name.upper().startswith(PREFIX) and not _links(name, value)
-    )
-    wrong = [_told(name, name.upper(), names) for name in given if name.upper() not in names]
+    ours = ((name, _ours(name.upper(), names)) for name, value in variables.items() if not _links(name, value))
+    wrong = [_told(name, meant, names) for name, meant in ours if meant is not None and name.upper() not in names]
     named = {Path(value) for value in variables.values() if value}
     files = {name.lower() for name in values}
     for directory in (os.environ.get("CREDENTIALS_DIRECTORY"), CONTAINER_SECRETS):
@@ -96,6 +96,30 @@ def unknown(variables: Mapping[str, str | None], fields: Iterable[str]) -> list[
             if path.name not in files and path not in named:
                 wrong.append(_told(str(path), path.name.lower(), files))
     return sorted(wrong)
+
+
+def _ours(name: str, known: Collection[str]) -> str | None:
+    """The name, with our prefix, of what may be meant as a setting of ours; None if it is another program's.
+
+    Where the prefix itself is misspelt, what comes after it has to be right.
+    """
+    if name.startswith(PREFIX):
+        return name
+    for each in known:
+        ending = each[len(PREFIX) - 1 :]
+        if name.replace("-", "_").endswith(ending) and _resembles_prefix(name[: -len(ending)]):
+            return each
+    return None
+
+
+def _resembles_prefix(text: str) -> bool:
+    """Whether a text is our prefix with one letter too many, missing or swapped, or divided by signs."""
+    import difflib  # here, as in _told()
+
+    letters, right = re.sub("[-_.]", "", text), PREFIX[:-1]
+    # With a number it may be another instance's.
+    is_close = letters.isalpha() and abs(len(letters) - len(right)) <= 1
+    return is_close and difflib.SequenceMatcher(None, letters, right).ratio() >= ALIKE
 
 
 def _links(name: str, value: str | None) -> bool:

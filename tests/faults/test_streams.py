@@ -123,6 +123,18 @@ def test_a_command_that_fails_ends_whatever_becomes_of_its_last_line(
         assert process.wait(PATIENCE + CLOSING) == 1
 
 
+@pytest.mark.parametrize("stream", [full_pipe, full_disk, broken_pipe])
+def test_a_notice_that_cannot_be_written_changes_no_outcome(
+    deviceops_on_sqlite: Deviceops, stream: Callable[[], Iterator[int]]
+) -> None:
+    deviceops_on_sqlite.out("ingest", "-", lines="no report\n")
+    target = str(deviceops_on_sqlite.directory / "exported")
+    command = ("dead-letters", "export", "--output", target)
+    with stream() as descriptor, deviceops_on_sqlite.running(*command, stderr=descriptor) as process:  # type: ignore[attr-defined]
+        assert process.wait(PATIENCE + CLOSING) == 0
+    assert len(Path(target).read_text().splitlines()) == 1
+
+
 def test_a_log_that_nothing_reads_stops_no_worker(
     database_url: str, amqp_url: str, topology_prefix: str, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Who calls, and what they may do."""
 
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
@@ -22,10 +23,11 @@ PATHS = "/v0/"
 ANYBODY = Caller("anybody", frozenset(Scope))
 """Who calls where there are no tokens: everybody on this machine."""
 
-_OF_PROXIES = frozenset(
-    ("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip")
+_OF_PROXIES = re.compile(
+    "via|cdn-loop|.*forwarded.*|.*(client|real|connecting|originating|remote)[-_]?(ip|addr)|x-original-host"
+    "|x-envoy-external-address"
 )
-"""Headers that proxies add, beside those that begin with x-forwarded: RFC 7239 and what came before it."""
+"""The names of headers that proxies add: RFC 7239's, those from before it, and some that products have."""
 
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="token", description="A token that `deviceops token create` has made."
@@ -63,7 +65,7 @@ class Tokens(AuthenticationBackend):
 def _stranger(conn: HTTPConnection) -> str | None:
     """Why a call may come from beyond this machine, whatever proxies are trusted; None if it does not."""
     for name in conn.headers:
-        if name.startswith("x-forwarded") or name in _OF_PROXIES:
+        if _OF_PROXIES.fullmatch(name):
             return f"a call that a proxy hands on ({name}) needs one"
     if conn.scope["http_version"] == "1.0":
         # nginx speaks it unless told otherwise, with the address of what is behind it as Host, and no other sign.

@@ -16,6 +16,7 @@ from rich.console import Console
 from worker.cli import logs
 from worker.contract import clean, shown
 from worker.errors import DeviceopsError
+from worker.log_writer import StandardError
 from worker.settings import Settings
 from worker.sources import variable
 from worker.store import database, schema, sqlite
@@ -26,7 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 screen = Console(markup=False, highlight=False)
 """Standard output, for people."""
-notices = Console(stderr=True, markup=False)
+notices = Console(file=StandardError(), markup=False)  # type: ignore[arg-type]  # it has what is used of a file
 """Standard error, for progress and hints."""
 
 _log = structlog.get_logger()

@@ -1,6 +1,7 @@
 """Policies of the broker that can take messages out of our queues, as the management plugin tells of them."""
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from ssl import SSLContext
@@ -43,11 +44,9 @@ def dangers(settings: Settings) -> list[str]:
     found = []
     for queue in (topology.reports, topology.dead_letters):
         try:
-            known = _ask(management, f"queues/{vhost}/{quote(queue, safe='')}", tls)
+            known = _queue(management, vhost, queue, tls)
             holders = _holders(management, vhost, known, tls)
         except HTTPError as error:
-            if error.code == 404:
-                continue  # it is not declared yet
             raise _unread(management, vhost, f"answers {error.code} {error.reason}") from error
         except (OSError, ValueError) as error:
             raise _unread(management, vhost, str(error)) from error
@@ -89,6 +88,36 @@ def _threats(
         yield "delivery-limit", f"messages that workers gave back more often, as in an outage, {taken}"
 
 
+def _queue(management: URL, vhost: str, queue: str, tls: SSLContext | None) -> Mapping[str, Any]:
+    """What the broker says of a queue; of one that is not declared yet, which policies it would have."""
+    try:
+        known: Mapping[str, Any] = _ask(management, f"queues/{vhost}/{quote(queue, safe='')}", tls)
+    except HTTPError as error:
+        if error.code != 404:
+            raise
+        expected: dict[str, Any] = {"arguments": {"x-overflow": "reject-publish"}}
+        effective: dict[str, Any] = {}
+        for kind, field in (("policies", "policy"), ("operator-policies", "operator_policy")):
+            found = [each for each in _ask(management, f"{kind}/{vhost}", tls) if _holds(each, queue)]
+            if found:
+                policy = max(found, key=lambda each: each["priority"])
+                expected[field] = policy["name"]
+                for key, value in policy["definition"].items():
+                    # Of two numbers the smaller one holds.
+                    effective[key] = min(effective.get(key, value), value) if isinstance(value, int) else value
+        return expected | {"effective_policy_definition": effective}
+    return known
+
+
+def _holds(policy: Mapping[str, Any], queue: str) -> bool:
+    """Whether a policy is for a quorum queue of this name."""
+    try:
+        matches = re.search(policy["pattern"], queue) is not None
+    except re.error:  # the broker's expressions have some that Python's have not
+        matches = True
+    return matches and policy.get("apply-to", "all") in ("all", "queues", "quorum_queues")
+
+
 def _holders(management: URL, vhost: str, queue: Mapping[str, Any], tls: SSLContext | None) -> dict[str, str]:
     """Which policy each key of a queue's comes from; an operator policy's value is the one that holds."""
     holders: dict[str, str] = {}
@@ -104,7 +133,7 @@ def _holders(management: URL, vhost: str, queue: Mapping[str, Any], tls: SSLCont
     return holders
 
 
-def _ask(management: URL, path: str, tls: SSLContext | None) -> dict[str, Any]:
+def _ask(management: URL, path: str, tls: SSLContext | None) -> Any:
     # No slash of the path is to be taken for one: a virtual host is usually named so.
     request = Request(f"{str(management.with_user(None)).rstrip('/')}/api/{path}")  # noqa: S310  # http or https
     given = f"{management.user}:{management.password or ''}"
@@ -114,13 +143,13 @@ def _ask(management: URL, path: str, tls: SSLContext | None) -> dict[str, Any]:
     for handler in handlers:
         opener.add_handler(handler)
     with opener.open(request, timeout=TIMEOUT) as answer:
-        document: dict[str, Any] = json.loads(answer.read(_MAX_ANSWER))
-        return document
+        return json.loads(answer.read(_MAX_ANSWER))
 
 
 def _unread(management: URL, vhost: str, why: str) -> PoliciesUnread:
     shown = management.with_password("***") if management.password else management
+    name = vhost.replace("%2F", "/")
     return PoliciesUnread(
-        f"policies could not be read from {shown}: {why}; look with: rabbitmqctl list_queues --vhost "
-        f"{vhost.replace('%2F', '/')} name policy operator_policy effective_policy_definition"
+        f"policies could not be read from {shown}: {why}; look with: rabbitmqctl list_policies --vhost {name}, "
+        f"and rabbitmqctl list_operator_policies --vhost {name}"
     )
