@@ -16,11 +16,13 @@ USER, PASSWORD = "drift-service", "for-this-test"
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[PrivateRabbitMQ]:
-    """A broker with a user who may write to a worker's exchange and to two like it, and one who may do nothing."""
+    """A broker whose users may write to a worker's exchange and to two like it, by one key, or to nothing."""
     with PrivateRabbitMQ() as server:
-        for user, write in ((USER, "^(device-operations|lonely|missing)$"), ("stranger", "^$")):
+        mine = "^(device-operations|lonely|missing)$"
+        for user, write in ((USER, mine), ("stranger", "^$"), ("topical", mine)):
             server.control("add_user", user, PASSWORD)
             server.control("set_permissions", "-p", "/", user, "^$", write, "^$")
+        server.control("set_topic_permissions", "-p", "/", "topical", "device-operations", "^mine$", "^$")
         yield server
 
 
@@ -44,7 +46,7 @@ def test_who_may_write_to_the_exchange_alone_can_publish_and_is_vouched_for(work
         producer.out("publish", "-", lines=json.dumps(report())) == "1 messages published to device-operations\n"
     )
 
-    assert worker.document("run", "--until-idle", "0.5")["applied"] == 1
+    assert worker.document("run", "--until-idle", "1")["applied"] == 1
 
 
 def test_who_may_write_to_the_exchange_alone_can_send_dead_letters_again(worker: Deviceops) -> None:
@@ -55,7 +57,7 @@ def test_who_may_write_to_the_exchange_alone_can_send_dead_letters_again(worker:
 
     assert sent == {"republished": 1}
     as_user(worker, USER).out("publish", "-", lines=json.dumps(registration))
-    summary = worker.document("run", "--until-idle", "0.5")
+    summary = worker.document("run", "--until-idle", "1")
     assert (summary["received"], summary["released"], summary["applied"]) == (2, 1, 2)
 
 
@@ -69,7 +71,11 @@ async def test_what_the_broker_refuses_is_told_with_exchange_and_user(worker: De
         (
             "stranger",
             "device-operations",
-        ): "403, the user 'stranger' may not write to the exchange 'device-operations'",
+        ): "403, the user 'stranger' may not write to the exchange 'device-operations': ACCESS_REFUSED - ",
+        (
+            "topical",
+            "device-operations",
+        ): "access to topic 'device-operation.report' in exchange 'device-operations' in vhost '/' refused",
         (
             USER,
             "missing",

@@ -224,14 +224,6 @@ def test_over_http(api: httpx.Client, coding: str, pack: Any, state: str) -> Non
         assert (answer.status_code, answer.headers["X-Verdict"]) == (200, "applied")
 
 
-def test_half_of_a_character_costs_no_state_over_http(api: httpx.Client) -> None:
-    body = rb'{"state": "CREATED", "service_id": "s", "reason": "cut \ud83d"}'
-
-    answer = api.put(PATH, content=body, headers={"Content-Type": "application/json"})
-
-    assert (answer.status_code, answer.json()["content"]["reason"]) == (200, "cut ?")
-
-
 def test_a_body_that_grows_beyond_the_bound_is_refused_over_http(api: httpx.Client) -> None:
     body = gzip.compress(bytes(2_000_001))
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}

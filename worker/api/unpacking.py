@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worker.api import answers
 from worker.api.edge import MAX_BODY
 from worker.compression import Unreadable, unpacked
-from worker.messages import text_of
+from worker.encodings import BOM
 
 
 class Unpacking:
@@ -43,7 +43,7 @@ class Unpacking:
 
 def _plain(body: bytes, encoding: str | None) -> bytes:
     try:
-        return text_of(unpacked(body, MAX_BODY, encoding)) if body else body
+        return unpacked(body, MAX_BODY, encoding).removeprefix(BOM) if body else body
     except Unreadable as error:
         message = str(error).replace("content_encoding", "Content-Encoding")
         raise answers.Refusal(HTTPStatus.BAD_REQUEST, message) from None

@@ -67,7 +67,9 @@ def _explained(destination: Destination, message: Message, error: BaseException)
     named = f"not published: {shown(message.body.decode(errors='replace'))}"
     match error:
         case ChannelAccessRefused():
-            return DeviceopsError(f"not published: 403, the user {user} may not write to the exchange {exchange}")
+            return DeviceopsError(
+                f"not published: 403, the user {user} may not write to the exchange {exchange}: {explain(error)}"
+            )
         case ChannelNotFoundEntity():
             return DeviceopsError(
                 f"not published: 404, the user {user} finds no exchange {exchange}: `deviceops run` declares it; "
