@@ -22,7 +22,7 @@ MODELS: Mapping[str, type[BaseModel]] = {REPORT: Report, REPORTS: Reports, ANNOU
 """What the body of each type of message is."""
 
 UNSAID = (
-    f"a message has at most {MAX_BODY:,} bytes, in UTF-8, and its text no lone surrogates",
+    f"a message has at most {MAX_BODY:,} bytes, in UTF-8, and half of a surrogate pair in its text counts as ?",
     "NaN and Infinity are not JSON, numbers in documents are those of a double, which 1e400 is not, and arrays "
     "and objects nest no deeper than 200 levels",
     "of a name that comes twice in one object the last counts",

@@ -8,14 +8,16 @@ import json
 import re
 from typing import Any
 
-from worker.identity import identity
+from worker.identity import identity, is_text
 
 _HALF = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
-_IDS = ("report_id", "message_id", "id", "source")
+_IDS = ("report_id", "message_id")
 """Fields whose values are to stay different, whatever stands for the halves in them."""
+_PARTS = ("id", "source")
+"""The same, of a CloudEvent: never a UUID, which the id of an announced operation would be taken for."""
 
 
 def whole(body: bytes) -> bytes:
@@ -31,7 +33,8 @@ def whole(body: bytes) -> bytes:
 
 
 def _with_ids(table: dict[str, Any]) -> dict[str, Any]:
-    for name in _IDS:
-        if isinstance(id_ := table.get(name), str):
-            table[name] = identity(id_) or id_
+    for name in (*_IDS, *_PARTS):
+        id_ = table.get(name)
+        if isinstance(id_, str) and not is_text(id_):
+            table[name] = identity(id_) if name in _IDS else f"text {identity(id_)}"
     return table

@@ -25,7 +25,7 @@ def identity(id_: object) -> str | None:
     """
     if not isinstance(id_, str) or id_ in _NONE:
         return None
-    if len(id_) <= MAX_ID and "\0" not in id_ and (id_.isascii() or _is_text(id_)):
+    if len(id_) <= MAX_ID and "\0" not in id_ and (id_.isascii() or is_text(id_)):
         return id_
     return body_id(_bytes_of(id_))
 
@@ -35,7 +35,8 @@ def body_id(body: bytes) -> str:
     return str(UUID(bytes=sha1(NAMESPACE.bytes + body, usedforsecurity=False).digest()[:16], version=5))
 
 
-def _is_text(id_: str) -> bool:
+def is_text(id_: str) -> bool:
+    """Whether it can be written as UTF-8."""
     try:
         id_.encode()
     except UnicodeEncodeError:
