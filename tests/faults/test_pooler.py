@@ -89,9 +89,9 @@ async def test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_clie
         backend = await connection.scalar(text("SELECT pg_backend_pid()"))
         await connection.rollback()
         await connection.invalidate()  # the pooler has the backend again, and lends it to who comes next
-    await asyncio.sleep(0.5)
-    other = await asyncpg.connect(pooler.url)
-    assert await other.fetchval("SELECT pg_backend_pid()") == backend
+    async with asyncio.timeout(20):
+        while await (other := await asyncpg.connect(pooler.url)).fetchval("SELECT pg_backend_pid()") != backend:
+            await other.close()
     async with database.read() as connection:  # a new connection, which ends what was left behind
         await connection.execute(text("SELECT 1"))
     assert await other.fetchval("SELECT pg_backend_pid()") == backend
