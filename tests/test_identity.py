@@ -27,8 +27,10 @@ from worker.identity import MAX_ID, NAMESPACE, body_id, identity
 from worker.intake import jsonl
 from worker.intake.deliveries import as_message
 from worker.intake.delivery import Delivery
+from worker.mending.closing import discard
 from worker.messages import Message
 from worker.store.database import Database
+from worker.store.letters import Selection
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 NIL = str(UUID(int=0))
@@ -146,6 +148,18 @@ async def test_a_duplicate_that_names_another_state_is_counted_by_service(databa
 
     assert (in_one.duplicate, in_one.by_service["drift-service", "contradicting"]) == (2, 1)
     assert (later.duplicate, later.by_service["drift-service", "contradicting"]) == (3, 1)
+
+
+async def test_a_report_that_comes_again_after_it_was_discarded_is_counted_by_service(database: Database) -> None:
+    again = message(report("SUCCESS", report_id="parked"))
+    await process(database, [[again]])
+    before = await process(database, [[again]])
+    await discard(database, Selection(), "not ours", actor="me")
+
+    after = await process(database, [[again, again]])
+
+    assert (before.duplicate, before.by_service["drift-service", "of discarded"]) == (1, 0)
+    assert (after.duplicate, after.by_service["drift-service", "of discarded"]) == (2, 2)
 
 
 async def test_announcements_with_an_id_that_is_none_are_news_each_time(database: Database) -> None:

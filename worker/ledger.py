@@ -15,7 +15,17 @@ from statemachine import SETTLED, Counters, State, Verdict, contribution, decide
 from worker.contract import Announcement, shown
 from worker.dead_letters import DeadLetter
 from worker.messages import Announced, Incoming, Item, Key, Message, device_operation_id, plausible
-from worker.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, REJECTED, Action, Reason, Status, Tally
+from worker.outcomes import (
+    CONTRADICTING,
+    DUPLICATE,
+    LEFT_OUT,
+    OF_DISCARDED,
+    REJECTED,
+    Action,
+    Reason,
+    Status,
+    Tally,
+)
 from worker.reached import entry, noted
 from worker.trust import Trust
 
@@ -79,6 +89,8 @@ class Ledger:
     """The reports of this batch that were accepted, before or in it, and the states that they named."""
     kept: dict[Key, int] = field(default_factory=dict)
     """The reports of this batch that are kept as a dead letter, and its id; 0 if it is new."""
+    discarded: set[Key] = field(default_factory=set)
+    """Those of the reports kept as a dead letter that were discarded before."""
     waiting: defaultdict[UUID, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
     """The parked reports, by device operation."""
     stored: dict[int, Status] = field(default_factory=dict)
@@ -180,6 +192,8 @@ class Ledger:
         if key in self.seen or self.kept.get(key, message.dead_letter_id) != message.dead_letter_id:
             if self.seen.get(key, incoming.report.state) is not incoming.report.state:
                 self.tally.by_service[incoming.report.service_id, CONTRADICTING] += 1
+            elif key in self.discarded:
+                self.tally.by_service[incoming.report.service_id, OF_DISCARDED] += 1
             self._count_duplicate(incoming.report.service_id)
             if incoming.report.state is State.CREATED:
                 self._take_up(key[0])  # whoever had it before may have died on the way

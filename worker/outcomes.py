@@ -58,6 +58,8 @@ LEFT_OUT = "left out"
 """What is counted beside the verdicts: messages of which something that could not be read was left out."""
 CONTRADICTING = "contradicting"
 """Duplicates that name another state than the accepted report whose id they have."""
+OF_DISCARDED = "of discarded"
+"""Duplicates of reports whose dead letters were discarded."""
 AT_ONCE = "by the batch that it came in"
 """What is told of a dead letter that was released so soon that nothing was written of it."""
 

@@ -165,6 +165,7 @@ async def _decide(
         held=held,
         seen=known.accepted,
         kept=known.kept,
+        discarded=known.discarded,
         waiting=_still_waiting(waiting, stored, scope.stored),
         stored=stored,
         trust=trust,

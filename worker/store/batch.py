@@ -92,11 +92,13 @@ class Known(NamedTuple):
     """Those that were kept as dead letters, with those's ids."""
     operation_types: dict[UUID, str | None]
     """Of the operations that exist."""
+    discarded: set[Key]
+    """Those of the reports kept as dead letters that are discarded."""
 
 
 async def known(connection: AsyncConnection, reports: Collection[Key], operations: Collection[UUID]) -> Known:
     """Read what came before of reports, and operations; once the claim has waited for other workers."""
-    found = Known({}, {}, {})
+    found = Known({}, {}, {}, set())
     asked = [*reports, *((id_, None) for id_ in operations)]
     for id_, report_id, dead_letter_id, operation_type, state in await sql.KNOWN.run(connection, asked):
         if report_id is None:
@@ -105,6 +107,8 @@ async def known(connection: AsyncConnection, reports: Collection[Key], operation
             found.accepted[id_, report_id] = State(state)
         else:
             found.kept[id_, report_id] = dead_letter_id
+            if state is not None:
+                found.discarded.add((id_, report_id))
     return found
 
 

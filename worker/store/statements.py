@@ -87,7 +87,7 @@ KNOWN = Statement(
     SELECT device_operation_id, report_id, NULL AS dead_letter_id, NULL AS operation_type, state
     FROM asked JOIN device_operation_activity USING (device_operation_id, report_id)
     UNION ALL
-    SELECT device_operation_id, report_id, dead_letters.id, NULL, NULL
+    SELECT device_operation_id, report_id, dead_letters.id, NULL, CASE WHEN status = 'discarded' THEN 0 END
     FROM asked JOIN dead_letters USING (device_operation_id, report_id)
     UNION ALL
     SELECT operations.id, NULL, NULL, operations.operation_type, NULL

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from statemachine import Verdict
 from worker.intake.session import Queue
-from worker.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, REJECTED, Reason, Tally
+from worker.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, OF_DISCARDED, REJECTED, Reason, Tally
 from worker.watch.health import Health
 from worker.watch.standing import Standing
 
@@ -51,7 +51,13 @@ class WorkerMetrics(Collector):
             "Duplicates that name another state than the accepted report whose id they have.",
             labels=["service"],
         )
+        of_discarded = CounterMetricFamily(
+            "deviceops_discarded_duplicates",
+            "Reports that came again although their dead letters had been discarded.",
+            labels=["service"],
+        )
         for service in sorted({"", *(service for service, _ in tally.by_service)}):
+            of_discarded.add_metric([service], tally.by_service[service, OF_DISCARDED])
             contradicting.add_metric([service], tally.by_service[service, CONTRADICTING])
             left_out.add_metric([service], tally.by_service[service, LEFT_OUT])
             for verdict in _VERDICTS:  # all of them: a series that begins with its first event hides that one
@@ -59,6 +65,7 @@ class WorkerMetrics(Collector):
         yield reports
         yield left_out
         yield contradicting
+        yield of_discarded
         yield CounterMetricFamily("deviceops_announcements", "Announcements of operations.", tally.announced)
         yield CounterMetricFamily(
             "deviceops_released", "Parked reports taken up by a registration.", tally.released
