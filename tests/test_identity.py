@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
+from structlog.testing import capture_logs
 
 from tests.databases import read
 from tests.sending import (
@@ -29,8 +30,10 @@ from worker.intake.deliveries import as_message
 from worker.intake.delivery import Delivery
 from worker.mending.closing import discard
 from worker.messages import Message
+from worker.outcomes import CONTRADICTING, Contradiction, Tally
 from worker.store.database import Database
 from worker.store.letters import Selection
+from worker.watch.rejections import Contradictions
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 NIL = str(UUID(int=0))
@@ -148,6 +151,38 @@ async def test_a_duplicate_that_names_another_state_is_counted_by_service(databa
 
     assert (in_one.duplicate, in_one.by_service["drift-service", "contradicting"]) == (2, 1)
     assert (later.duplicate, later.by_service["drift-service", "contradicting"]) == (3, 1)
+    [found] = later.contradictions
+    assert (found.service_id, found.report_id, found.accepted, found.named) == (
+        "drift-service",
+        "one",
+        "CREATED",
+        "SUCCESS",
+    )
+
+
+async def test_duplicates_that_name_another_state_are_one_warning_a_minute_with_what_they_say() -> None:
+    found = Contradiction("drift-service", OPERATION, DEVICE, "one", "CREATED", "SUCCESS")
+    batch = Tally(contradictions=[found])
+    batch.by_service["drift-service", CONTRADICTING] = 2
+    contradictions = Contradictions()
+    with capture_logs() as logged:
+        for tally in (Tally(), batch, batch, batch):
+            contradictions.note(tally)
+        assert [(line["log_level"], line["duplicates"]) for line in logged] == [("warning", 2)], (
+            "the first at once"
+        )
+        assert logged[0]["first"] == [
+            {
+                "service_id": "drift-service",
+                "operation_id": str(OPERATION),
+                "device_id": str(DEVICE),
+                "report_id": "one",
+                "accepted": "CREATED",
+                "named": "SUCCESS",
+            }
+        ]
+        contradictions.close()
+    assert [line["duplicates"] for line in logged] == [2, 4], "and the rest in one"
 
 
 async def test_a_report_that_comes_again_after_it_was_discarded_is_counted_by_service(database: Database) -> None:

@@ -18,10 +18,12 @@ from worker.messages import Announced, Incoming, Item, Key, Message, device_oper
 from worker.outcomes import (
     CONTRADICTING,
     DUPLICATE,
+    EXAMPLES,
     LEFT_OUT,
     OF_DISCARDED,
     REJECTED,
     Action,
+    Contradiction,
     Reason,
     Status,
     Tally,
@@ -171,6 +173,20 @@ class Ledger:
         self.tally.duplicate += 1
         self.tally.by_service[service_id, DUPLICATE] += 1
 
+    def _count_contradicting(self, incoming: Incoming, accepted: State) -> None:
+        report = incoming.report
+        self.tally.by_service[report.service_id, CONTRADICTING] += 1
+        if len(self.tally.contradictions) < EXAMPLES:
+            found = Contradiction(
+                report.service_id,
+                report.operation_id,
+                report.device_id,
+                incoming.key[1],
+                accepted.name,
+                report.state.name,
+            )
+            self.tally.contradictions.append(found)
+
     def _count_rejected(self, reason: Reason, service_id: str = "") -> None:
         self.tally.dead_lettered[reason] += 1
         self.tally.by_service[service_id, REJECTED] += 1
@@ -190,8 +206,8 @@ class Ledger:
     def _take_report(self, incoming: Incoming) -> None:
         message, key = incoming.message, incoming.key
         if key in self.seen or self.kept.get(key, message.dead_letter_id) != message.dead_letter_id:
-            if self.seen.get(key, incoming.report.state) is not incoming.report.state:
-                self.tally.by_service[incoming.report.service_id, CONTRADICTING] += 1
+            if (accepted := self.seen.get(key, incoming.report.state)) is not incoming.report.state:
+                self._count_contradicting(incoming, accepted)
             elif key in self.discarded:
                 self.tally.by_service[incoming.report.service_id, OF_DISCARDED] += 1
             self._count_duplicate(incoming.report.service_id)

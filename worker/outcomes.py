@@ -73,8 +73,19 @@ class Example(NamedTuple):
     device_id: UUID | None
 
 
+class Contradiction(NamedTuple):
+    """A duplicate that names another state than the report that was accepted with its id."""
+
+    service_id: str
+    operation_id: UUID
+    device_id: UUID
+    report_id: str
+    accepted: str
+    named: str
+
+
 EXAMPLES = 3
-"""How many dead letters of a batch are named in the log, at most."""
+"""How many dead letters, and contradictions, of a batch are named in the log, at most."""
 
 
 @dataclass(slots=True)
@@ -96,6 +107,8 @@ class Tally:
     """Verdicts, DUPLICATE and REJECTED by the service that reports; by "" where none can be told or believed."""
     examples: list[Example] = field(default_factory=list)
     """The first few of those that are new and open."""
+    contradictions: list[Contradiction] = field(default_factory=list)
+    """The first few duplicates that name another state."""
 
     def add(self, other: "Tally") -> None:
         """Add another batch's numbers to these."""
@@ -107,6 +120,7 @@ class Tally:
         self.dead_lettered.update(other.dead_lettered)
         self.by_service.update(other.by_service)
         self.examples = [*self.examples, *other.examples][:EXAMPLES]
+        self.contradictions = [*self.contradictions, *other.contradictions][:EXAMPLES]
 
     def document(self) -> Mapping[str, object]:
         """The summary that `ingest --json` and `run --json` print."""

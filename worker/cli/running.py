@@ -52,11 +52,11 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
     from worker.watch.meter import Meter
     from worker.watch.metrics import WorkerMetrics
     from worker.watch.process import registry_of_process
-    from worker.watch.rejections import Rejections
+    from worker.watch.rejections import Contradictions, Rejections
     from worker.watch.standing import Standing
 
     log_database(settings)
-    rejections = Rejections()
+    notices = Rejections(), Contradictions()
     stop = _stop_on_signals()
     is_sqlite = settings.sqlalchemy_url.get_backend_name() == "sqlite"
     lock_timeout = SQLITE_LOCK_TIMEOUT if is_sqlite else None
@@ -73,14 +73,18 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
         meter = Meter(registry, settings.services)
         store.on_commit = meter.on_commit
 
+        def note(tally: Tally) -> None:
+            for notice in notices:
+                notice.note(tally)
+
         async def process(messages: Sequence[Message]) -> None:
             settling = settle(store, messages, trust=settings.trust)
             traced = settling if tracer is None else tracer.processing(messages, settling)
-            rejections.note(await meter.measured(messages, traced))
+            note(await meter.measured(messages, traced))
 
         def note_released(tally: Tally) -> None:
             meter.count(tally)
-            rejections.note(tally)
+            note(tally)
 
         is_ready = asyncio.Event()
 
@@ -113,7 +117,8 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
                 for task in (watching, releasing):
                     task.cancel()
                 await asyncio.wait([watching, releasing])
-                rejections.close()
+                for notice in notices:
+                    notice.close()
     return meter.tally
 
 
