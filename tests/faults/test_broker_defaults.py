@@ -87,6 +87,11 @@ async def confirmed(exchange: AbstractExchange, number: int) -> int:
     return taken
 
 
+def held(broker: PrivateRabbitMQ) -> str:
+    """The names of queues, each with the number of messages that it has, those to be routed elsewhere too."""
+    return broker.control("list_queues", "--no-table-headers", "--quiet", "name", "messages")
+
+
 def collected(deviceops: Deviceops) -> tuple[int, int]:
     """How many reports a worker applies, and how many dead letters it keeps, until nothing more comes."""
     summary = deviceops.document("run", "--until-idle", "1")
@@ -129,16 +134,17 @@ async def test_what_a_policy_takes_from_both_queues_is_held_and_can_be_had_again
             await deliver(channel, topology.reports, value + 1)
             await arrived(channel, topology.dead_letters)
             await deliver(channel, topology.dead_letters, value + 1)
-        await asyncio.sleep(2)
-        assert [await messages_in(channel, name) for name in (topology.reports, topology.dead_letters)] == [0, 0]
-        held = broker.control("list_queues", "--no-table-headers", "--quiet", "name", "messages")
-        assert f"{topology.dead_letters}\t{SENT}" in held
+        await asyncio.to_thread(eventually, lambda: f"{topology.dead_letters}\t{SENT}" in held(broker))
+        async with asyncio.timeout(PATIENCE):
+            while any([await messages_in(channel, name) for name in (topology.reports, topology.dead_letters)]):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert f"{topology.dead_letters}\t{SENT}" in held(broker), "though nobody can have them delivered"
 
     other = Topology(f"{topology.prefix}.rescue")
     rescue = deviceops.with_settings(topology_prefix=other.prefix)
     await asyncio.to_thread(rescue.out, "run", "--until-idle", "0.1", "--json")
     await (await channel.get_queue(other.dead_letters)).bind(topology.dead_letters, "#")
-    assert await asyncio.to_thread(rescue.document, "run", "--until-idle", "4")
+    assert await asyncio.to_thread(rescue.document, "run", "--until-idle", "8")
     letters = await asyncio.to_thread(deviceops.document, "dead-letters", "list")
     assert [letter["reason"] for letter in letters] == ["undeliverable"] * SENT
     await other.delete(channel)
