@@ -99,7 +99,7 @@ async def test_events_go_on_when_the_connection_that_listens_was_lost(
             try:
                 ended = (
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-                    " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+                    " WHERE query LIKE 'SELECT current_setting(%' AND datname = current_database()"  # its last one
                 )
                 assert await connection.fetchval(ended) == 1
             finally:
