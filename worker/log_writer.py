@@ -107,7 +107,12 @@ class LogWriter:
 
 
 def _encoded(text: str) -> bytes:
-    return text.encode(sys.stderr.encoding, "backslashreplace")
+    return text.encode(_encoding(), "backslashreplace")
+
+
+def _encoding() -> str:
+    """That of the stream that Python opened: a progress bar puts something in its place that has none."""
+    return "utf-8" if sys.__stderr__ is None else sys.__stderr__.encoding
 
 
 writer = LogWriter(2)
@@ -121,7 +126,7 @@ class StandardError(io.TextIOBase):
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """As of standard error."""
-        return sys.stderr.encoding
+        return _encoding()
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
