@@ -93,8 +93,8 @@ class Line(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """The same as what JSON can say."""
-        tables = {"properties", "headers"}
-        return self.model_dump(mode="json", exclude=tables) | {name: getattr(self, name) for name in tables}
+        tables = ("properties", "headers")  # in this order, so that two exports are the same
+        return self.model_dump(mode="json", exclude=set(tables)) | {name: getattr(self, name) for name in tables}
 
     def row(self, now: datetime) -> dict[str, Any]:
         """The row to insert.
