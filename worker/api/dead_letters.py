@@ -39,10 +39,14 @@ class Replaying(Selecting):
     dry_run: StrictBool = False
 
 
+_VISIBLE = r"[^\s\x1c-\x1f\x85\ufeff]"
+"""What is not blank; the last three are blank to some readers of patterns, and not to others."""
+
+
 class Discarding(Selecting):
     """Which open dead letters nobody needs, and why."""
 
-    because: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, pattern=r"\S")]
+    because: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, pattern=_VISIBLE)]
 
 
 class Foretold(BaseModel):
