@@ -1,4 +1,4 @@
-"""An independent model of SPEC sections 1 to 4, in the plainest way: tables written out by hand, dictionaries,
+"""An independent model of the rules, in the plainest way: tables written out by hand, dictionaries,
 one event at a time. It imports nothing of the product; where product and model disagree, one of them is wrong.
 """
 
@@ -129,7 +129,7 @@ class DeadLetter:
 
 
 def counters_of(device_operations: list[tuple[str, bool]]) -> dict[str, int]:
-    """SPEC section 2, by counting (state, dispatched) one after another."""
+    """The counters, by counting (state, dispatched) one after another."""
     counters = {
         "resolved_device_count": 0,
         "dispatched_device_count": 0,
@@ -151,7 +151,7 @@ def counters_of(device_operations: list[tuple[str, bool]]) -> dict[str, int]:
 
 
 def operation_state_of(device_operations: list[tuple[str, bool]], expected: int | None) -> str:
-    """SPEC section 3, from (state, dispatched) of the registered devices."""
+    """The state of an operation, from (state, dispatched) of the registered devices."""
     counters = counters_of(device_operations)
     registered = len(device_operations)
     settled = 0

@@ -1,4 +1,4 @@
-"""The domain against SPEC sections 1 to 3, and the compiled table against `transitions` itself."""
+"""The domain against its rules written out, and the compiled table against `transitions` itself."""
 
 from copy import deepcopy
 from itertools import product

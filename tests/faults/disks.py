@@ -17,7 +17,7 @@ class SmallDisk:
         self._ballast = folder / "ballast"
 
     def fill(self, left: int = 0) -> None:
-        """Take every byte that is free, but for so many."""
+        """Take every free byte but for the given number."""
         with self._ballast.open("ab", buffering=0) as file:
             for size in (1 << 20, 1 << 12):
                 try:
