@@ -75,7 +75,7 @@ class Scope:
         if report.state is State.CREATED:
             since = plausible(item.at, item.message.received_at)
             self.creating.setdefault(report.operation_id, since)
-            self._register(id_, report.operation_id, report.device_id, since, entry(State.CREATED, item.at))
+            self._register(id_, report.operation_id, report.device_id, since, entry(State.CREATED, since))
         elif id_ not in self.claims:
             self.claims[id_] = (report.operation_id, report.device_id, item.at, "")
 
@@ -84,7 +84,7 @@ class Scope:
         if len(devices) > AT_ONCE:
             raise TooMuch
         since = plausible(item.at, item.message.received_at)
-        reached = entry(State.CREATED, item.at)
+        reached = entry(State.CREATED, since)
         self.creating.setdefault(operation_id, since)
         if item.key is not None and (item.begins or item.ends):
             self.announcements.add(item.key)
