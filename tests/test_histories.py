@@ -204,6 +204,17 @@ async def test_a_report_that_its_sender_dates_wrong_registers_when_it_came(datab
     assert document.device_operation_activity[0].created_at == future
 
 
+async def test_a_duplicate_that_its_sender_dates_wrong_leaves_no_time_behind(database: Database) -> None:
+    duplicate = report("CREATED", datetime(2099, 1, 1, tzinfo=UTC), report_id="one")
+    registration = message(report_body(OPERATION, DEVICE, "CREATED"))
+    await process(database, [[report("SUCCESS", NOW, report_id="one"), duplicate, registration]])
+
+    [[document], _] = await documents(database)
+
+    times = {entry.device_operation_state: entry.created_at for entry in document.device_operation_activity}
+    assert times == {"CREATED": NOW, "SUCCESS": NOW}
+
+
 async def test_what_waits_is_counted_by_the_database_however_many_operations_it_is_of(database: Database) -> None:
     waiting = [device_operation_id(OPERATION, device) for device in DEVICES]
     for number, operation in enumerate(waiting, 1):

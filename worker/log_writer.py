@@ -19,7 +19,7 @@ LIMIT = 1 << 20
 GATHERING = 0.05
 """Seconds between two writes: a log that is busy is written in fewer, larger pieces."""
 CLOSING = 3
-"""Seconds that the end of the process waits for what is not written yet."""
+"""Seconds that a flush, as at the end of the process, waits for what is not written yet."""
 
 
 class LogWriter:
@@ -35,7 +35,7 @@ class LogWriter:
         self._is_mid_line = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._deadline: float | None = None
+        self._stuck_at: int | None = None
 
     @property
     def dropped(self) -> int:
@@ -60,9 +60,11 @@ class LogWriter:
                 self._thread.start()
 
     def flush(self) -> None:
-        """Wait until everything is written, but no longer than until some seconds after the first call."""
-        self._deadline = self._deadline or time.monotonic() + CLOSING
-        while self._done < self._taken and time.monotonic() < self._deadline:
+        """Wait until everything is written, for some seconds; not again where nothing was written since."""
+        deadline = time.monotonic() + CLOSING
+        while self._done < self._taken and self._done != self._stuck_at:
+            if time.monotonic() >= deadline:
+                self._stuck_at = self._done
             time.sleep(GATHERING / 20)
 
     def _run(self) -> None:

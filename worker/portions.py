@@ -164,16 +164,15 @@ async def release_all(transactions: Transactions, device_operations: Iterable[UU
     tally = Tally()
     ids = iter(device_operations)
     while some := list(islice(ids, DEVICES)):
-        is_done = False
-        while not is_done:
-            found = await transactions.waiting(some, LISTED)
-            released = Tally()
+        before: Sequence[Waiting] = ()
+        while (found := await transactions.waiting(some, LISTED)) != before:  # by us, or by others, some are done
             for portion in waiting.portions(found):
                 began = perf_counter()
-                released.add(await _released(transactions, portion))
+                tally.add(await _released(transactions, portion))
                 await transactions.pause(perf_counter() - began)
-            tally.add(released)
-            is_done = len(found) < LISTED or not released.released
+            if len(found) < LISTED:
+                break
+            before = found
     return tally
 
 

@@ -56,6 +56,7 @@ def test_every_command_works_behind_it(deviceops: Deviceops, new_empty_postgresq
     fresh = deviceops.with_settings(database_url=empty.render_as_string(hide_password=False))
     assert "has schema" in fresh.out("migrate")
 
+    deviceops.out("run", "--until-idle", "0.1")  # which declares what `publish` needs
     deviceops.out("publish", "-", lines=json.dumps(report()) + "\n")
     assert deviceops.document("run", "--until-idle", "0.5")["applied"] == 1
     announcement = {"type": "operation.announced", "body": {**OPERATION, "device_ids": DEVICES}}
@@ -112,5 +113,6 @@ def test_a_user_that_it_does_not_know_ends_the_first_start(deviceops: Deviceops,
     done = deviceops.with_settings(database_url=url, log_level="ERROR")(
         *command, **{} if "-" not in command else {"lines": ""}
     )
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-    assert "authentication failed" in done.stderr
+    lines = [line for line in done.stderr.splitlines() if "policies could not be read" not in line]
+    assert (done.returncode, len(lines)) == (1, 1), done.stderr  # the broker's management may be off
+    assert "authentication failed" in lines[0]

@@ -1,7 +1,7 @@
 """How people see it: tables and progress bars. On a terminal in colour, in a pipe as plain text."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 
 import humanize
@@ -22,6 +22,7 @@ from rich.text import Text
 
 from worker.cli.wiring import notices, print_json, screen
 from worker.contract import one_line
+from worker.log_writer import writer
 from worker.outcomes import Tally
 from worker.store import views
 
@@ -44,14 +45,14 @@ def counting(doing: str, total: int | None) -> Iterator[Callable[[int], object]]
     """A bar for things that are counted; gives what is to be told of each step's number."""
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, TimeElapsedColumn(), console=notices, transient=True, disable=not notices.is_terminal)
-    with bar:
+    with _drawn(bar):
         task = bar.add_task(doing, total=total)
         yield lambda number: bar.advance(task, number)
 
 
-def byte_progress() -> Progress:
+def byte_progress() -> AbstractContextManager[Progress]:
     """A bar for work whose size in bytes may be known; nothing where standard error is no terminal."""
-    return Progress(
+    bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -62,6 +63,18 @@ def byte_progress() -> Progress:
         transient=True,
         disable=not notices.is_terminal,
     )
+    return _drawn(bar)
+
+
+@contextmanager
+def _drawn(bar: Progress) -> Iterator[Progress]:
+    """A bar that is gone at the end, before standard output shows what came of the work."""
+    try:
+        with bar:
+            yield bar
+    finally:
+        if not bar.disable:
+            writer.flush()
 
 
 def tally(result: Tally) -> Table:

@@ -104,7 +104,7 @@ async def _check(settings: Settings) -> list[str]:
     try:
         dangers = await asyncio.to_thread(policies.dangers, settings)
     except policies.PoliciesUnread as error:
-        notices.print(str(error), style="yellow")
+        notices.print(str(error), style="yellow", soft_wrap=True)  # it names commands
     else:
         failures += dangers
         if not dangers:
