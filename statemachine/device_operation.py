@@ -75,8 +75,16 @@ def decide(current: State, reported: State) -> Verdict:
     return _VERDICTS[current, reported]
 
 
-_DISPATCHED_WHEN_APPLIED = frozenset({State.DISPATCHED, State.PROCESSING, State.SUCCESS, State.COMPLETED})
-_DISPATCHED_WHEN_LATE = frozenset({State.DISPATCHED, State.PROCESSING})
+_SHOWS_DISPATCH = frozenset(
+    {
+        (Verdict.APPLIED, State.DISPATCHED),
+        (Verdict.APPLIED, State.PROCESSING),
+        (Verdict.APPLIED, State.SUCCESS),
+        (Verdict.APPLIED, State.COMPLETED),
+        (Verdict.LATE, State.DISPATCHED),
+        (Verdict.LATE, State.PROCESSING),
+    }
+)
 
 
 def shows_dispatch(verdict: Verdict, reported: State) -> bool:
@@ -84,6 +92,4 @@ def shows_dispatch(verdict: Verdict, reported: State) -> bool:
 
     A device operation's `dispatched` flag is set by the first such report and never cleared.
     """
-    if verdict is Verdict.APPLIED:
-        return reported in _DISPATCHED_WHEN_APPLIED
-    return verdict is Verdict.LATE and reported in _DISPATCHED_WHEN_LATE
+    return (verdict, reported) in _SHOWS_DISPATCH

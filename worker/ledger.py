@@ -35,6 +35,9 @@ ANNOUNCED = "announced"
 TAKEN_APART = "taken apart"
 """Outcomes of a stored dead letter that is done with, beside the verdicts and DUPLICATE."""
 
+# To find a member in its class takes longer than most of what a report takes here.
+CREATED, APPLIED, CONFLICT = State.CREATED, Verdict.APPLIED, Verdict.CONFLICT
+
 UNTRUSTED = (Reason.UNKNOWN_SERVICE, Reason.NOT_ALLOWED)
 """Reasons for which a report is kept without its identity."""
 
@@ -58,11 +61,11 @@ class DeviceOperation:
     """A registered device operation in the hands of a batch."""
 
     operation_id: UUID
-    state: State = State.CREATED
+    state: State = CREATED
     dispatched: bool = False
     reached: str = ""
     """The states that reports have named, with the earliest time of each (see `worker.reached`)."""
-    stored: tuple[State, bool, str] = (State.CREATED, False, "")
+    stored: tuple[State, bool, str] = (CREATED, False, "")
     """State, flag and what it reached, as the database has them."""
     is_new: bool = True
     """Whether this batch registers it: then no counter knows it yet."""
@@ -198,10 +201,12 @@ class Ledger:
         as a message like any other if that is gone.
         """
         id_ = message.dead_letter_id or message.part_of
+        if id_ is None:
+            return True
         if message.is_republished and id_ not in self.stored:
             message.dead_letter_id = message.part_of = None
             return True
-        return id_ is None or message.is_republished or self.stored.get(id_) is Status.OPEN
+        return message.is_republished or self.stored.get(id_) is Status.OPEN
 
     def _take_report(self, incoming: Incoming) -> None:
         message, key = incoming.message, incoming.key
@@ -211,7 +216,7 @@ class Ledger:
             elif key in self.discarded:
                 self.tally.by_service[incoming.report.service_id, OF_DISCARDED] += 1
             self._count_duplicate(incoming.report.service_id)
-            if incoming.report.state is State.CREATED:
+            if incoming.report.state is CREATED:
                 self._take_up(key[0])  # whoever had it before may have died on the way
             self._resolve(message, DUPLICATE, key[0])
             return
@@ -231,7 +236,7 @@ class Ledger:
         report = incoming.report
         id_ = incoming.key[0]
         held = self.held.get(id_)
-        is_known = held is not None or report.state is State.CREATED
+        is_known = held is not None or report.state is CREATED
         known_type = self.operation_types.get(report.operation_id)
         if self.trust is not None:
             type_ = known_type or report.operation_type or None
@@ -249,13 +254,12 @@ class Ledger:
             )
         if incoming.unless_settled and held is not None and held.state in SETTLED - {report.state}:
             return Reason.CONFLICT, f"the device operation is {held.state.name}, which is settled"
-        verdict = Verdict.APPLIED if held is None else decide(held.state, report.state)
-        if held is not None and verdict is Verdict.CONFLICT:
+        verdict = APPLIED if held is None else decide(held.state, report.state)
+        if held is not None and verdict is CONFLICT:
             return Reason.CONFLICT, f"{report.state.name} after {held.state.name} contradicts it"
         if report.operation_type and not known_type:
             self.operation_types[report.operation_id] = report.operation_type
             self.named.add(report.operation_id)
-        self.tally.verdicts[verdict] += 1
         self.tally.by_service[report.service_id, verdict] += 1
         if incoming.note is not None:
             self.tally.by_service[report.service_id, LEFT_OUT] += 1
@@ -265,13 +269,13 @@ class Ledger:
         if held is None:
             self._register(id_, report.operation_id, report.reason, incoming.at)
         else:
-            if verdict is Verdict.APPLIED:
+            if verdict is APPLIED:
                 held.state, held.reason = report.state, report.reason or ""
                 held.reached += entry(report.state, incoming.at)
             else:
                 held.reached = noted(held.reached, report.state, incoming.at)
             held.dispatched = held.dispatched or shows_dispatch(verdict, report.state)
-        if report.state is State.CREATED:
+        if report.state is CREATED:
             self._take_up(id_)
         return verdict
 
@@ -287,7 +291,8 @@ class Ledger:
     ) -> None:
         """Enter an accepted report into the history."""
         self.seen[key] = state
-        self.activity.append((*key, state, verdict, at, service_id, reason, self.now, note))
+        id_, report_id = key
+        self.activity.append((id_, report_id, state, verdict, at, service_id, reason, self.now, note))
 
     def release(self, letter: DeadLetter) -> None:
         """Take up a report that waited for a registration."""
@@ -304,11 +309,9 @@ class Ledger:
     def _register(self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime) -> None:
         """Register a device operation."""
         _, _, since, claimed = self.claims.get(id_, _NO_CLAIM)
-        created = claimed if since is at else entry(State.CREATED, at)
-        stored = State.CREATED, False, claimed
-        self.held[id_] = DeviceOperation(
-            operation_id, State.CREATED, False, created, stored, reason=reason or None
-        )
+        created = claimed if since is at else entry(CREATED, at)
+        stored = CREATED, False, claimed
+        self.held[id_] = DeviceOperation(operation_id, CREATED, False, created, stored, reason=reason or None)
 
     def _take_up(self, id_: UUID) -> None:
         """Take up the reports that waited for a registration, the oldest first."""
@@ -374,11 +377,11 @@ class Ledger:
         for device_id in announced.devices:
             id_ = device_operation_id(announcement.id, device_id)
             if (held := self.held.get(id_)) is not None:
-                held.reached = noted(held.reached, State.CREATED, announced.at)  # as if it had come first
+                held.reached = noted(held.reached, CREATED, announced.at)  # as if it had come first
             else:
                 service = str(announcement.created_by or "")
                 key = id_, announced.report_id
-                self._record(key, State.CREATED, Verdict.APPLIED, announced.at, service, "", announced.note)
+                self._record(key, CREATED, APPLIED, announced.at, service, "", announced.note)
                 self._register(id_, announcement.id, None, announced.at)
             self._take_up(id_)
         if not announced.ends:

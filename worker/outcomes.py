@@ -101,7 +101,6 @@ class Tally:
     duplicate: int = 0
     announced: int = 0
     released: int = 0
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
     by_service: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Verdicts, DUPLICATE and REJECTED by the service that reports; by "" where none can be told or believed."""
@@ -110,13 +109,21 @@ class Tally:
     contradictions: list[Contradiction] = field(default_factory=list)
     """The first few duplicates that name another state."""
 
+    @property
+    def verdicts(self) -> Counter[Verdict]:
+        """How many reports had each verdict."""
+        counts: Counter[Verdict] = Counter()
+        for (_, outcome), count in self.by_service.items():
+            if isinstance(outcome, Verdict):
+                counts[outcome] += count
+        return counts
+
     def add(self, other: "Tally") -> None:
         """Add another batch's numbers to these."""
         self.received += other.received
         self.duplicate += other.duplicate
         self.announced += other.announced
         self.released += other.released
-        self.verdicts.update(other.verdicts)
         self.dead_lettered.update(other.dead_lettered)
         self.by_service.update(other.by_service)
         self.examples = [*self.examples, *other.examples][:EXAMPLES]
@@ -124,11 +131,12 @@ class Tally:
 
     def document(self) -> Mapping[str, object]:
         """The summary that `ingest --json` and `run --json` print."""
+        verdicts = self.verdicts
         return {
             "received": self.received,
-            "applied": self.verdicts[Verdict.APPLIED],
-            "late": self.verdicts[Verdict.LATE],
-            "repeated": self.verdicts[Verdict.REPEATED],
+            "applied": verdicts[Verdict.APPLIED],
+            "late": verdicts[Verdict.LATE],
+            "repeated": verdicts[Verdict.REPEATED],
             "duplicate": self.duplicate,
             "announced": self.announced,
             "released": self.released,

@@ -12,6 +12,8 @@ from statemachine import ABOVE, State
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LENGTH = 18
+_SIXTEENTH = 1 << 60
+"""A digit before the fifteen, so that they are written with their zeros."""
 _CODES = {state: f"{state:d}=" for state in State}
 _ORDER = sorted(State, key=lambda state: -len(ABOVE[state]))
 """By rank, the lowest first: it has the most states above it."""
@@ -20,17 +22,18 @@ _ORDER = sorted(State, key=lambda state: -len(ABOVE[state]))
 def entry(state: State, at: datetime) -> str:
     """The entry of a state that was reached at a time."""
     since = at - _FIRST
-    return f"{_CODES[state]}{(since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds:015x}"
+    microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return _CODES[state] + hex(microseconds | _SIXTEENTH)[3:]  # which takes half of the time of a format
 
 
 def noted(reached: str, state: State, at: datetime) -> str:
     """The text with one more report; the same text unless that names a new state, or an earlier time."""
     new = entry(state, at)
-    for start in range(0, len(reached), _LENGTH):
-        old = reached[start : start + _LENGTH]
-        if old.startswith(_CODES[state]):
-            return reached if old <= new else reached[:start] + new + reached[start + _LENGTH :]
-    return reached + new
+    start = reached.find(_CODES[state])
+    if start < 0:
+        return reached + new
+    end = start + _LENGTH
+    return reached if reached[start:end] <= new else reached[:start] + new + reached[end:]
 
 
 def read(reached: str) -> dict[State, datetime]:

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
 
-from statemachine import State
-from worker.ledger import Claim, DeviceOperation
+from worker.ledger import CREATED, Claim, DeviceOperation
 from worker.messages import Announced, Incoming, Item, Key, device_operation_id, plausible
 from worker.reached import entry
 from worker.store import batch as store
@@ -72,10 +71,10 @@ class Scope:
     def _take_report(self, item: Incoming) -> None:
         id_, report = item.key[0], item.report
         self.reports.append(item.key)
-        if report.state is State.CREATED:
+        if report.state is CREATED:
             since = plausible(item.at, item.message.received_at)
             self.creating.setdefault(report.operation_id, since)
-            self._register(id_, report.operation_id, report.device_id, since, entry(State.CREATED, since))
+            self._register(id_, report.operation_id, report.device_id, since, entry(CREATED, since))
         elif id_ not in self.claims:
             self.claims[id_] = (report.operation_id, report.device_id, item.at, "")
 
@@ -84,7 +83,7 @@ class Scope:
         if len(devices) > AT_ONCE:
             raise TooMuch
         since = plausible(item.at, item.message.received_at)
-        reached = entry(State.CREATED, since)
+        reached = entry(CREATED, since)
         self.creating.setdefault(operation_id, since)
         if item.key is not None and (item.begins or item.ends):
             self.announcements.add(item.key)

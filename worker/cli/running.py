@@ -25,10 +25,6 @@ SQLITE_LOCK_TIMEOUT = 5
 """Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
 thread hears of no stop."""
 
-GARBAGE = 50_000
-"""New objects after which the collector looks for cycles: a batch makes tens of thousands, and to look after every
-700, as Python does by itself, took a seventh of the time of bulk messages."""
-
 app = typer.Typer()
 
 
@@ -107,7 +103,6 @@ async def _run(settings: Settings, until_idle: float | None) -> Tally:
             probes.answering(settings.worker_probes, health, registry),
         ):
             gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
-            gc.set_threshold(GARBAGE)
             watching = asyncio.create_task(standing.watch(stop))
             releasing = asyncio.create_task(release())
             try:

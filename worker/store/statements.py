@@ -203,6 +203,11 @@ MOVE = Statement(
     FROM {rows} WHERE device_operations.id = rows.id
     """,
     rows={"id": "uuid", "state": "smallint", "dispatched": "boolean", "reason": "text", "reached": "text"},
+    each="""
+    UPDATE device_operations SET state = :state, dispatched = :dispatched, reason = COALESCE(:reason, reason),
+        reached = :reached, updated_at = :updated_at
+    WHERE id = :id
+    """,
 )
 
 RECORD = Statement(
