@@ -1,6 +1,7 @@
 """`deviceops dead-letters` as the one on call uses it: find, understand, mend, put away, take along."""
 
 import fcntl
+import gzip
 import json
 import os
 import pty
@@ -8,14 +9,20 @@ import pwd
 import re
 import struct
 import termios
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.brokering import report
 from tests.command import Deviceops
+from tests.databases import in_a_thread
+from tests.sending import process
+from worker.messages import Message, Origin
+from worker.store.database import Database
 
 OPERATION, OTHER = str(uuid4()), str(uuid4())
 DEVICES = [str(uuid4()) for _ in range(4)]
@@ -189,6 +196,23 @@ def test_a_typo_is_corrected_in_the_editor_and_processed_at_once(deviceops: Devi
     assert copy["message_id"] != original["message_id"]
     refused = deviceops("dead-letters", "edit", id_, "--body", "-", lines=line(2, "SUCCESS"))
     assert refused.stderr == f"deviceops: dead letter {id_} is resolved; only an open one can be corrected\n"
+
+
+async def send_packed(url: str, body: bytes) -> None:
+    database = Database(make_url(url))
+    origin = Origin(properties={"content_encoding": "gzip"})
+    await process(database, [[Message(gzip.compress(body), datetime.now(UTC), origin=lambda: origin)]])
+    await database.close()
+
+
+def test_a_packed_body_is_shown_and_corrected_unpacked(deviceops: Deviceops) -> None:
+    in_a_thread(send_packed(deviceops.settings["database_url"], line(2, "FINEST").encode()))
+    id_ = id_of(deviceops, "'FINEST'")
+    assert '"state": "FINEST"' in deviceops.out("dead-letters", "show", id_)
+
+    done = deviceops.with_environment(EDITOR="sed -i s/FINEST/SUCCESS/").document("dead-letters", "edit", id_)
+
+    assert (done["corrects"], done["applied"]) == (int(id_), 1)
 
 
 def test_a_corrected_conflict_is_no_duplicate_of_itself(deviceops: Deviceops) -> None:

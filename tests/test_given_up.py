@@ -161,6 +161,11 @@ def test_a_long_story_is_told_in_one_line_the_latest_death_first() -> None:
     assert story.endswith("and 2 more deaths")
 
 
+def test_an_entry_that_is_not_the_brokers_hides_no_other() -> None:
+    deaths = [{"reason": "expired", "queue": 7}, "mine", {"reason": "maxlen", "queue": "q"}]
+    assert [death.reason for death in read_deaths({"x-death": deaths})] == ["maxlen"]
+
+
 async def test_a_republished_dead_letter_is_settled_by_the_worker_that_gets_it(
     deviceops_on_broker: Deviceops, channel: AbstractChannel
 ) -> None:

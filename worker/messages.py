@@ -286,6 +286,14 @@ def read(message: Message) -> Message:
     return message if text is body else replace(message, content=text, is_plain=True)
 
 
+def as_far_as_readable(message: Message) -> Message:
+    """What `read` gives, or the message as it is where nobody can read it."""
+    try:
+        return read(message)
+    except Unreadable:
+        return message
+
+
 def text_of(body: bytes) -> bytes:
     """A body without the mark that some begin with, and without halves of characters."""
     return whole(body.removeprefix(BOM) if body.startswith(BOM) else body)

@@ -1,6 +1,7 @@
 """Why the broker gave a message up, in words: the story that RabbitMQ tells in the header `x-death`."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -36,15 +37,17 @@ class Death(BaseModel):
     routing_keys: list[str] = Field(default=[], alias="routing-keys")
 
 
-_deaths = TypeAdapter(list[Death])
+_death = TypeAdapter(Death)
 
 
 def read_deaths(headers: Mapping[str, Any]) -> list[Death]:
-    """A message's deaths, the latest first; none if the header is missing, or is not RabbitMQ's."""
-    try:
-        return _deaths.validate_python(headers.get("x-death") or [])
-    except ValidationError:
-        return []
+    """A message's deaths, the latest first, without what is not RabbitMQ's; none if the header is missing."""
+    entries = headers.get("x-death")
+    deaths = []
+    for entry in entries if isinstance(entries, list) else []:
+        with suppress(ValidationError):
+            deaths.append(_death.validate_python(entry))
+    return deaths
 
 
 def redeliveries(headers: Mapping[str, Any]) -> int:

@@ -16,10 +16,12 @@ from worker import files
 from worker.cli.dead_letters import render
 from worker.cli.dead_letters.selecting import Id
 from worker.cli.wiring import Json, actor, configure_logging, print_json, ready_database, run_async, screen, utf8
+from worker.dead_letters import stored_message
 from worker.errors import DeviceopsError, SettingsError
 from worker.intake import jsonl
 from worker.mending.correct import correct, open_letter
 from worker.mending.replay import Summary
+from worker.messages import as_far_as_readable
 from worker.settings import Settings
 
 app = typer.Typer()
@@ -51,10 +53,11 @@ def edit(
 async def _edit(settings: Settings, id_: int, source: str | None, type_: str | None) -> tuple[int, Summary]:
     async with ready_database(settings) as database:
         row = await open_letter(database, id_)
-        with _corrected(row.body, source, f"deviceops-{id_}-") as body:
-            if body == row.body and (type_ or row.type) == row.type:
+        present = as_far_as_readable(stored_message(row))
+        with _corrected(present.body, source, f"deviceops-{id_}-") as body:
+            if body == present.body and (type_ or present.type) == present.type:
                 raise DeviceopsError("nothing was changed")
-            return await correct(database, row, body, type_ or row.type, actor=actor(), trust=settings.trust)
+            return await correct(database, row, body, type_ or present.type, actor=actor(), trust=settings.trust)
 
 
 @contextmanager

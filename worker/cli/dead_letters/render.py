@@ -14,6 +14,7 @@ from rich.text import Text
 from worker.cli.render import numbers, plain, since, table, time
 from worker.ledger import Outcome
 from worker.mending.replay import outcome_documents
+from worker.messages import Message, Origin, as_far_as_readable
 from worker.outcomes import Reason, Status
 from worker.store import views
 
@@ -65,6 +66,7 @@ def dead_letter(letter: views.DeadLetterDetails) -> Group:
     for name, value in _facts(letter):
         facts.add_row(name, plain(time(value) if isinstance(value, datetime) else str(value)))
     removed = f"removed by retention at {time(letter.body_removed_at)}" if letter.body_removed_at else ""
+    body = _unpacked(letter)
     return Group(
         headline,
         plain(letter.detail),
@@ -73,10 +75,18 @@ def dead_letter(letter: views.DeadLetterDetails) -> Group:
         facts,
         *_section("properties", _document(letter.properties)),
         *_section("headers", _document(letter.headers)),
-        *_section("body", removed or readable(letter.body).decode(errors="backslashreplace")),
+        *_section(
+            "body" if body == letter.body else "body, unpacked",
+            removed or readable(body).decode(errors="backslashreplace"),
+        ),
         Rule("what was done", align="left", style="dim"),
         _history(letter.history),
     )
+
+
+def _unpacked(letter: views.DeadLetterDetails) -> bytes:
+    origin = Origin(letter.exchange, letter.routing_key, letter.properties, letter.headers)
+    return as_far_as_readable(Message(letter.body, letter.received_at, origin=lambda: origin)).body
 
 
 def _facts(letter: views.DeadLetterDetails) -> Iterable[tuple[str, object]]:
