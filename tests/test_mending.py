@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import cast
 from uuid import uuid4
 
 import pytest
+from aio_pika.abc import AbstractExchange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -46,10 +48,12 @@ from tests.test_laws import Fleet, arrangements, ended
 from tests.test_model_agreement import held_by_model, held_by_product
 from worker.batches import settle
 from worker.dead_letters import stored_message
+from worker.intake.publisher import Destination
 from worker.mending import pages
 from worker.mending.closing import discard, restore
 from worker.mending.correct import correct
 from worker.mending.replay import replay
+from worker.mending.republish import republish
 from worker.mending.retention import Retention
 from worker.mending.transfer import export, import_, read_line
 from worker.messages import Message, Origin
@@ -298,6 +302,24 @@ async def test_a_forged_header_gives_another_body_no_place(database: Database) -
     assert tally.document()["dead_lettered"] == {"conflict": 1}
     assert tally.duplicate == 1
     assert [found.attempts for found in await rows(database)] == [1, 1]
+
+
+async def test_who_sent_it_again_is_kept_also_where_the_worker_was_faster(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, _ = await conflict(database)
+
+    async def publish(_destination: object, _messages: object) -> None:
+        await settle(database, [republished(row)])
+
+    monkeypatch.setattr("worker.mending.republish.publish", publish)
+    destination = Destination(cast(AbstractExchange, None), None)
+
+    assert await republish(database, Selection(ids=[row.id]), destination, actor="me") == 1
+
+    [*_, entry] = await history(database, row)
+    assert (entry.action, entry.actor) == (Action.REPUBLISHED, "me")
+    assert [found.status for found in await rows(database, Selection(ids=[row.id]))] == [Status.OPEN]
 
 
 async def test_a_message_that_comes_after_retention_emptied_its_dead_letter_counts(database: Database) -> None:

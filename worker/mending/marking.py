@@ -14,12 +14,23 @@ from worker.store.database import Database
 
 
 async def mark(
-    database: Database, rows: Sequence[Row[Any]], status: Status, action: Action, outcome: str, actor: str
+    database: Database,
+    rows: Sequence[Row[Any]],
+    status: Status,
+    action: Action,
+    outcome: str,
+    actor: str,
+    *,
+    is_done: bool = False,
 ) -> list[int]:
-    """Change where those stand that are still as they were read, in one transaction; returns their ids."""
+    """Change where those stand that are still as they were read, in one transaction; returns their ids.
+
+    `is_done` is as for `letters.mark`.
+    """
 
     async def once() -> list[int]:
         async with database.write() as connection:
-            return await letters.mark(connection, rows, status, action, outcome, actor, datetime.now(UTC))
+            now = datetime.now(UTC)
+            return await letters.mark(connection, rows, status, action, outcome, actor, now, is_done=is_done)
 
     return await waiting_out_failures(database, PATIENCE, once)

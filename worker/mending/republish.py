@@ -32,17 +32,18 @@ async def republish(
     rate: float | None = None,
     progress: Progress = id,
 ) -> int:
-    """Send the selected dead letters to an exchange; returns how many were confirmed and marked resolved.
+    """Send the selected dead letters to an exchange; returns how many the broker confirmed.
 
     Raises DeviceopsError if the broker does not take one; what was confirmed before it is settled by a worker.
     """
-    marked = 0
+    sent = 0
     async for rows in pages(database.read, selection, limit, rate):
         await publish(destination, [_republished(row) for row in rows])
         confirmed = "confirmed by the broker"
-        marked += len(await mark(database, rows, Status.RESOLVED, Action.REPUBLISHED, confirmed, actor))
+        await mark(database, rows, Status.RESOLVED, Action.REPUBLISHED, confirmed, actor, is_done=True)
+        sent += len(rows)
         progress(len(rows))
-    return marked
+    return sent
 
 
 def _republished(row: Row[Any]) -> Message:

@@ -205,11 +205,17 @@ async def mark(
     outcome: str,
     actor: str,
     now: datetime,
+    *,
+    is_done: bool = False,
 ) -> list[int]:
-    """Change where dead letters stand that are still as they were read; returns the ids of those."""
+    """Change where dead letters stand that are still as they were read; returns the ids of those.
+
+    `is_done` is whether the action was done with the others too, so that their histories get an entry as well.
+    """
     stored = await batch.lock_dead_letters(connection, [row.id for row in rows])
     unchanged = [row.id for row in rows if stored.get(row.id) == (row.status, row.attempts, row.body_removed_at)]
-    await batch.note_history(connection, [(id_, now, actor, action, outcome, "") for id_ in unchanged])
+    noted = list(stored) if is_done else unchanged
+    await batch.note_history(connection, [(id_, now, actor, action, outcome, "") for id_ in noted])
     await connection.execute(
         update(dead_letters)
         .where(_c.id.in_(unchanged))

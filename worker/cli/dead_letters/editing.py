@@ -70,15 +70,16 @@ def _corrected(body: bytes, source: str | None, name: str) -> Iterator[bytes]:
     with NamedTemporaryFile(prefix=name, suffix=".json", delete=False) as file:
         path = Path(file.name)
         file.write(before := render.readable(body))
-    _open_editor(path)
-    after = path.read_bytes()
     try:
+        _open_editor(path)
+        after = path.read_bytes()
         yield body if after == before else after
     except DeviceopsError as error:
-        if after == before:
-            path.unlink()
-            raise
-        raise DeviceopsError(f"{error}; your text is kept: deviceops dead-letters edit … --body {path}") from error
+        if path.read_bytes() != before:
+            kept = f"{error}; your text is kept: deviceops dead-letters edit … --body {path}"
+            raise type(error)(kept) from error
+        path.unlink()
+        raise
     path.unlink()
 
 
