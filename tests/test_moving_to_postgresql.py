@@ -85,3 +85,14 @@ def test_what_is_no_sqlite_file_is_not_copied(
         refused = new("migrate", "--from", url)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (code, 1), refused.stderr
     assert not (deviceops_on_sqlite.directory / "nowhere.db").exists()
+
+
+def test_a_file_is_not_copied_into_another_one(deviceops_on_sqlite: Deviceops) -> None:
+    file = deviceops_on_sqlite.settings["database_url"].replace("+aiosqlite", "")
+    elsewhere = deviceops_on_sqlite.with_settings(database_url="sqlite:///new.db")
+
+    refused = elsewhere("migrate", "--from", file)
+
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "names no such database" in refused.stderr
+    assert not (deviceops_on_sqlite.directory / "new.db").exists()

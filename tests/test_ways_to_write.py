@@ -268,3 +268,19 @@ async def test_ids_that_differ_in_half_of_a_character_are_different(database: Da
 
     assert (first.duplicate, again.duplicate) == (0, len(HALVES))
     assert (await read(database)).operations[OPERATION].devices[DEVICE].state == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("body", "type_"),
+    [
+        ({"id": str(OPERATION), "operation_type": "REBOOT", "device_ids": [str(DEVICE)]}, ANNOUNCEMENT),
+        ({"reports": [report_body(OPERATION, DEVICE, "SUCCESS")]}, REPORTS),
+        ({**report_body(OPERATION, DEVICE, "SUCCESS"), "device_count": 1, "service_id": 7}, None),
+        ([], None),
+    ],
+)
+def test_a_message_without_its_type_is_told_which_it_looks_like(body: object, type_: str | None) -> None:
+    [item] = parse(message(body))
+    assert isinstance(item, Rejected)
+    assert ("; was it to be of type " in item.detail) == (type_ is not None)
+    assert type_ is None or item.detail.endswith(f"; was it to be of type {type_}?")

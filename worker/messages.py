@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -41,6 +42,9 @@ MAX_BODY = 64 * 2**20
 
 MARKS = frozenset({"compression", *(f"{prefix}specversion" for prefix in PREFIXES)})
 """Headers of what is compressed, or a CloudEvent."""
+
+_TELLING = {"reports": REPORTS, "device_ids": ANNOUNCEMENT, "device_count": ANNOUNCEMENT}
+"""Fields that a report never has, and the types of the messages that do."""
 
 _types: dict[str, str] = {}
 """Foreign names of types of messages; set once, with the settings, as everything that reads messages has them."""
@@ -358,8 +362,20 @@ def _parse_report(reading: Message, message: Message) -> Incoming | Rejected:
     try:
         report = _report.validate_json(reading.body)
     except ValidationError as error:
-        return Rejected(_unreadable(error, reading.body), message)
+        return Rejected(_unreadable(error, reading.body) + _meant(reading), message)
     return _incoming(report, reading, message)
+
+
+def _meant(reading: Message) -> str:
+    """What a message without a type that is no report looks like, as a hint for its sender."""
+    if reading.type:
+        return ""
+    with suppress(ValueError):
+        document = pydantic_core.from_json(reading.body)
+        if isinstance(document, dict) and "operation_id" not in document:
+            types = (type_ for field, type_ in _TELLING.items() if field in document)
+            return next((f"; was it to be of type {type_}?" for type_ in types), "")
+    return ""
 
 
 def _incoming(report: Report, reading: Message, message: Message) -> Incoming:

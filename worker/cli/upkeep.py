@@ -42,9 +42,10 @@ def migrate(
 ) -> None:
     """Bring the database's schema to the version that this deviceops needs."""
     settings = Settings.load()
+    old = None if source is None else _with_file(settings, source)
     screen.print(run_async(_migrate(settings)))
-    if source is not None:
-        screen.print(render.numbers(run_async(_copy(_with_file(settings, source), settings))))
+    if old is not None:
+        screen.print(render.numbers(run_async(_copy(old, settings))))
         screen.print("copied, and all counters agree")
 
 
@@ -60,6 +61,8 @@ def _with_file(settings: Settings, source: str) -> Settings:
         raise SettingsError(f"--from: {error}") from None
     if sqlite.file_of(make_url(url.get_secret_value())) is None:
         raise SettingsError("--from: is for SQLite files; PostgreSQL has pg_dump")
+    if sqlite.file_of(settings.sqlalchemy_url) is not None:
+        raise SettingsError(f"--from: copies to PostgreSQL, and {variable('database_url')} names no such database")
     no_tls = dict.fromkeys(("database_ca_file", "database_cert_file", "database_key_file"))
     return settings.model_copy(update={"database_url": url, **no_tls})
 

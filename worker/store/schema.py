@@ -70,7 +70,7 @@ async def require_current_schema(database: Database) -> None:
     if version == HEAD:
         return
     what = "has no deviceops schema" if version is None else f"has schema {version}, this deviceops needs {HEAD}"
-    raise DeviceopsError(f"database {database} {what}: run `deviceops migrate`")
+    raise DeviceopsError(f"database {database} {what}: run `deviceops migrate` on it")
 
 
 def _look(connection: Connection) -> _Found:
