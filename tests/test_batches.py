@@ -17,9 +17,11 @@ from worker import batches
 from worker import messages as messages_of
 from worker.batches import MAX_WEIGHT, settle
 from worker.contract import MAX_REPORTS
+from worker.dead_letters import DeadLetter
 from worker.errors import DeviceopsError
 from worker.messages import ANNOUNCEMENT, REPORTS, Item, Message
 from worker.outcomes import Reason
+from worker.requests import answer
 from worker.store.database import Database
 from worker.store.rows import WORTH_COPYING
 from worker.store.tables import dead_letters
@@ -163,6 +165,18 @@ async def test_no_error_quotes_the_row_that_was_refused(database: Database) -> N
         [detail] = (await connection.execute(select(dead_letters.c.detail))).scalars()
     assert detail.startswith("the database refuses it: ")
     assert "secret" not in detail
+
+
+async def test_who_waits_is_told_what_a_rule_of_the_database_refuses(database: Database) -> None:
+    async with database.write() as connection:
+        for statement in raising(database, "new.service_id = 'poison-service'"):
+            await connection.execute(text(statement))
+
+    given = await answer(database, report(UUID(int=1), POISON))
+
+    assert isinstance(given.outcome, DeadLetter)
+    assert (given.outcome.reason, given.outcome.detail) == (Reason.MALFORMED, "the database refuses it: not now")
+    assert (await answer(database, report(UUID(int=1)))).outcome == Verdict.APPLIED
 
 
 async def test_many_bulk_messages_are_cut_into_transactions_of_bounded_size(database: Database) -> None:

@@ -26,7 +26,7 @@ from worker.outcomes import Tally
 from worker.processor import process_batch, release
 from worker.store import batch as store
 from worker.store.database import Database
-from worker.store.errors import explain, is_fault_of_data
+from worker.store.errors import explain, is_refused
 from worker.trust import Trust
 from worker.waiting import TooMuch, Waiting
 
@@ -75,8 +75,8 @@ async def at_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
 
 
 async def by_the_error(error: Exception) -> bool:
-    """Whether an error alone says that the data is at fault."""
-    return is_fault_of_data(error)
+    """Whether an error alone says that the database refuses the data."""
+    return is_refused(error)
 
 
 @dataclass(frozen=True, slots=True)
