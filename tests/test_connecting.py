@@ -147,7 +147,8 @@ def test_of_an_address_in_a_file_the_user_and_the_password_are_read_anew(
     settings = Settings.load()
 
     def password() -> str:
-        address = getattr(settings.renewed(), f"{kind}_url").get_secret_value()
+        fresh = settings.with_broker_login() if kind == "amqp" else settings.with_database_login()
+        address = getattr(fresh, f"{kind}_url").get_secret_value()
         return str(address).partition("://")[2]
 
     assert password() == "old:first@host:5001/name"
@@ -156,6 +157,7 @@ def test_of_an_address_in_a_file_the_user_and_the_password_are_read_anew(
     file.write_text("")  # in the middle of being written
     with pytest.raises(SettingsError, match=r"is not a (database|broker) URL"):
         password()
+    assert (settings.with_database_login() if kind == "amqp" else settings.with_broker_login()) is settings
     file.unlink()
     with pytest.raises(SettingsError, match="cannot be read"):
         password()
@@ -164,4 +166,4 @@ def test_of_an_address_in_a_file_the_user_and_the_password_are_read_anew(
 def test_an_address_that_is_given_otherwise_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVICEOPS_AMQP_URL", "amqp://u:p@h/")
     settings = Settings.load()
-    assert settings.renewed() is settings
+    assert settings.with_broker_login() is settings

@@ -194,6 +194,18 @@ async def test_an_operation_that_its_sender_dates_wrong_stands_where_it_came(
     assert device.device_operation_activity[0].created_at.year == int(claimed[:4])
 
 
+async def test_an_announcement_that_its_sender_dates_wrong_leaves_the_time_that_is_known(
+    database: Database,
+) -> None:
+    for number, at in enumerate((NOW - HOUR, datetime(2099, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC))):
+        body = announcement_body(OPERATION, created_at=at.isoformat())
+        await process(database, [[message(body, ANNOUNCEMENT, str(number))]])
+
+    async with database.read() as connection:
+        [(operation, _)] = await queries.list_operations(connection)
+    assert operation.created_at == NOW - HOUR
+
+
 async def test_a_report_that_its_sender_dates_wrong_registers_when_it_came(database: Database) -> None:
     future = datetime(2099, 1, 1, tzinfo=UTC)
     await process(database, [[report("CREATED", future)]])

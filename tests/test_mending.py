@@ -57,11 +57,11 @@ from worker.mending.republish import republish
 from worker.mending.retention import Retention
 from worker.mending.transfer import export, import_, read_line
 from worker.messages import Message, Origin
-from worker.outcomes import Action, Reason, Status
+from worker.outcomes import OF_DISCARDED, Action, Reason, Status
 from worker.store import letters
 from worker.store.database import Database
 from worker.store.letters import Selection
-from worker.trust import Trust
+from worker.trust import Service, Trust
 
 pytestmark = pytest.mark.each_database(full=True)
 
@@ -320,6 +320,25 @@ async def test_who_sent_it_again_is_kept_also_where_the_worker_was_faster(
     [*_, entry] = await history(database, row)
     assert (entry.action, entry.actor) == (Action.REPUBLISHED, "me")
     assert [found.status for found in await rows(database, Selection(ids=[row.id]))] == [Status.OPEN]
+
+
+async def test_what_was_discarded_and_comes_again_is_counted_by_itself(database: Database) -> None:
+    """A report that is known, and what has no identity of a report: it is unreadable, or nobody may send it."""
+    parked = message(report_body(OPERATION, DEVICE, "SUCCESS"))
+    sent = [parked, message(b"{"), message(report_body(OPERATION, DEVICE, "FAILURE", service_id="nobody"))]
+    trust = Trust({"drift-service": Service()})
+    await settle(database, sent, trust=trust)
+    again = await settle(database, sent, trust=trust)
+    assert not any(outcome == OF_DISCARDED for (_, outcome), count in again.by_service.items() if count)
+    await discard(database, ALL, "no", actor="me")
+
+    tally = await settle(database, sent, trust=trust)
+
+    assert tally.duplicate == len(sent)
+    assert {service: n for (service, outcome), n in tally.by_service.items() if outcome == OF_DISCARDED} == {
+        "drift-service": 1,
+        "": 2,
+    }
 
 
 async def test_a_message_that_comes_after_retention_emptied_its_dead_letter_counts(database: Database) -> None:

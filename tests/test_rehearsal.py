@@ -16,8 +16,8 @@ from worker.store.database import Database
 from worker.store.rows import Statement
 from worker.store.tables import metadata
 
-NOT_OF_ONE_BATCH = {"HOLD_FREE", "KEPT", "LOOK", "WEIGH_PARKED"}
-"""Those of dry runs, of what another batch inserts meanwhile, and of portions; they only read, as others do."""
+NOT_OF_ONE_BATCH = {"DISCARDED", "HOLD_FREE", "KEPT", "LOOK", "WEIGH_PARKED"}
+"""Those of dry runs, of what another batch inserts or kept, and of portions; they only read, as others do."""
 
 
 async def test_a_rehearsal_runs_every_statement_of_batches(

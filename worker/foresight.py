@@ -56,7 +56,10 @@ class _Foreseen:
         ledger.tally, ledger.takes_up = Tally(), takes_up
         await take(ledger, items)
         fingerprints = {letter.fingerprint for letter in ledger.dead_letters}
-        ledger.count_as_duplicates(fingerprints - await store.kept_before(self._connection, fingerprints))
+        kept_before = await store.kept_before(self._connection, fingerprints)
+        ledger.count_as_duplicates(
+            fingerprints - kept_before, await store.discarded_before(self._connection, kept_before)
+        )
         if takes_up:
             self._taken_up |= scope.registering & ledger.held.keys()
         self._forget(scope.registering)

@@ -161,15 +161,17 @@ class Ledger:
         """The device operations whose rows are to be written."""
         return ((id_, held) for id_, held in self.held.items() if held.is_changed)
 
-    def count_as_duplicates(self, kept: Collection[UUID]) -> None:
+    def count_as_duplicates(self, kept: Collection[UUID], discarded: Collection[UUID]) -> None:
         """Correct the tally for new dead letters that the database did not keep, having them already.
 
-        Only those that are no report's come here: a report that came before is in `seen` or `kept`.
+        `kept` has the fingerprints of those that it did keep, `discarded` of what it has discarded. Only what
+        is no report comes here: a report that came before is in `seen` or `kept`.
         """
         for letter in self.dead_letters:
             if letter.fingerprint not in kept:
                 self.tally.dead_lettered[letter.reason] -= 1
                 self.tally.by_service["", REJECTED] -= 1
+                self.tally.by_service["", OF_DISCARDED] += letter.fingerprint in discarded
                 self._count_duplicate()
 
     def _count_duplicate(self, service_id: str = "") -> None:
@@ -370,9 +372,9 @@ class Ledger:
         beginning = announced.beginning
         if announced.begins and beginning not in self.begun:
             self.operation_types[announcement.id] = announcement.operation_type
-            if announcement.created_at is not None:
-                since = plausible(announcement.created_at, message.received_at)
-                announcement = announcement.model_copy(update={"created_at": since})
+            claimed = announcement.created_at
+            if claimed is not None and plausible(claimed, message.received_at) is not claimed:
+                announcement = announcement.model_copy(update={"created_at": None})
             self.announced[announcement.id].append(announcement)
         for device_id in announced.devices:
             id_ = device_operation_id(announcement.id, device_id)

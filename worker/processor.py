@@ -250,7 +250,8 @@ async def _write_dead_letters(
         [(id_, *_settled(outcome, now)) for id_, outcome in ledger.outcomes.items()],
     )
     kept = await store.keep_dead_letters(connection, [letter.row(now) for letter in ledger.dead_letters])
-    ledger.count_as_duplicates(kept)
+    again = {letter.fingerprint for letter in ledger.dead_letters} - kept
+    ledger.count_as_duplicates(kept, await store.discarded_before(connection, again))
     new = (each for each in ledger.dead_letters if each.status is Status.OPEN and each.fingerprint in kept)
     ledger.tally.examples = [letter.example() for letter in islice(new, EXAMPLES)]
 

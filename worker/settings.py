@@ -232,22 +232,25 @@ class Settings(BaseSettings):
             make()  # what is wrong with a file shows here, before any work
         return settings
 
-    def renewed(self) -> Self:
-        """The same, with the users and passwords of the addresses as their files have them now.
+    def with_database_login(self) -> Self:
+        """The same, with the user and the password of the database's address as its file has them now.
 
         Another host or name takes a new start: a worker is not to change its database under way. Raises
-        SettingsError where a file is of no use, which may just be written anew.
+        SettingsError where the file is of no use, which may just be written anew.
         """
-        changes: dict[str, SecretStr] = {}
-        if (now := self._kept("database_url", urls.database_url)) is not None:
-            url = make_url(now)
-            given = self.sqlalchemy_url.set(username=url.username, password=url.password)
-            changes["database_url"] = SecretStr(given.render_as_string(hide_password=False))
-        if (now := self._kept("amqp_url", urls.amqp_url)) is not None:
-            broker = yarl.URL(now)
-            address = yarl.URL(self.amqp_url.get_secret_value())
-            changes["amqp_url"] = SecretStr(str(address.with_user(broker.user).with_password(broker.password)))
-        return self.model_copy(update=changes) if changes else self
+        if (now := self._kept("database_url", urls.database_url)) is None:
+            return self
+        url = make_url(now)
+        given = self.sqlalchemy_url.set(username=url.username, password=url.password)
+        return self.model_copy(update={"database_url": SecretStr(given.render_as_string(hide_password=False))})
+
+    def with_broker_login(self) -> Self:
+        """The same of the broker's address."""
+        if (now := self._kept("amqp_url", urls.amqp_url)) is None:
+            return self
+        broker, address = yarl.URL(now), yarl.URL(self.amqp_url.get_secret_value())
+        given = address.with_user(broker.user).with_password(broker.password)
+        return self.model_copy(update={"amqp_url": SecretStr(str(given))})
 
     def _kept(self, name: str, checked: Callable[[SecretStr], SecretStr]) -> str | None:
         """The value of a setting that is kept in a file, as that has it now; None if it is kept elsewhere."""

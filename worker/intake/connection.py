@@ -69,7 +69,7 @@ async def connected(settings: Settings) -> AsyncIterator[Connection]:
     """
     broker = without_password(settings.amqp_url)
     try:
-        fresh = settings.renewed()
+        fresh = settings.with_broker_login()
         url = URL(fresh.amqp_url.get_secret_value())
         connection = await aio_pika.connect(
             url,

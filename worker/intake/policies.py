@@ -35,7 +35,7 @@ class PoliciesUnread(DeviceopsError):
 
 def dangers(settings: Settings) -> list[str]:
     """What threatens the messages in the queues, each in one line; blocks for seconds. Raises PoliciesUnread."""
-    fresh = settings.renewed()
+    fresh = settings.with_broker_login()
     broker = URL(fresh.amqp_url.get_secret_value())
     management = _management(fresh, broker)
     tls = fresh.amqp_tls() if broker.scheme == "amqps" else None

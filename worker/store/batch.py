@@ -121,6 +121,11 @@ async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID
     return {fingerprint for (fingerprint,) in await sql.KEPT.run(connection, [(each,) for each in fingerprints])}
 
 
+async def discarded_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
+    """Which of the fingerprints are those of dead letters that were discarded."""
+    return {id_ for (id_,) in await sql.DISCARDED.run(connection, [(each,) for each in fingerprints])}
+
+
 async def parked(connection: AsyncConnection, ids: Collection[UUID], limit: int) -> Sequence[Any]:
     """The open dead letters that wait for device operations' registration, `limit` at most, without their bodies.
 

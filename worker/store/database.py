@@ -218,7 +218,7 @@ async def opened(
     """
 
     def login() -> Login:
-        fresh = settings.renewed()
+        fresh = settings.with_database_login()
         return Login(fresh.sqlalchemy_url.username, fresh.sqlalchemy_url.password, fresh.database_tls())
 
     database = Database(

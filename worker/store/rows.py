@@ -64,24 +64,16 @@ class Statement:
     `{telling}` the value by which listeners are told of the updated operations at the commit, where they can be.
     `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device operations.
     `copied_into` is the table that the statement only inserts the rows into: PostgreSQL then takes many of them
-    by COPY and SQLite one by one, both in three quarters of the time. `each` is the same SQL for one row, whose
-    columns are its parameters: SQLite then takes two thirds of the time.
+    by COPY and SQLite one by one, both in three quarters of the time.
     """
 
     def __init__(
-        self,
-        sql: str,
-        rows: Mapping[str, str],
-        returns: Columns | None = None,
-        *,
-        copied_into: str | None = None,
-        each: str | None = None,
+        self, sql: str, rows: Mapping[str, str], returns: Columns | None = None, *, copied_into: str | None = None
     ) -> None:
         self._sql = sql
         self.rows = rows
         self.returns = returns or {}
         self._table = copied_into
-        self._each = each
         # SQLAlchemy has nothing to do with what comes back.
         self.returns_plainly = _PLAIN.issuperset(self.returns.values())
 
@@ -96,11 +88,6 @@ class Statement:
             return ()
         if self._table is not None and len(rows) >= WORTH_COPYING:
             await self._copy(connection, self._table, rows)
-            return ()
-        if self._each is not None and connection.dialect.name == "sqlite":
-            same = {name: _bound(value) for name, value in parameters.items()}
-            each = [dict(zip(self.rows, row, strict=True), **same) for row in self._plain_rows(rows)]
-            await connection.exec_driver_sql(self._each, each)
             return ()
         return await _execute(connection, [(self, rows)], parameters)
 
@@ -129,12 +116,9 @@ class Statement:
             async with _on_driver(connection) as driver:
                 await driver.copy_records_to_table(table, records=rows, columns=list(self.rows))
             return
+        columns = map(_plain, self.rows.values(), zip(*rows, strict=True))
         sql = f"INSERT INTO {table} ({', '.join(self.rows)}) VALUES ({', '.join('?' * len(self.rows))})"
-        await connection.exec_driver_sql(sql, list(self._plain_rows(rows)))
-
-    def _plain_rows(self, rows: Sequence[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
-        """The rows with values as SQLite's driver takes them at once."""
-        return zip(*map(_plain, self.rows.values(), zip(*rows, strict=True)), strict=True)
+        await connection.exec_driver_sql(sql, list(zip(*columns, strict=True)))
 
 
 Run = tuple[Statement, Sequence[tuple[Any, ...]]]
@@ -218,7 +202,7 @@ def _compiled(dialect: str, *statements: Statement) -> TextClause:
 
 
 def _plain(kind: str, column: Iterable[Any]) -> Iterable[Any]:
-    """Values of a column as SQLite's driver takes them."""
+    """Values of a column as SQLite's driver takes them at once."""
     if kind in ("uuid", "timestamptz"):
         return map(_encode, column)
     return map(int, column) if kind == "smallint" else column

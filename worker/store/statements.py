@@ -109,6 +109,15 @@ KEPT = Statement(
     returns={"fingerprint": Uuid},
 )
 
+DISCARDED = Statement(
+    f"""
+    SELECT rows.fingerprint FROM {{rows}} JOIN dead_letters d ON d.fingerprint = rows.fingerprint
+    WHERE d.status = '{Status.DISCARDED}'
+    """,
+    rows=KEPT.rows,
+    returns=KEPT.returns,
+)
+
 ANNOUNCED = Statement(
     """
     SELECT a.operation_id, a.message_id FROM {rows}
@@ -203,11 +212,6 @@ MOVE = Statement(
     FROM {rows} WHERE device_operations.id = rows.id
     """,
     rows={"id": "uuid", "state": "smallint", "dispatched": "boolean", "reason": "text", "reached": "text"},
-    each="""
-    UPDATE device_operations SET state = :state, dispatched = :dispatched, reason = COALESCE(:reason, reason),
-        reached = :reached, updated_at = :updated_at
-    WHERE id = :id
-    """,
 )
 
 RECORD = Statement(
