@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, insert, select, update
 
-from statemachine import Counters
+from statemachine import Counters, State
 from tests.letters import conflict
 from tests.sending import (
     ANNOUNCEMENT,
@@ -134,6 +134,24 @@ async def test_a_history_that_differs_from_its_reports_is_found_and_put_right(st
         assert await found(stored) == {proofs.WRONG_HISTORIES: (1, 0)}
         await assert_mended(stored)
         assert await document() == before
+
+
+@pytest.mark.parametrize("wrong", [{"state": State.CREATED}, {"state": State.TIMEOUT}, {"dispatched": False}])
+async def test_a_state_that_is_behind_its_history_is_found_and_put_right(
+    stored: Database, wrong: dict[str, object]
+) -> None:
+    async def row() -> object:
+        columns = device_operations.c.state, device_operations.c.dispatched, device_operations.c.reached
+        async with stored.read() as connection:
+            return (await connection.execute(select(*columns).filter_by(id=ID))).one()
+
+    before = await row()
+    async with stored.write() as connection:
+        await connection.execute(update(device_operations).filter_by(id=ID).values(**wrong))
+
+    assert (await found(stored))[proofs.WRONG_HISTORIES] == (1, 0)
+    await assert_mended(stored)
+    assert await row() == before
 
 
 async def test_a_state_that_is_told_too_late_is_found(stored: Database) -> None:

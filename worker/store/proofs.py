@@ -1,13 +1,13 @@
 """What has to agree beside counters: histories with the reports that they are of, and rows with their owners."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column, Uuid, bindparam, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from statemachine import State
+from statemachine import ABOVE, State, Verdict, shows_dispatch
 from worker import reached
 from worker.store.database import Database
 from worker.store.tables import (
@@ -21,7 +21,8 @@ from worker.store.tables import (
 )
 
 WRONG_HISTORIES = "wrong_histories"
-"""Device operations that lack a state which a report has named, or have it later than the earliest report."""
+"""Device operations that lack a state which a report has named, or have it later than the earliest report; or that
+are in a state below one of their history, or not dispatched though that shows it."""
 SIZE = 500
 """Device operations whose histories are put right in one transaction."""
 
@@ -49,43 +50,76 @@ _IS_WRONG = {
 """Whether what a device operation has reached, the text `d.reached`, lacks a report's state or has it too late."""
 
 
+_DISPATCHED = [state for state in State if shows_dispatch(Verdict.APPLIED, state)]
+
+
+def _is_behind(dialect: str) -> str:
+    """Whether a device operation's state or flag is behind what it has reached."""
+    position = "strpos" if dialect == "postgresql" else "instr"
+
+    def has(states: Iterable[State]) -> str:
+        return " OR ".join(f"{position}(d.reached, '{state:d}=') > 0" for state in states)
+
+    below = [f"d.state = {state:d} AND ({has(above)})" for state, above in ABOVE.items() if above]
+    return " OR ".join([f"NOT d.dispatched AND ({has(_DISPATCHED)})", *below])
+
+
 async def wrong_histories(connection: AsyncConnection) -> dict[UUID, int]:
-    """How many device operations have a history that differs from their reports, by operation.
+    """How many device operations have a history that differs from their reports or their state, by operation.
 
     As far as reports are there: a state from before the earliest one may be that of a report that was pruned.
     """
+    dialect = connection.dialect.name
     query = text(f"""
-        SELECT d.operation_id, count(DISTINCT d.id) AS number
-        FROM ({_EARLIEST}) e JOIN device_operations d ON d.id = e.device_operation_id
-        WHERE {_IS_WRONG[connection.dialect.name]}
-        GROUP BY d.operation_id
+        SELECT operation_id, count(*) AS number FROM (
+            SELECT d.id, d.operation_id
+            FROM ({_EARLIEST}) e JOIN device_operations d ON d.id = e.device_operation_id
+            WHERE {_IS_WRONG[dialect]}
+            UNION
+            SELECT d.id, d.operation_id FROM device_operations d WHERE {_is_behind(dialect)}
+        ) AS wrong
+        GROUP BY operation_id
     """)  # noqa: S608  # our constants
     rows = await connection.execute(query.columns(operation_id=Uuid))
     return {row.operation_id: row.number for row in rows}
 
 
 async def fix_histories(database: Database, operation_id: UUID) -> None:
-    """Put the histories of an operation's device operations right, some at a time, beside running workers."""
+    """Put right the histories of an operation's device operations, and states and flags that are behind them.
+
+    Some at a time, beside running workers. Counters are to be recounted then.
+    """
     column, after = device_operations.c, UUID(int=0)
     while True:
         async with database.write() as connection:
-            page = select(column.id, column.reached).where(column.operation_id == operation_id, column.id > after)
-            rows = (await connection.execute(page.order_by(column.id).limit(SIZE).with_for_update())).all()
+            page = select(column.id, column.state, column.dispatched, column.reached)
+            page = page.where(column.operation_id == operation_id, column.id > after).order_by(column.id)
+            rows = (await connection.execute(page.limit(SIZE).with_for_update())).all()
             if not rows:
                 return
             after = rows[-1].id
-            stored: dict[UUID, str] = {row.id: row.reached for row in rows}
+            histories: dict[UUID, str] = {row.id: row.reached for row in rows}
             earliest = select(activity.c.device_operation_id, activity.c.state, func.min(activity.c.created_at))
-            earliest = earliest.where(activity.c.device_operation_id.in_(stored))
-            fixed = dict(stored)
+            earliest = earliest.where(activity.c.device_operation_id.in_(histories))
             for id_, state, at in await connection.execute(
                 earliest.group_by(activity.c.device_operation_id, activity.c.state)
             ):
-                fixed[id_] = reached.noted(fixed[id_], State(state), at)
-            changes = [{"one": id_, "fixed": text_} for id_, text_ in fixed.items() if text_ != stored[id_]]
+                histories[id_] = reached.noted(histories[id_], State(state), at)
+            changes = []
+            for row in rows:
+                states = reached.read(history := histories[row.id]).keys()
+                above = [state for state in states if state in ABOVE[State(row.state)]]
+                highest = int(above[-1]) if above else row.state  # they come in the order of their ranks
+                is_dispatched = row.dispatched or not states.isdisjoint(_DISPATCHED)
+                if (highest, is_dispatched, history) != (row.state, row.dispatched, row.reached):
+                    change = {"state_": highest, "dispatched_": is_dispatched, "reached_": history}
+                    changes.append({"id_": row.id, **change})
             if changes:
-                setting = update(device_operations).where(column.id == bindparam("one"))
-                await connection.execute(setting.values(reached=bindparam("fixed")), changes)
+                values: dict[str, Any] = {
+                    name: bindparam(f"{name}_") for name in ("state", "dispatched", "reached")
+                }
+                setting = update(device_operations).where(column.id == bindparam("id_")).values(values)
+                await connection.execute(setting, changes)
 
 
 async def rows_without_owner(connection: AsyncConnection) -> dict[str, int]:

@@ -99,6 +99,8 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
     for drift in drifted:
         if drift.operation_id is None:
             continue
+        if drift.stored is not None and proofs.WRONG_HISTORIES in drift.stored:
+            await proofs.fix_histories(database, drift.operation_id)
         async with database.write() as connection:
             if drift.stored is None:
                 await batch.create_operations(connection, {drift.operation_id: now})
@@ -111,8 +113,6 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
                 if state != before.state:
                     changed = {id_: before._replace(state=state)}
                     await batch.set_operations(connection, changed, [(id_, state, now)])
-        if drift.stored is not None and proofs.WRONG_HISTORIES in drift.stored:
-            await proofs.fix_histories(database, drift.operation_id)
     if any(drift.operation_id is None for drift in drifted):  # of operations that were missing they are back
         await proofs.remove_rows_without_owner(database)
 
