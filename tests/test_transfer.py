@@ -1,6 +1,7 @@
 """What is imported behaves as if it had been rejected here, and never stands in the way of a report."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid5
 
@@ -13,6 +14,7 @@ from tests.sending import ANNOUNCEMENT, NOW, announcement_body, encoded, message
 from worker.errors import DeviceopsError
 from worker.identity import NAMESPACE
 from worker.mending.closing import discard
+from worker.mending.retention import Retention
 from worker.mending.transfer import export, import_, read_line
 from worker.messages import Message, Origin, take_types
 from worker.store.database import Database
@@ -49,6 +51,21 @@ async def test_an_imported_closed_dead_letter_does_not_take_the_place_of_its_rep
     tally = await process(database, [[message(created), message(body)]])
 
     assert tally.verdicts == {Verdict.APPLIED: 2}
+
+
+@pytest.mark.parametrize("resolved_at", [None, "2099-01-01T00:00:00Z"])
+async def test_what_is_imported_is_no_younger_than_the_import(database: Database, resolved_at: str | None) -> None:
+    await conflict(database, report_id="one")
+    await discard(database, ALL, "a test", actor="me")
+    [line] = await exported(database)
+    odd = {**json.loads(line), "received_at": "2099-01-01T00:00:00Z", "resolved_at": resolved_at}
+    await clear(database)
+
+    assert await import_(database, [read_line(json.dumps(odd).encode(), 1)], actor="me") == 1
+
+    [row] = await rows(database, EVERYTHING)
+    assert row.received_at <= row.resolved_at <= datetime.now(UTC)
+    assert (await Retention(closed=timedelta(0)).prune(database))["dead_letters"] == 1
 
 
 async def test_the_same_report_rejected_here_and_imported_is_one_dead_letter(database: Database) -> None:

@@ -100,14 +100,14 @@ class Line(BaseModel):
         """The row to insert.
 
         An open one is the same as if it had been rejected here. A closed one stands for nothing here, where its
-        report was neither applied nor discarded: it must not take the place of that report.
+        report was neither applied nor discarded: it must not take the place of that report. Retention goes by when
+        it came and was closed: neither is later than now, and what is closed without a time was closed now.
 
         Raises ValueError if it is kept as a report but is none.
         """
         origin = Origin(self.exchange, self.routing_key, self.properties, self.headers)
-        message = Message(
-            self.body_base64, self.received_at, self.message_id, self.type, self.sent_at, lambda: origin
-        )
+        received_at = min(self.received_at, now)
+        message = Message(self.body_base64, received_at, self.message_id, self.type, self.sent_at, lambda: origin)
         report = None
         if self.status is Status.OPEN and self.reason in REPORTS_OWN:
             item = next(iter(parse(message)), None)
@@ -121,7 +121,7 @@ class Line(BaseModel):
         )
         kept = {
             "attempts": self.attempts,
-            "resolved_at": self.resolved_at,
+            "resolved_at": None if self.status is Status.OPEN else min(self.resolved_at or now, now),
             "body_removed_at": self.body_removed_at,
         }
         if report is None:  # else the report says it
