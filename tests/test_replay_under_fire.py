@@ -75,6 +75,7 @@ def assert_every_report_had_its_one_effect(deviceops: Deviceops, operation: UUID
     assert deviceops.document("dead-letters", "list") == []
 
 
+@pytest.mark.timeout(900)
 def test_a_replay_that_is_killed_at_any_moment_is_finished_by_the_next(
     deviceops: Deviceops, query: Query, full: bool, request: pytest.FixtureRequest
 ) -> None:

@@ -143,7 +143,7 @@ async def rate_of_deviceops(
         check_tally(tallies, traffic.expected)
         if database_url is None:
             await check_database(scene.database_url, traffic.expected)
-    return traffic.expected.received / (ended - began)
+    return traffic.expected.received / _taken(began, ended)
 
 
 async def rate_of_bare(stage: Stage, traffic: Traffic, prefetch: int) -> float:
@@ -167,7 +167,12 @@ async def _rate_of_other(stage: Stage, scene: Scene, traffic: Traffic, name: str
         began = await stage.broker.consumed_by(scene.topology, 1)
         document = await told(process)
     assert document["received"] == count
-    return count / (float(document["ended"]) - began)
+    return count / _taken(began, float(document["ended"]))
+
+
+def _taken(began: float, ended: float) -> float:
+    """Seconds: a few reports may be settled before it is seen that anybody consumes."""
+    return max(ended - began, FINEST)
 
 
 @asynccontextmanager
