@@ -323,9 +323,13 @@ async def test_who_sent_it_again_is_kept_also_where_the_worker_was_faster(
 
 
 async def test_what_was_discarded_and_comes_again_is_counted_by_itself(database: Database) -> None:
-    """A report that is known, and what has no identity of a report: it is unreadable, or nobody may send it."""
+    """A parked report, an unreadable message, and a report of an unknown service."""
     parked = message(report_body(OPERATION, DEVICE, "SUCCESS"))
-    sent = [parked, message(b"{"), message(report_body(OPERATION, DEVICE, "FAILURE", service_id="nobody"))]
+    sent = [
+        parked,
+        message(b"{"),
+        message(report_body(OPERATION, DEVICE, "FAILURE", service_id="unknown-service")),
+    ]
     trust = Trust({"drift-service": Service()})
     await settle(database, sent, trust=trust)
     again = await settle(database, sent, trust=trust)

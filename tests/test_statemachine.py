@@ -33,7 +33,7 @@ STEPS = {
     ("TIMEOUT", "FAILURE"),
     ("TIMEOUT", "CANCELLED"),
 }
-"""The direct steps, read off SPEC section 1."""
+"""The direct steps, written out."""
 
 PAIRS = list(product(model.STATES, model.STATES))
 

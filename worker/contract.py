@@ -1,4 +1,4 @@
-"""The wire contract: what a report, a bulk of reports and an announcement may say (SPEC section 4)."""
+"""The wire contract: what a report, a bulk of reports and an announcement may say."""
 
 import json
 from collections.abc import Callable
@@ -172,7 +172,7 @@ _name = TypeAdapter(Name).validate_python
 
 
 class Report(BaseModel):
-    """A service's report of one device operation's state (SPEC section 4). Unknown fields are ignored."""
+    """A service's report of one device operation's state. Unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 

@@ -291,7 +291,7 @@ def read(message: Message) -> Message:
 
 
 def as_far_as_readable(message: Message) -> Message:
-    """What `read` gives, or the message as it is where nobody can read it."""
+    """The message as `read` returns it; unchanged if it is unreadable."""
     try:
         return read(message)
     except Unreadable:

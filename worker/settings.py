@@ -236,7 +236,7 @@ class Settings(BaseSettings):
         """The same, with the user and the password of the database's address as its file has them now.
 
         Another host or name takes a new start: a worker is not to change its database under way. Raises
-        SettingsError where the file is of no use, which may just be written anew.
+        SettingsError if the file is invalid, as it may be while it is rewritten.
         """
         if (now := self._kept("database_url", urls.database_url)) is None:
             return self

@@ -25,8 +25,12 @@ _WAITS_FOR_LOCK = f"SELECT count(*) FROM pg_stat_activity WHERE {OF_WORKERS} AND
 
 def said(log: str, event: str) -> list[dict[str, Any]]:
     """The lines of a worker's log that tell of an event."""
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{") and line.endswith("}")]
-    return [line for line in lines if line["event"] == event]
+    return [line for line in entries(log) if line["event"] == event]
+
+
+def entries(log: str) -> list[dict[str, Any]]:
+    """The complete JSON lines of a worker's log."""
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{") and line.endswith("}")]
 
 
 def assert_told_once(log: str, outages: int = 1) -> None:

@@ -1,7 +1,6 @@
 """A password that changes is read anew where it is kept; one that stays wrong ends the worker with one line."""
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from sqlalchemy import make_url
 
 from tests.databases import PostgresqlServer
 from tests.faults.fleet import Fleet
-from tests.faults.outages import assert_clean, said
+from tests.faults.outages import assert_clean, entries, said
 from tests.faults.scene import NewScene, Scene
 from tests.faults.trials import Trials
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
@@ -140,5 +139,5 @@ async def test_a_password_that_stays_wrong_ends_the_worker_with_one_line(
         await worker.is_ready()
 
     await trials.endure(f"password of the {server.name} wrong for long", forget_the_file, ledger, worker)
-    lines = [json.loads(line) for line in worker.log.splitlines() if line.startswith("{")]
-    assert sum(server.words in line.get("error", "") for line in lines) == trials.tries, worker.log
+    refusals = [line for line in entries(worker.log) if server.words in line.get("error", "")]
+    assert len(refusals) == trials.tries, worker.log

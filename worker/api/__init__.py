@@ -1,4 +1,4 @@
-"""The HTTP API (SPEC section 8): what the fleet's state is, reports and announcements, dead letters.
+"""The HTTP API: what the fleet's state is, reports and announcements, dead letters.
 
 - `serving`: listens, until it is told to stop
 - `app`: all of it put together, and its OpenAPI document

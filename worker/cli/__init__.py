@@ -1,4 +1,4 @@
-"""The `deviceops` command (SPEC section 7): thin entry points, one file for each kind of work.
+"""The `deviceops` command: thin entry points, one file for each kind of work.
 
 - `wiring`: settings, the database and the event loop of a command
 - `logs`: how the log is written

@@ -1,4 +1,4 @@
-"""What has to agree beside counters: histories with the reports that they are of, and rows with their owners."""
+"""Consistency checks beside counters: histories against reports, states against histories, rows against owners."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
