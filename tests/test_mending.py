@@ -328,7 +328,7 @@ async def test_what_was_discarded_and_comes_again_is_counted_by_itself(database:
     sent = [
         parked,
         message(b"{"),
-        message(report_body(OPERATION, DEVICE, "FAILURE", service_id="unknown-service")),
+        message(report_body(OPERATION, DEVICE, "FAILURE", service_id="unknown")),
     ]
     trust = Trust({"drift-service": Service()})
     await settle(database, sent, trust=trust)

@@ -79,7 +79,7 @@ class OperationActivity(BaseModel):
 
 
 class DeviceCounts(BaseModel):
-    """Numbers of device operations (SPEC section 2)."""
+    """Numbers of device operations."""
 
     resolved_device_count: int
     dispatched_device_count: int
