@@ -26,7 +26,7 @@ from tests.sending import (
 from tests.test_batches import POISON, refuse_poison
 from tests.test_laws import Fleet, arrangements
 from tests.test_model_agreement import check_group
-from worker import portions, scope, waiting
+from worker import portions, rehearsal, scope, waiting
 from worker.messages import Message, parse
 from worker.outcomes import Reason, Tally
 from worker.portions import Committed, settle_items
@@ -49,6 +49,14 @@ class Died(BaseException):
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make portions so small that a handful of reports takes several."""
+    usual, rehearse = scope.AT_ONCE, rehearsal.rehearse
+
+    async def of_usual_size(database: Database) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(scope, "AT_ONCE", usual)
+            await rehearse(database)
+
+    monkeypatch.setattr(rehearsal, "rehearse", of_usual_size)  # which is one transaction
     monkeypatch.setattr(waiting, "MAX_REPORTS", 2)
     monkeypatch.setattr(scope, "AT_ONCE", 2)
     monkeypatch.setattr(portions, "DEVICES", 2)

@@ -88,7 +88,7 @@ def committing(
     async def run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         return await waiting_out_failures(database, patience, work)
 
-    async def judge(error: Exception) -> bool:
+    async def judge(database: Database, error: Exception) -> bool:
         nonlocal is_rehearsed
         if not is_refused(error):
             return False

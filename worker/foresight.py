@@ -11,10 +11,11 @@ from worker.dead_letters import DeadLetter
 from worker.ledger import Ledger
 from worker.messages import Item, Key
 from worker.outcomes import Status, Tally
-from worker.portions import by_the_error, settle_items
+from worker.portions import settle_items
 from worker.processor import take
 from worker.scope import Scope
 from worker.store import batch as store
+from worker.store.errors import is_refused
 from worker.waiting import TooMuch, Waiting
 
 
@@ -108,7 +109,7 @@ class _Foreseen:
 
     async def is_of_data(self, error: Exception) -> bool:
         """Whether the data of a transaction broke it."""
-        return await by_the_error(error)
+        return is_refused(error)
 
     async def _waiting_for(self, scope: Scope) -> list[DeadLetter]:
         """What would be taken up beside what came since: but for what comes in its own turn now."""

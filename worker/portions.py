@@ -24,9 +24,10 @@ from worker.ledger import Answer
 from worker.messages import Announced, Incoming, Item, Portion, Rejected, device_operation_id
 from worker.outcomes import Tally
 from worker.processor import process_batch, release
+from worker.rehearsal import is_refused_alone
 from worker.store import batch as store
 from worker.store.database import Database
-from worker.store.errors import explain, is_refused
+from worker.store.errors import explain
 from worker.trust import Trust
 from worker.waiting import TooMuch, Waiting
 
@@ -74,11 +75,6 @@ async def at_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     return await work()
 
 
-async def by_the_error(error: Exception) -> bool:
-    """Whether an error alone says that the database refuses the data."""
-    return is_refused(error)
-
-
 @dataclass(frozen=True, slots=True)
 class Committed:
     """Transactions that commit; `trust`, `actor` and `answers` are as for `process_batch`.
@@ -91,7 +87,7 @@ class Committed:
     actor: str | None = None
     run: Running = at_once
     answers: list[Answer] | None = None
-    judge: Callable[[Exception], Coroutine[Any, Any, bool]] = by_the_error
+    judge: Callable[[Database, Exception], Coroutine[Any, Any, bool]] = is_refused_alone
 
     async def process(self, items: Sequence[Item], *, takes_up: bool = True) -> Tally:
         """Process items."""
@@ -135,7 +131,7 @@ class Committed:
 
     async def is_of_data(self, error: Exception) -> bool:
         """Whether the data of a transaction broke it."""
-        return await self.judge(error)
+        return await self.judge(self.database, error)
 
 
 async def settle_items(transactions: Transactions, items: Sequence[Item]) -> Tally:

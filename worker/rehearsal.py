@@ -17,7 +17,7 @@ from worker.messages import ANNOUNCEMENT, REPORT, Item, Message, Origin, parse
 from worker.outcomes import Tally
 from worker.processor import process_within
 from worker.store.database import Database
-from worker.store.errors import explain
+from worker.store.errors import explain, is_refused
 from worker.store.rows import WORTH_COPYING
 from worker.trust import Trust
 
@@ -44,6 +44,20 @@ async def rehearse(database: Database) -> None:
         raise DeviceopsError(f"database {database} takes no batch: {explain(error)}") from error
     if tally != _EXPECTED:
         raise DeviceopsError(f"database {database} takes no batch as it should: {tally}, expected {_EXPECTED}")
+
+
+async def is_refused_alone(database: Database, error: Exception) -> bool:
+    """Whether an error says that the database refuses what was to be written, and not whatever comes.
+
+    Raises the database's own error if it may pass.
+    """
+    if not is_refused(error):
+        return False
+    try:
+        await rehearse(database)
+    except DeviceopsError:
+        return False
+    return True
 
 
 async def _rehearse(database: Database) -> Mapping[str, object]:
