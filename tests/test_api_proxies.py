@@ -19,6 +19,8 @@ FORWARDED = [
     ({"X-Forwarded-Host": "no host/<script>"}, None),
     ({"X-Forwarded-Host": "", "X-Forwarded-Port": "8443"}, None),
     (HOST | {"X-Forwarded-Port": "99999"}, "https://fleet.example.com"),
+    ({"Host": "fleet.example.com", "X-Forwarded-Port": "8443"}, "http://fleet.example.com:8443"),
+    ({"Host": "fleet.example.com:80", "X-Forwarded-Port": "443"}, "http://fleet.example.com"),
 ]
 
 

@@ -148,6 +148,7 @@ def test_a_device_operation_shows_its_states_and_a_page_has_every_report(
 
     document = api.get(path).json()["content"]
     page = api.get(f"{path}reports/?limit=3&offset=1").json()["content"]
+    latest = api.get(f"{path}reports/?limit=1&ordering=-created_at").json()["content"]
     shown = deviceops_at_server.out("device", str(OPERATION), str(DEVICE), "--limit", "3")
 
     assert [entry["device_operation_state"] for entry in document["device_operation_activity"]] == [
@@ -155,6 +156,7 @@ def test_a_device_operation_shows_its_states_and_a_page_has_every_report(
         "SUCCESS",
     ]
     assert page["count"] == 1_000
+    assert latest["results"] == api.get(f"{path}reports/?limit=1&offset=999").json()["content"]["results"]
     assert [each["verdict"] for each in page["results"]] == ["applied", "repeated", "repeated"]
     assert page["results"][1] == {
         "report_id": "1",

@@ -18,6 +18,7 @@ from tests.sending import (
     process,
     report_body,
 )
+from worker.errors import DeviceopsError
 from worker.mending.replay import replay
 from worker.messages import Message, device_operation_id
 from worker.store import proofs, queries, recount
@@ -168,6 +169,14 @@ async def test_what_was_pruned_of_a_history_makes_it_no_worse(stored: Database) 
         await connection.execute(delete(activity).filter_by(device_operation_id=ID, state=40))
 
     assert await find_drift(stored) == (2, [])
+
+
+async def test_a_stored_state_that_is_none_is_named(stored: Database) -> None:
+    async with stored.write() as connection:
+        await connection.execute(update(device_operations).filter_by(id=ID).values(state=55))
+
+    with pytest.raises(DeviceopsError, match=f"operation {OPERATION}: 1 device operations are stored in 55"):
+        await find_drift(stored)
 
 
 async def test_every_operation_is_recounted_however_many_are_looked_at_together(

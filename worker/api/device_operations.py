@@ -25,7 +25,6 @@ from worker.messages import REPORT, Message
 from worker.outcomes import Reason
 from worker.requests import answer
 from worker.store import histories, queries, views
-from worker.store.pages import LIMIT
 from worker.tokens import Scope
 
 router = APIRouter(route_class=Route, prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
@@ -144,13 +143,12 @@ async def list_accepted_reports(
     device_id: DeviceId,
     shared: Shared,
     request: Request,
-    limit: windows.Limit = LIMIT,
-    offset: windows.Offset = 0,
+    window: windows.OfHistory,
 ) -> AcceptedReportPageContent:
-    """Every accepted report of a device operation, late and repeated ones included, the oldest first."""
+    """Every accepted report of a device operation, late and repeated ones too; the oldest first by default."""
     async with shared.database.read() as connection:
         found = await _known(connection, operation_id, device_id)
-        page = await histories.page_of_reports(connection, found.id, limit, offset)
+        page = await histories.page_of_reports(connection, found.id, window)
     return AcceptedReportPageContent(content=windows.document(AcceptedReportPage, page, request))
 
 

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_PORT = re.compile(r":[0-9]+$")
 _STANDARD_PORTS = ("80", "443")
 
 
@@ -23,8 +24,11 @@ class Forwarded(ProxyHeadersMiddleware):
         caller = scope.get("client")
         if scope["type"] == "http" and caller is not None and caller[0] in self.trusted_hosts:
             headers = Headers(scope=scope)
-            if names_a_host(host := headers.get("x-forwarded-host", "").split(",")[0].strip()):
-                port = headers.get("x-forwarded-port", "").split(",")[0].strip()
+            port = headers.get("x-forwarded-port", "").split(",")[0].strip()
+            # Alone, the port is that of the host that was asked for.
+            asked_for = _PORT.sub("", headers.get("host", "")) if port else ""
+            host = headers.get("x-forwarded-host", asked_for).split(",")[0].strip()
+            if names_a_host(host):
                 if port.isdecimal() and port not in _STANDARD_PORTS and names_a_host(f"{host}:{port}"):
                     host = f"{host}:{port}"
                 others = [(name, value) for name, value in scope["headers"] if name != b"host"]

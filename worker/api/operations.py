@@ -22,7 +22,6 @@ from worker.messages import ANNOUNCEMENT, Message
 from worker.outcomes import DUPLICATE
 from worker.requests import answer, cancel
 from worker.store import histories, queries, views
-from worker.store.pages import LIMIT
 from worker.tokens import Scope
 
 router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations"])
@@ -115,13 +114,12 @@ async def list_operation_activity(
     operation_id: OperationId,
     shared: Shared,
     request: Request,
-    limit: windows.Limit = LIMIT,
-    offset: windows.Offset = 0,
+    window: windows.OfHistory,
 ) -> OperationActivityPageContent:
-    """Every state that an operation reached, the oldest first."""
+    """Every state that an operation reached, the oldest first by default."""
     async with shared.database.read() as connection:
         await known(connection, operation_id)
-        page = await histories.page_of_activity(connection, operation_id, limit, offset)
+        page = await histories.page_of_activity(connection, operation_id, window)
     return OperationActivityPageContent(content=windows.document(OperationActivityPage, page, request))
 
 

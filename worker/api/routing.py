@@ -1,15 +1,16 @@
-"""How calls are found and their bodies read: as messages are."""
+"""How calls are found, their bodies read, as messages are, and parameters refused that they have not."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
 from typing import Any
 
 import pydantic_core
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.convertors import Convertor, register_url_convertor
 
-from worker.api.answers import Fault, Faults, Refusal
+from worker.api.answers import MAX_FAULTS, Fault, Faults, Refusal
 from worker.contract import one_line
 from worker.encodings import BOM, foreign
 
@@ -28,16 +29,32 @@ class _Request(Request):
 
 
 class Route(APIRoute):
-    """A call whose body is read so."""
+    """A call whose body is read so, and whose parameters are all known: a misspelt filter would find all."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The call, given such a request."""
         handle = super().get_route_handler()
+        known = list(_parameters(self.dependant))
+        may_be = f"may be {' or '.join(known)}" if known else "there are none here"
 
         async def handle_request(request: Request) -> Response:
+            faults = [
+                Fault(where=one_line(name), problem=f"is no parameter of this call; {may_be}")
+                for name in dict(request.query_params)
+                if name not in known
+            ][:MAX_FAULTS]
+            if faults:
+                message = "; ".join(f"{fault.where}: {fault.problem}" for fault in faults[:1])
+                raise Refusal(HTTPStatus.BAD_REQUEST, message, Faults(faults=faults))
             return await handle(_Request(request.scope, request.receive))
 
         return handle_request
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for each in dependant.dependencies:
+        yield from _parameters(each)
 
 
 class _Id(Convertor[int]):

@@ -1,7 +1,7 @@
 """The parameters of pages, and pages with the addresses of their neighbours."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Request
 from pydantic import BeforeValidator, WithJsonSchema
@@ -68,6 +68,20 @@ def _window(ordered: Ordering) -> Callable[..., Window]:
 
 OldestFirst = Annotated[Window, Depends(_window(Ordering.CREATED_AT))]
 LatestFirst = Annotated[Window, Depends(_window(Ordering.CREATED_AT_DESCENDING))]
+
+
+def _of_history(
+    limit: Limit = pages.LIMIT,
+    offset: Offset = 0,
+    ordering: Annotated[
+        Literal[Ordering.CREATED_AT, Ordering.CREATED_AT_DESCENDING],
+        Query(description="What comes first; `-` for the latest."),
+    ] = Ordering.CREATED_AT,
+) -> Window:
+    return Window(limit, offset, ordering)
+
+
+OfHistory = Annotated[Window, Depends(_of_history)]
 
 
 def document(kind: type[Document], page: Page[Any], request: Request) -> Document:

@@ -202,4 +202,4 @@ async def _device(
         found = await queries.get_device_operation(connection, operation_id, device_id)
         if found is None:
             raise DeviceopsError(f"device {device_id} is not registered for operation {operation_id}")
-        return found, await histories.page_of_reports(connection, found.id, limit, offset)
+        return found, await histories.page_of_reports(connection, found.id, Window(limit, offset))

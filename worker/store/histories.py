@@ -1,7 +1,7 @@
 """What documents leave out of histories, page by page: every accepted report, every state of an operation."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, case, func, select
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import ABOVE, State
 from worker.store import views
-from worker.store.pages import Page, neighbours
+from worker.store.pages import Page, Window, neighbours
 from worker.store.tables import activity, operation_activity
 
 Result = TypeVar("Result")
@@ -18,7 +18,7 @@ _RANK = case({state.value: -len(ABOVE[state]) for state in State}, value=activit
 
 
 async def page_of_reports(
-    connection: AsyncConnection, device_operation: UUID, limit: int, offset: int
+    connection: AsyncConnection, device_operation: UUID, window: Window
 ) -> Page[views.AcceptedReport]:
     """The accepted reports of a device operation, in the order in which their states were reached.
 
@@ -26,7 +26,8 @@ async def page_of_reports(
     operation, and keeps those of the page.
     """
     scope = activity.c.device_operation_id == device_operation
-    query = select(activity).where(scope).order_by(activity.c.created_at, _RANK, activity.c.report_id)
+    order = _order(window, activity.c.created_at, _RANK, activity.c.report_id)
+    query = select(activity).where(scope).order_by(*order)
     results = [
         views.AcceptedReport(
             report_id=row.report_id,
@@ -37,26 +38,30 @@ async def page_of_reports(
             created_at=row.created_at,
             note=row.note,
         )
-        for row in await connection.execute(query.limit(limit).offset(offset))
+        for row in await connection.execute(query.limit(window.limit).offset(window.offset))
     ]
-    return await _page(connection, scope, results, limit, offset)
+    return await _page(connection, scope, results, window)
 
 
 async def page_of_activity(
-    connection: AsyncConnection, operation_id: UUID, limit: int, offset: int
+    connection: AsyncConnection, operation_id: UUID, window: Window
 ) -> Page[views.OperationActivity]:
     """The states that an operation reached, the oldest first."""
     scope = operation_activity.c.operation_id == operation_id
-    query = select(operation_activity).where(scope).order_by(operation_activity.c.id).limit(limit).offset(offset)
+    query = select(operation_activity).where(scope).order_by(*_order(window, operation_activity.c.id))
     results = [
         views.OperationActivity(operation_state=row.state, created_at=row.created_at)
-        for row in await connection.execute(query)
+        for row in await connection.execute(query.limit(window.limit).offset(window.offset))
     ]
-    return await _page(connection, scope, results, limit, offset)
+    return await _page(connection, scope, results, window)
+
+
+def _order(window: Window, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    return [column.desc() if window.ordering.is_descending else column for column in columns]
 
 
 async def _page(
-    connection: AsyncConnection, scope: ColumnElement[bool], results: Sequence[Result], limit: int, offset: int
+    connection: AsyncConnection, scope: ColumnElement[bool], results: Sequence[Result], window: Window
 ) -> Page[Result]:
     count = (await connection.execute(select(func.count()).where(scope))).scalar_one()
-    return Page(count, results, *neighbours(limit, offset, count))
+    return Page(count, results, *neighbours(window.limit, window.offset, count))

@@ -75,10 +75,8 @@ async def _operations(
     rows = (await connection.execute(query)).all()
     entries = await connection.execute(_latest_activity(query))
     history: defaultdict[UUID, list[views.OperationActivity]] = defaultdict(list)
-    for entry in entries:
-        history[entry.operation_id].append(
-            views.OperationActivity(operation_state=entry.state, created_at=entry.created_at)
-        )
+    for operation_id, state, created_at in entries:
+        history[operation_id].append(views.OperationActivity(state, created_at))
     return [_operation(row, history[row.id]) for row in rows]
 
 
@@ -94,8 +92,11 @@ def _latest_activity(query: Select[Any]) -> Select[Any]:
         .offset(views.LATEST_ACTIVITY - 1)
         .scalar_subquery()
     )
-    is_shown = (entry.operation_id == asked.c.id) & (entry.id >= func.coalesce(first, 0))
-    return select(operation_activity).join(asked, is_shown).order_by(entry.id)
+    # Once for an operation: merged into the join, PostgreSQL would look for the first entry at each entry.
+    shown = select(asked.c.id, func.coalesce(first, 0).label("first")).cte().prefix_with("MATERIALIZED")
+    is_shown = (entry.operation_id == shown.c.id) & (entry.id >= shown.c.first)
+    columns = entry.operation_id, entry.state, entry.created_at
+    return select(*columns).join(shown, is_shown).order_by(entry.id)
 
 
 def _operation(row: Row[Any], history: list[views.OperationActivity]) -> tuple[views.Operation, views.Progress]:

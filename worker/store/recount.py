@@ -13,12 +13,15 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, contribution, operation_state
+from worker.errors import DeviceopsError
 from worker.store import batch, proofs
 from worker.store.database import Database
 from worker.store.tables import device_operations, operations, recounts
 
 SIZE = 1_000
 """Operations that are recounted at a time."""
+
+_CODES = frozenset(State)
 
 Facts = Mapping[str, int | str]
 """Counters and an operation's state; where it differs, how many rows lack their owner, or have a wrong history."""
@@ -150,5 +153,9 @@ async def _recount(connection: AsyncConnection, condition: ColumnElement[bool]) 
     query = select(*key, func.count()).where(condition).group_by(*key)
     totals: defaultdict[UUID, Counters] = defaultdict(Counters)
     for id_, state, dispatched, count in await connection.execute(query):
+        if state not in _CODES:
+            raise DeviceopsError(
+                f"operation {id_}: {count} device operations are stored in {state}, which is no state"
+            )
         totals[id_] = totals[id_].plus(contribution(State(state), dispatched), count)
     return totals

@@ -71,8 +71,9 @@ class Page(BaseModel, Generic[Result]):
     results: list[Result]
 
 
-class OperationActivity(BaseModel):
-    """One state that an operation reached."""
+@dataclass(slots=True)
+class OperationActivity:
+    """One state that an operation reached; no model, as a page of operations may have ten thousand of them."""
 
     operation_state: _OperationState
     created_at: AwareDatetime
