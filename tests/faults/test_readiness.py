@@ -150,6 +150,7 @@ async def of_a_role(database_url: str) -> str:
     return str(make_url(database_url).set(username=role))
 
 
+@pytest.mark.each_private_broker
 @pytest.mark.parametrize(
     ("kind", "fault", "words"),
     [
