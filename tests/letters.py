@@ -16,16 +16,16 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.dead_letters import DeadLetter, stored_message
-from worker.mending.replay import foretell, replay
-from worker.messages import Message, Origin
-from worker.outcomes import Action, Status
-from worker.store import letters
+from worker.config.reporters import Trust
+from worker.dead_letters.replay import foretell, replay
+from worker.model.dead_letter import DeadLetter
+from worker.model.messages import Message, Origin
+from worker.model.outcomes import Action, Status
+from worker.store import dead_letters as letters
 from worker.store.database import Database
-from worker.store.letters import Selection
+from worker.store.dead_letters import Selection, stored_message
+from worker.store.documents import DeadLetterEntry
 from worker.store.tables import dead_letters
-from worker.store.views import DeadLetterEntry
-from worker.trust import Trust
 
 ALL, DISCARDED = Selection(), Selection(status=Status.DISCARDED)
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]

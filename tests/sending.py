@@ -9,9 +9,9 @@ from uuid import UUID
 
 from tests import model
 from tests.databases import read
-from worker.messages import Message, parse
-from worker.outcomes import Tally
-from worker.portions import Committed, settle_items
+from worker.model.messages import Message, parse
+from worker.model.outcomes import Tally
+from worker.processing.splitting import Committed, settle_items
 from worker.store.database import Database
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)

@@ -12,8 +12,8 @@ from pydantic_core import to_json
 
 from tests.command import Deviceops
 from tests.test_seed_documents import DEVICE_ID, OPERATION, SEED
-from worker import tokens
-from worker.tokens import Scope
+from worker.config import api_tokens
+from worker.config.api_tokens import Scope
 
 DEVICES = [DEVICE_ID[:-1] + digit for digit in "0123456789"]
 OPERATIONS = "/v0/operations/"
@@ -83,7 +83,7 @@ def token(deviceops: Deviceops, name: str, scopes: Sequence[str] = SCOPES) -> tu
 @contextmanager
 def serving(deviceops: Deviceops) -> Iterator[Server]:
     """A server with the settings of a command, until the end of the block."""
-    text, made = tokens.create(frozenset(Scope))
+    text, made = api_tokens.create(frozenset(Scope))
     known = json.loads(deviceops.settings.get("api_tokens", "{}"))
     setting = to_json({**known, "tests": made}).decode()
     with deviceops.with_settings(api_tokens=setting, http_port="0", http_probe_port="0").start("serve") as process:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.model import SPELLINGS, STATES, Announcement, Event, Model, Report, Unreadable
-from worker.messages import Message
+from worker.model.messages import Message
 
 START = datetime(2026, 1, 31, 8, tzinfo=UTC)
 MOMENTS = {

@@ -16,11 +16,11 @@ from pamqp.common import FieldTable
 from tests.brokering import PATIENCE, declared, eventually, messages_in, report, send, until_logged
 from tests.command import Deviceops
 from tests.proxy import proxy_to
-from worker.intake.consumer import Consumer
-from worker.intake.session import BrokerLost, losing_the_broker
-from worker.intake.topology import Topology
-from worker.messages import Message
-from worker.settings import Settings
+from worker.amqp.consumer import Consumer
+from worker.amqp.session import BrokerLost, losing_the_broker
+from worker.amqp.topology import Topology
+from worker.config.settings import Settings
+from worker.model.messages import Message
 
 pytestmark = pytest.mark.each_broker(full=True)
 

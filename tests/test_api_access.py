@@ -25,7 +25,7 @@ from tests.serving import (
     serving,
     token,
 )
-from worker.api.access import ANYBODY, Tokens
+from worker.api.auth import ANYBODY, Tokens
 
 
 class Call(NamedTuple):

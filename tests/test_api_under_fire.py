@@ -21,7 +21,7 @@ from tests.sending import OPERATIONS as OPERATIONS_SENT
 from tests.sending import assert_counters_are_a_recount, message, process, report_body
 from tests.services import PrivatePostgreSQL
 from tests.serving import OPERATIONS, serving
-from worker.requests import answer
+from worker.processing.direct import answer
 from worker.store.database import Database
 from worker.store.errors import is_passing
 

@@ -13,17 +13,17 @@ from sqlalchemy.exc import DBAPIError
 
 from statemachine import Verdict
 from tests.databases import NewDatabase, read
-from worker import batches
-from worker import messages as messages_of
-from worker.batches import MAX_WEIGHT, settle
-from worker.contract import MAX_REPORTS
-from worker.dead_letters import DeadLetter
 from worker.errors import DeviceopsError
-from worker.messages import ANNOUNCEMENT, REPORTS, Item, Message
-from worker.outcomes import Reason
-from worker.requests import answer
+from worker.model import messages as messages_of
+from worker.model.contract import MAX_REPORTS
+from worker.model.dead_letter import DeadLetter
+from worker.model.messages import ANNOUNCEMENT, REPORTS, Item, Message
+from worker.model.outcomes import Reason
+from worker.processing import batches
+from worker.processing.batches import MAX_WEIGHT, settle
+from worker.processing.direct import answer
+from worker.store.bulk import WORTH_COPYING
 from worker.store.database import Database
-from worker.store.rows import WORTH_COPYING
 from worker.store.tables import dead_letters
 
 POISON = "poison-service"

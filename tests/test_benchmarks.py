@@ -18,9 +18,9 @@ from tests.benchmarks.latency import Round, medians, ratio
 from tests.benchmarks.throughput import LEAST
 from tests.benchmarks.traffic import Traffic
 from tests.databases import NewDatabase
-from worker.batches import settle
-from worker.messages import ANNOUNCEMENT, REPORTS, Rejected, parse
-from worker.outcomes import Reason
+from worker.model.messages import ANNOUNCEMENT, REPORTS, Rejected, parse
+from worker.model.outcomes import Reason
+from worker.processing.batches import settle
 from worker.store.database import Database
 
 ROOT = Path(__file__).parent.parent
@@ -86,9 +86,9 @@ def test_every_benchmark_writes_its_figures(tmp_path: Path, full: bool) -> None:
 
 
 def test_a_sample_counts_for_the_innermost_part() -> None:
-    began = "run (/x/worker/cli/running.py:1)"
+    began = "run (/x/worker/cli/run.py:1)"
     samples = [
-        f"{began};settle (/x/worker/batches.py:1);execute (/p/sqlalchemy/engine.py:2) 3",
+        f"{began};settle (/x/worker/processing/batches.py:1);execute (/p/sqlalchemy/engine.py:2) 3",
         f"{began};execute (/p/sqlalchemy/engine.py:2);bind (/p/asyncpg/stmt.py:3);wait (/y/typing.py:9) 2",
         f"{began};run (/p/uvloop/__init__.py:2) 1",
         "main (/x/worker/store/starting.py:1) 99",

@@ -13,7 +13,7 @@ from tests.brokering import eventually, report, send, until_logged
 from tests.command import Deviceops
 from tests.documents import block, run
 from tests.services import BROKERS, PrivateRabbitMQ
-from worker.intake.policies import _threats
+from worker.amqp.policies import _threats
 
 PAGE = "deploy/operating.md"
 

@@ -4,9 +4,9 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 from pamqp.header import ContentHeader
 
-from worker.intake.buffer import Buffer
-from worker.intake.deliveries import SUSPECT, is_suspect
-from worker.intake.delivery import Delivery
+from worker.amqp.batching import Buffer
+from worker.amqp.delivery import Delivery
+from worker.amqp.reading import SUSPECT, is_suspect
 
 
 def delivered(tag: int, count: int | None = None, *, redelivered: bool = True) -> Delivery:

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from tests.command import Deviceops
+from worker.config.settings import Settings
 from worker.errors import SettingsError
-from worker.settings import Settings
+from worker.store.dead_connections import ConnectionState
 from worker.store.errors import Away, away, is_fault_of_data, is_missing, is_of_database, is_passing, is_refusal
-from worker.store.lines import ConnectionState
 
 NOWHERE = {"database_url": "postgresql://u@database.invalid/d", "amqp_url": "amqp://broker.invalid/"}
 

@@ -17,12 +17,12 @@ from tests import odd_values
 from tests.command import Deviceops
 from tests.documents import blocks
 from tests.sending import ANNOUNCEMENT, NOW, REPORT, REPORTS, encoded, message, process
-from worker import asyncapi
-from worker.examples import EXAMPLES, Example
-from worker.halves import whole
-from worker.intake.topology import Topology
-from worker.messages import Incoming, Message, Rejected, parse
-from worker.outcomes import Tally
+from worker.amqp.topology import Topology
+from worker.asyncapi import document as asyncapi
+from worker.asyncapi.examples import EXAMPLES, Example
+from worker.model.messages import Incoming, Message, Rejected, parse
+from worker.model.outcomes import Tally
+from worker.model.surrogates import whole
 from worker.store.database import Database
 
 DOCUMENT = asyncapi.asyncapi(Topology("device-operations"), "broker.example", "amqps")

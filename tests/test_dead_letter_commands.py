@@ -21,7 +21,7 @@ from tests.brokering import report
 from tests.command import Deviceops
 from tests.databases import in_a_thread
 from tests.sending import process
-from worker.messages import Message, Origin
+from worker.model.messages import Message, Origin
 from worker.store.database import Database
 
 OPERATION, OTHER = str(uuid4()), str(uuid4())

@@ -22,7 +22,7 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.messages import Announced, Incoming, Message, Rejected, parse
+from worker.model.messages import Announced, Incoming, Message, Rejected, parse
 from worker.store.database import Database
 from worker.store.tables import activity, operations
 

@@ -33,15 +33,15 @@ from tests.sending import (
     report_body,
 )
 from tests.test_laws import streams
-from worker import batches as batches_module
-from worker.batches import settle
-from worker.mending import pages
-from worker.mending.replay import foretell, replay
-from worker.outcomes import Reason
-from worker.store import letters
+from worker.config.reporters import Service, Trust
+from worker.dead_letters import paging
+from worker.dead_letters.replay import foretell, replay
+from worker.model.outcomes import Reason
+from worker.processing import batches as batches_module
+from worker.processing.batches import settle
+from worker.store import dead_letters
 from worker.store.database import Database
-from worker.store.letters import Selection
-from worker.trust import Service, Trust
+from worker.store.dead_letters import Selection
 
 TRUSTS = [
     None,
@@ -62,7 +62,7 @@ async def test_a_dry_run_tells_what_the_replay_then_does_whatever_the_trust(
     for batch in stream:
         sent = [through_the_broker(one, given_up=random.random() < 0.2) for one in batch]
         await settle(database, sent, trust=random.choice(TRUSTS))
-    monkeypatch.setattr(pages, "SIZE", random.choice([1, 2, 3, 500]))
+    monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 3, 500]))
 
     await replay_as_foretold(
         database, random.choice(TRUSTS), Selection(reason=random.choice([None, None, *Reason]))
@@ -81,7 +81,7 @@ async def test_a_dry_run_tells_that_a_registration_of_its_own_page_releases_a_re
 async def test_a_dry_run_releases_a_report_once_however_often_its_registration_was_refused(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "SIZE", 1)
+    monkeypatch.setattr(paging, "SIZE", 1)
     await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
     for service in ("stranger", "friend"):
         registration = message({**report_body(OPERATION, DEVICE, "CREATED"), "service_id": service})
@@ -95,7 +95,7 @@ async def test_a_dry_run_releases_a_report_once_however_often_its_registration_w
 async def test_a_dry_run_knows_whose_identity_an_earlier_page_has_given_away(
     database: Database, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(pages, "SIZE", size)
+    monkeypatch.setattr(paging, "SIZE", size)
     for id_ in ("one", "two"):
         registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
         await settle(database, [through_the_broker(registration, given_up=True)])
@@ -108,7 +108,7 @@ async def test_a_dry_run_knows_whose_identity_an_earlier_page_has_given_away(
 async def test_a_dry_run_does_not_release_what_comes_in_its_own_turn_after_a_registration_that_failed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "SIZE", 2)
+    monkeypatch.setattr(paging, "SIZE", 2)
     await process(database, [[message([])]])
     for id_ in ("one", "two"):
         registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
@@ -130,7 +130,7 @@ async def test_a_dry_run_knows_an_unreadable_report_that_was_kept_before(databas
 async def test_a_dry_run_selects_what_the_replay_does_though_pages_change_what_follows(
     database: Database, monkeypatch: pytest.MonkeyPatch, limit: int | None
 ) -> None:
-    monkeypatch.setattr(pages, "SIZE", 1)
+    monkeypatch.setattr(paging, "SIZE", 1)
     narrow = Service(operation_types=frozenset(["CONVERGE"]))
     boss = report_body(OPERATION, DEVICE, "CREATED", operation_type="REBOOT") | {"service_id": "boss"}
     elsewhere = {**boss, "operation_id": str(OPERATIONS[1])}
@@ -152,10 +152,10 @@ async def test_a_dry_run_selects_what_the_replay_does_though_pages_change_what_f
 async def test_no_worker_waits_for_a_dry_run_and_none_breaks_it(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "SIZE", 1)
+    monkeypatch.setattr(paging, "SIZE", 1)
     await conflict(database)
     await process(database, [[message(report_body(OPERATION, DEVICE, "CANCELLED"))]])
-    page = letters.page
+    page = dead_letters.page
 
     async def page_while_a_worker_works(*arguments: Any) -> tuple[Rows, int]:
         late = message(report_body(OPERATION, DEVICE, "TIMEOUT", report_id=str(uuid4())))
@@ -163,7 +163,7 @@ async def test_no_worker_waits_for_a_dry_run_and_none_breaks_it(
             await settle(database, [late])
         return await page(*arguments)
 
-    monkeypatch.setattr(letters, "page", page_while_a_worker_works)
+    monkeypatch.setattr(dead_letters, "page", page_while_a_worker_works)
     foretold, outcomes = await foretell(database, ALL)
 
     assert len(outcomes) == 2

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from tests.services import PrivateRabbitMQ
 from tests.services.machine import family
-from worker.intake.connection import CLOSE_TIMEOUT, connected
-from worker.settings import Settings
+from worker.amqp.connection import CLOSE_TIMEOUT, connected
+from worker.config.settings import Settings
 
 
 @contextmanager

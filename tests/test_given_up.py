@@ -15,8 +15,8 @@ from sqlalchemy import make_url
 
 from tests.brokering import PATIENCE, declared, eventually, messages_in, report, send, until_logged
 from tests.command import Deviceops
-from worker.intake.deaths import read_deaths, told
-from worker.intake.topology import DELIVERY_LIMIT
+from worker.amqp.topology import DELIVERY_LIMIT
+from worker.amqp.x_death import read_deaths, told
 
 pytestmark = pytest.mark.each_broker(full=True)
 

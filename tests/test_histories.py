@@ -19,11 +19,11 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.messages import Message, device_operation_id
-from worker.store import letters, queries
+from worker.model.messages import Message, device_operation_id
+from worker.store import dead_letters, queries
 from worker.store.database import Database
-from worker.store.letters import GroupBy, Selection
-from worker.store.pages import Window
+from worker.store.dead_letters import GroupBy, Selection
+from worker.store.pagination import Window
 from worker.store.tables import activity, operation_activity
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
@@ -236,10 +236,10 @@ async def test_what_waits_is_counted_by_the_database_however_many_operations_it_
         await process(database, [map(message, bodies)])
 
     async with database.read() as connection:
-        nothing_stale = await letters.backlog(connection, NOW)
-        all_stale = await letters.backlog(connection, NOW + HOUR)
-        longest = await letters.parked(connection, NOW, 2)
-        groups = await letters.count_by(connection, Selection(), GroupBy.OPERATION, 1)
+        nothing_stale = await dead_letters.backlog(connection, NOW)
+        all_stale = await dead_letters.backlog(connection, NOW + HOUR)
+        longest = await dead_letters.parked(connection, NOW, 2)
+        groups = await dead_letters.count_by(connection, Selection(), GroupBy.OPERATION, 1)
 
     assert (nothing_stale.reports, nothing_stale.operations) == (6, 3)
     assert (nothing_stale.stale, nothing_stale.stale_operations) == (0, 0)

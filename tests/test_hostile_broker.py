@@ -15,12 +15,12 @@ from tests.databases import clear
 from tests.odd_values import bodies
 from tests.sending import ANNOUNCEMENT, REPORT, assert_counters_are_a_recount, assert_everything_is_accounted_for
 from tests.test_hostile_properties import RawProperties, short, table
-from worker.batches import settle
-from worker.intake.consumer import Consumer
-from worker.intake.topology import Topology
-from worker.messages import REPLAY_OF, Message
-from worker.outcomes import Tally
-from worker.settings import Settings
+from worker.amqp.consumer import Consumer
+from worker.amqp.topology import Topology
+from worker.config.settings import Settings
+from worker.model.messages import REPLAY_OF, Message
+from worker.model.outcomes import Tally
+from worker.processing.batches import settle
 from worker.store.database import Database
 
 shorts = st.binary(max_size=255)

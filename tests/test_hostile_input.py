@@ -31,8 +31,8 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.intake import jsonl
-from worker.messages import Message, Origin
+from worker import jsonl
+from worker.model.messages import Message, Origin
 from worker.store.database import Database
 
 MEGABYTES = 8 * 2**20

@@ -17,12 +17,12 @@ from pamqp import commands
 from pydantic import SecretStr
 
 from tests.command import Deviceops
-from worker.intake import decoding
-from worker.intake.connection import connected
-from worker.intake.deliveries import SUSPECT, as_given_up, is_suspect
-from worker.intake.delivery import Delivery
-from worker.intake.topology import Topology
-from worker.settings import Settings
+from worker.amqp import lenient_decoding
+from worker.amqp.connection import connected
+from worker.amqp.delivery import Delivery
+from worker.amqp.reading import SUSPECT, as_given_up, is_suspect
+from worker.amqp.topology import Topology
+from worker.config.settings import Settings
 
 NOT_UTF8 = b"\xff\xfe"
 
@@ -146,7 +146,7 @@ def test_a_header_that_cannot_be_decoded_hides_no_other(case: str) -> None:
         entry(b"traceparent", b"S", sized(b"00")),
     )
 
-    size, found = decoding.table(table(before, bad, after))
+    size, found = lenient_decoding.table(table(before, bad, after))
 
     assert found == {"x-delivery-count": 12, **stands_for, "traceparent": "00"}
     assert size == len(table(before, bad, after))
@@ -159,7 +159,7 @@ def test_headers_that_nest_beyond_all_measure_hide_no_other() -> None:
         entry(b"unknown kind", b"?", b"\1\2\3"),
     )
 
-    _, found = decoding.table(deep)
+    _, found = lenient_decoding.table(deep)
 
     assert found["x-delivery-count"] == 12
     assert found["unknown kind"] == {"undecodable, base64": "PwECAw=="}
@@ -167,7 +167,7 @@ def test_headers_that_nest_beyond_all_measure_hide_no_other() -> None:
 
 @given(st.binary(max_size=300))
 def test_no_table_whatever_its_bytes_breaks_anything(data: bytes) -> None:
-    _, found = decoding.table(sized(data))
+    _, found = lenient_decoding.table(sized(data))
 
     assert isinstance(found, dict)
 

@@ -24,16 +24,16 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.identity import MAX_ID, NAMESPACE, body_id, identity
-from worker.intake import jsonl
-from worker.intake.deliveries import as_message
-from worker.intake.delivery import Delivery
-from worker.mending.closing import discard
-from worker.messages import Message
-from worker.outcomes import CONTRADICTING, Contradiction, Tally
+from worker import jsonl
+from worker.amqp.delivery import Delivery
+from worker.amqp.reading import as_message
+from worker.dead_letters.discard import discard
+from worker.model.identity import MAX_ID, NAMESPACE, body_id, identity
+from worker.model.messages import Message
+from worker.model.outcomes import CONTRADICTING, Contradiction, Tally
 from worker.store.database import Database
-from worker.store.letters import Selection
-from worker.watch.rejections import Contradictions
+from worker.store.dead_letters import Selection
+from worker.watch.rejection_log import Contradictions
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 NIL = str(UUID(int=0))

@@ -12,7 +12,7 @@ from aio_pika.abc import AbstractChannel
 
 from tests.brokering import declared, messages_in, report
 from tests.command import Deviceops
-from worker.intake.jsonl import as_message
+from worker.jsonl import as_message
 
 NO_ENVELOPES = [
     json.dumps({**report(), "body": {"battery": 80}}),

@@ -31,7 +31,7 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.messages import Message
+from worker.model.messages import Message
 from worker.store.database import Database
 from worker.store.tables import UtcDateTime
 

@@ -11,8 +11,8 @@ from tests.command import Deviceops
 from tests.databases import read
 from tests.sending import DEVICES, OPERATIONS, message, process, report_body
 from tests.test_hostile_input import dead_letters, kept_body
-from worker.messages import MAX_BODY
-from worker.outcomes import Reason
+from worker.model.messages import MAX_BODY
+from worker.model.outcomes import Reason
 from worker.store.database import Database
 
 DETAIL = "body: is larger than 67,108,864 bytes"

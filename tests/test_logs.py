@@ -26,9 +26,9 @@ from tests.brokering import PATIENCE, declared, eventually, report, send
 from tests.command import Deviceops
 from tests.proxy import proxy_to
 from tests.serving import PATH, put, serving
-from worker.outcomes import Example, Reason, Tally
+from worker.model.outcomes import Example, Reason, Tally
 from worker.store.database import Database
-from worker.watch.rejections import Rejections
+from worker.watch.rejection_log import Rejections
 
 PLANTED = "pl4nt3d"
 """Stands in what is sent, or in what only a program knows, and must not stand in the log."""
@@ -223,7 +223,7 @@ def test_what_libraries_and_python_say_has_the_same_format_and_no_values_of_vari
         assert "tells too much" not in done.stderr
         if format_ == "json":
             said = {entry["logger"]: entry for entry in entries(done.stderr)}
-            ours = [entry for entry in entries(done.stderr) if entry["logger"] == "worker.cli.logs"]
+            ours = [entry for entry in entries(done.stderr) if entry["logger"] == "worker.cli.log_format"]
     assert "something is deprecated" in said["py.warnings"]["event"]
     assert said["sqlalchemy.pool"]["event"] == "a connection is lost"
     assert "never retrieved" in said["asyncio"]["event"]

@@ -10,11 +10,11 @@ from tests.brokering import report
 from tests.command import Deviceops
 from tests.databases import in_a_thread
 from tests.sending import message
-from worker.batches import settle
+from worker.config.reporters import Service, Trust
+from worker.processing.batches import settle
+from worker.store.bulk import Statement
 from worker.store.database import Database
-from worker.store.rows import Statement
 from worker.store.statements import PARKED
-from worker.trust import Service, Trust
 
 INSTANT = 1.0
 """Seconds that a command may take beyond the start of the program."""

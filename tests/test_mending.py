@@ -46,22 +46,21 @@ from tests.sending import (
 from tests.streams import World, batches, interleaved
 from tests.test_laws import Fleet, arrangements, ended
 from tests.test_model_agreement import held_by_model, held_by_product
-from worker.batches import settle
-from worker.dead_letters import stored_message
-from worker.intake.publisher import Destination
-from worker.mending import pages
-from worker.mending.closing import discard, restore
-from worker.mending.correct import correct
-from worker.mending.replay import replay
-from worker.mending.republish import republish
-from worker.mending.retention import Retention
-from worker.mending.transfer import export, import_, read_line
-from worker.messages import Message, Origin
-from worker.outcomes import OF_DISCARDED, Action, Reason, Status
-from worker.store import letters
+from worker.amqp.publisher import Destination
+from worker.config.reporters import Service, Trust
+from worker.dead_letters import paging
+from worker.dead_letters.correct import correct
+from worker.dead_letters.discard import discard, restore
+from worker.dead_letters.export_import import export, import_, read_line
+from worker.dead_letters.replay import replay
+from worker.dead_letters.republish import republish
+from worker.dead_letters.retention import Retention
+from worker.model.messages import Message, Origin
+from worker.model.outcomes import OF_DISCARDED, Action, Reason, Status
+from worker.processing.batches import settle
+from worker.store import dead_letters
 from worker.store.database import Database
-from worker.store.letters import Selection
-from worker.trust import Service, Trust
+from worker.store.dead_letters import Selection, stored_message
 
 pytestmark = pytest.mark.each_database(full=True)
 
@@ -124,7 +123,7 @@ async def test_any_mending_between_any_batches_ends_in_the_same(
         sent = [through_the_broker(one, given_up=random.random() < 0.3) for one in batch]
         trust = random.choice([None, NOBODY])
         assert_everything_is_accounted_for(await settle(database, sent, trust=trust))
-        monkeypatch.setattr(pages, "SIZE", random.choice([1, 2, 500]))
+        monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 500]))
         if random.random() < 0.5:
             await random.choice(MENDING)(database, trust if random.random() < 0.3 else None)
     await replay(database, ALL, actor="me")
@@ -148,7 +147,7 @@ async def test_the_product_agrees_with_the_model_when_everything_is_replayed_now
                 for event in sent.events:
                     world.model.take(event)
             if random.random() < 0.3:
-                monkeypatch.setattr(pages, "SIZE", random.choice([7, 500]))
+                monkeypatch.setattr(paging, "SIZE", random.choice([7, 500]))
                 await replay_as_foretold(database, None)
                 for world in worlds:
                     world.model.replay()
@@ -312,7 +311,7 @@ async def test_who_sent_it_again_is_kept_also_where_the_worker_was_faster(
     async def publish(_destination: object, _messages: object) -> None:
         await settle(database, [republished(row)])
 
-    monkeypatch.setattr("worker.mending.republish.publish", publish)
+    monkeypatch.setattr("worker.dead_letters.republish.publish", publish)
     destination = Destination(cast(AbstractExchange, None), None)
 
     assert await republish(database, Selection(ids=[row.id]), destination, actor="me") == 1
@@ -400,7 +399,7 @@ async def test_a_report_that_is_discarded_while_its_registration_waits_for_it_st
     found = await rows(postgresql_database)
     async with postgresql_database.write() as connection:
         now = datetime.now(UTC)
-        await letters.mark(connection, found, Status.DISCARDED, Action.DISCARDED, "", "me", now)
+        await dead_letters.mark(connection, found, Status.DISCARDED, Action.DISCARDED, "", "me", now)
         registration = message(report_body(OPERATION, DEVICE, "CREATED"))
         registering = asyncio.create_task(process(postgresql_database, [[registration]]))
         async with asyncio.timeout(30):

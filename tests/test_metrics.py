@@ -28,10 +28,10 @@ from tests.proxy import proxy_to
 from tests.sending import NOW, REPORT
 from tests.serving import NOWHERE, serving
 from tests.watching import Running, running
-from worker.messages import Message
-from worker.outcomes import Tally
+from worker.model.messages import Message
+from worker.model.outcomes import Tally
 from worker.store.database import Database
-from worker.watch.meter import OTHER, SERVICES, Meter
+from worker.watch.batch_metrics import OTHER, SERVICES, Meter
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 JOBS = ("deviceops-worker", "deviceops-api")

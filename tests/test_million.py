@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from tests.command import Deviceops
 from tests.serving import DEVICES, OPERATIONS, serving
-from worker.store.pages import Cursor, Place
+from worker.store.pagination import Cursor, Place
 
 FEW = 1_000
 OPERATION_OF_FEW, OPERATION_OF_MANY = UUID(int=1), UUID(int=2)

@@ -8,9 +8,9 @@ from uuid import UUID
 from tests.databases import Stored, clear, read
 from tests.model import Model
 from tests.streams import World, batches, interleaved
-from worker.messages import parse
-from worker.outcomes import Tally
-from worker.portions import Committed, settle_items
+from worker.model.messages import parse
+from worker.model.outcomes import Tally
+from worker.processing.splitting import Committed, settle_items
 from worker.store.database import Database
 
 GROUPS, GROUPS_OF_CI = 10, 30

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, update
 
 from statemachine import Counters, OperationState, State, contribution
-from worker.messages import device_operation_id
+from worker.model.messages import device_operation_id
 from worker.store import queries
 from worker.store.database import Database
-from worker.store.pages import Cursor, Ordering, Page, Place, Window
+from worker.store.pagination import Cursor, Ordering, Page, Place, Window
 from worker.store.tables import device_operations, operations
 
 OPERATION, OTHER = UUID(int=1), UUID(int=2)

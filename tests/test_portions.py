@@ -26,12 +26,12 @@ from tests.sending import (
 from tests.test_batches import POISON, refuse_poison
 from tests.test_laws import Fleet, arrangements
 from tests.test_model_agreement import check_group
-from worker import portions, rehearsal, scope, waiting
-from worker.messages import Message, parse
-from worker.outcomes import Reason, Tally
-from worker.portions import Committed, settle_items
-from worker.releasing import release_left
-from worker.requests import answer
+from worker.model.messages import Message, parse
+from worker.model.outcomes import Reason, Tally
+from worker.processing import backlog, loading, splitting, write_probe
+from worker.processing.backlog_sweeper import release_left
+from worker.processing.direct import answer
+from worker.processing.splitting import Committed, settle_items
 from worker.store.database import Database
 from worker.store.tables import announcements, operation_activity
 
@@ -49,25 +49,25 @@ class Died(BaseException):
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make portions so small that a handful of reports takes several."""
-    usual, rehearse = scope.AT_ONCE, rehearsal.rehearse
+    usual, rehearse = loading.AT_ONCE, write_probe.rehearse
 
     async def of_usual_size(database: Database) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(scope, "AT_ONCE", usual)
+            patch.setattr(loading, "AT_ONCE", usual)
             await rehearse(database)
 
-    monkeypatch.setattr(rehearsal, "rehearse", of_usual_size)  # which is one transaction
-    monkeypatch.setattr(waiting, "MAX_REPORTS", 2)
-    monkeypatch.setattr(scope, "AT_ONCE", 2)
-    monkeypatch.setattr(portions, "DEVICES", 2)
-    monkeypatch.setattr(portions, "LISTED", 3)
+    monkeypatch.setattr(write_probe, "rehearse", of_usual_size)  # which is one transaction
+    monkeypatch.setattr(backlog, "MAX_REPORTS", 2)
+    monkeypatch.setattr(loading, "AT_ONCE", 2)
+    monkeypatch.setattr(splitting, "DEVICES", 2)
+    monkeypatch.setattr(splitting, "LISTED", 3)
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, small: None) -> None:  # noqa: ARG001
     """Make them smaller still."""
-    monkeypatch.setattr(waiting, "MAX_REPORTS", 1)
-    monkeypatch.setattr(scope, "AT_ONCE", 1)
+    monkeypatch.setattr(backlog, "MAX_REPORTS", 1)
+    monkeypatch.setattr(loading, "AT_ONCE", 1)
 
 
 def dying(database: Database, commits: int) -> Committed:
@@ -278,16 +278,16 @@ async def test_a_parked_report_that_the_database_refuses_costs_nothing_but_itsel
 async def test_large_parked_reports_are_released_few_at_a_time(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(backlog, "MAX_BYTES", 10_000)
     sizes: list[int] = []
-    read_waiting = waiting.read
+    read_waiting = backlog.read
 
     async def noted(connection: Any, ids: Any) -> Any:
         letters = await read_waiting(connection, ids)
         sizes.append(sum(len(letter.message.body) for letter in letters))
         return letters
 
-    monkeypatch.setattr("worker.processor.read", noted)
+    monkeypatch.setattr("worker.processing.transaction.read", noted)
     large = [message(report_body(OPERATION, device, "SUCCESS", nonce="x" * 3_000)) for device in DEVICES * 3]
     large += [message(report_body(OPERATION, DEVICES[0], "INITIATED", nonce="x" * 20_000))]
     await process(database, [large])

@@ -18,12 +18,12 @@ from tests.sending import (
     process,
     report_body,
 )
+from worker.dead_letters.replay import replay
 from worker.errors import DeviceopsError
-from worker.mending.replay import replay
-from worker.messages import Message, device_operation_id
-from worker.store import proofs, queries, recount
+from worker.model.messages import Message, device_operation_id
+from worker.store import consistency, queries, recount
 from worker.store.database import Database
-from worker.store.letters import Selection
+from worker.store.dead_letters import Selection
 from worker.store.recount import Drift, find_drift, fix_drift
 from worker.store.tables import (
     activity,
@@ -114,7 +114,7 @@ async def test_rows_whose_owner_is_missing_are_found_and_removed(stored: Databas
 
     _, drifted = await find_drift(stored)
 
-    assert drifted == [Drift(None, {name: 1}, {name: 0}) for name in proofs.OWNERS]
+    assert drifted == [Drift(None, {name: 1}, {name: 0}) for name in consistency.OWNERS]
     await assert_mended(stored)
 
 
@@ -132,7 +132,7 @@ async def test_a_history_that_differs_from_its_reports_is_found_and_put_right(st
         async with stored.write() as connection:
             await connection.execute(update(device_operations).filter_by(id=ID).values(reached=wrong))
 
-        assert await found(stored) == {proofs.WRONG_HISTORIES: (1, 0)}
+        assert await found(stored) == {consistency.WRONG_HISTORIES: (1, 0)}
         await assert_mended(stored)
         assert await document() == before
 
@@ -150,7 +150,7 @@ async def test_a_state_that_is_behind_its_history_is_found_and_put_right(
     async with stored.write() as connection:
         await connection.execute(update(device_operations).filter_by(id=ID).values(**wrong))
 
-    assert (await found(stored))[proofs.WRONG_HISTORIES] == (1, 0)
+    assert (await found(stored))[consistency.WRONG_HISTORIES] == (1, 0)
     await assert_mended(stored)
     assert await row() == before
 
@@ -160,7 +160,7 @@ async def test_a_state_that_is_told_too_late_is_found(stored: Database) -> None:
         earlier = update(activity).filter_by(device_operation_id=ID, state=50)
         await connection.execute(earlier.values(created_at=NOW - timedelta(microseconds=1)))
 
-    assert await found(stored) == {proofs.WRONG_HISTORIES: (1, 0)}
+    assert await found(stored) == {consistency.WRONG_HISTORIES: (1, 0)}
     await assert_mended(stored)
 
 

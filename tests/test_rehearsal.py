@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.rehearsal import rehearse
-from worker.store import rows, statements
+from worker.processing.write_probe import rehearse
+from worker.store import bulk, statements
+from worker.store.bulk import Statement
 from worker.store.database import Database
-from worker.store.rows import Statement
 from worker.store.tables import metadata
 
 NOT_OF_ONE_BATCH = {"DISCARDED", "HOLD_FREE", "KEPT", "LOOK", "WEIGH_PARKED"}
@@ -24,10 +24,10 @@ async def test_a_rehearsal_runs_every_statement_of_batches(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {each: name for name, each in vars(statements).items() if isinstance(each, Statement)}
-    execute, copy = rows._execute, Statement._copy
+    execute, copy = bulk._execute, Statement._copy
     ran: set[str] = set()
 
-    async def execute_and_note(connection: AsyncConnection, runs: Sequence[rows.Run], parameters: Any) -> Any:
+    async def execute_and_note(connection: AsyncConnection, runs: Sequence[bulk.Run], parameters: Any) -> Any:
         ran.update(names[statement] for statement, _ in runs)
         return await execute(connection, runs, parameters)
 
@@ -35,7 +35,7 @@ async def test_a_rehearsal_runs_every_statement_of_batches(
         ran.add(table)
         await copy(statement, connection, table, found)
 
-    monkeypatch.setattr(rows, "_execute", execute_and_note)
+    monkeypatch.setattr(bulk, "_execute", execute_and_note)
     monkeypatch.setattr(Statement, "_copy", copy_and_note)
 
     await rehearse(database)

@@ -18,15 +18,16 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.mending.closing import discard, restore
-from worker.mending.replay import replay
-from worker.mending.retention import PRUNED, Retention
-from worker.messages import Message
-from worker.outcomes import Action, Reason, Status
-from worker.store import letters, queries
+from worker.dead_letters.discard import discard, restore
+from worker.dead_letters.replay import replay
+from worker.dead_letters.retention import PRUNED, Retention
+from worker.model.messages import Message
+from worker.model.outcomes import Action, Reason, Status
+from worker.store import dead_letters as letters
+from worker.store import queries
 from worker.store.database import Database
-from worker.store.letters import Selection
-from worker.store.pages import Window
+from worker.store.dead_letters import Selection
+from worker.store.pagination import Window
 from worker.store.tables import activity, dead_letters, device_operations, operation_activity, operations
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]

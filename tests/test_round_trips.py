@@ -15,11 +15,11 @@ from tests import odd_values
 from tests.databases import NewDatabase, clear
 from tests.letters import ALL
 from tests.sending import DEVICES, NOW, OPERATIONS, encoded, process, report_body
-from worker.mending.closing import discard
-from worker.mending.transfer import export, import_, read_line
-from worker.messages import Message, Origin
+from worker.dead_letters.discard import discard
+from worker.dead_letters.export_import import export, import_, read_line
+from worker.model.messages import Message, Origin
 from worker.store.database import Database
-from worker.store.letters import Selection
+from worker.store.dead_letters import Selection
 
 KINDS = "sqlite", "postgresql"
 EVERYTHING = Selection(status=None)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.command import Deviceops
-from worker import sources
+from worker.config import secret_files
+from worker.config.settings import Settings
 from worker.errors import SettingsError
-from worker.settings import Settings
 
 NAME = "DEVICEOPS_AMQP_URL"
 
@@ -23,7 +23,7 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for directory in ("credentials", "container"):
         (tmp_path / directory).mkdir()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
-    monkeypatch.setattr(sources, "CONTAINER_SECRETS", tmp_path / "container")
+    monkeypatch.setattr(secret_files, "CONTAINER_SECRETS", tmp_path / "container")
     return tmp_path
 
 

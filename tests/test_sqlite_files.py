@@ -11,7 +11,7 @@ from tests.command import Deviceops
 from tests.databases import NewDatabase
 from tests.serving import OPERATIONS, refused, serving
 from tests.test_batches import report
-from worker.batches import settle
+from worker.processing.batches import settle
 from worker.store.database import Database
 from worker.store.errors import Away
 

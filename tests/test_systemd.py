@@ -16,9 +16,9 @@ from tests.brokering import PATIENCE, eventually, until_logged
 from tests.command import Deviceops
 from tests.notifying import notify_socket
 from tests.services.machine import free_port
-from worker.settings import Settings
-from worker.sources import variable
-from worker.watch.supervision import LEAVING
+from worker.config.secret_files import variable
+from worker.config.settings import Settings
+from worker.watch.watchdog import LEAVING
 
 SYSTEMD = Path(__file__).parent.parent / "deploy/systemd"
 SERVICES = sorted(path.name for path in SYSTEMD.glob("*.service"))

@@ -12,16 +12,16 @@ import uvloop
 from aio_pika.abc import AbstractIncomingMessage
 from prometheus_client import CollectorRegistry
 
-from worker.batches import settle
-from worker.intake import jsonl
-from worker.intake.consumer import Consumer
-from worker.intake.publisher import Destination, publish
-from worker.intake.topology import Topology
-from worker.messages import Message
-from worker.settings import Settings
+from worker import jsonl
+from worker.amqp.consumer import Consumer
+from worker.amqp.publisher import Destination, publish
+from worker.amqp.topology import Topology
+from worker.config.settings import Settings
+from worker.model.messages import Message
+from worker.processing.batches import settle
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
-from worker.watch.meter import Meter
+from worker.watch.batch_metrics import Meter
 
 ROUNDS = 5
 DEVICES = 4_000

@@ -17,9 +17,9 @@ from tests.certificates import Authority, Certificate
 from tests.command import Deviceops
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
 from tests.serving import OPERATIONS, serving
+from worker.amqp.connection import BrokerRefused, BrokerUnavailable, connected
+from worker.config.settings import Settings
 from worker.errors import SettingsError
-from worker.intake.connection import BrokerRefused, BrokerUnavailable, connected
-from worker.settings import Settings
 from worker.store import database
 
 ADDRESS = "127.0.0.1"

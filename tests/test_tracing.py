@@ -22,9 +22,9 @@ from tests.brokering import PATIENCE, declared, eventually, report, send, until_
 from tests.collector import attributes, collecting
 from tests.command import Deviceops
 from tests.services.machine import free_port
-from worker.messages import Message, Origin
-from worker.outcomes import Tally
-from worker.settings import Settings
+from worker.config.settings import Settings
+from worker.model.messages import Message, Origin
+from worker.model.outcomes import Tally
 from worker.tracing.messaging import MAX_LINKS, Tracer
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -11,14 +11,14 @@ from statemachine import Verdict
 from tests.databases import clear
 from tests.letters import ALL, DEVICE, OPERATION, conflict, rows, state
 from tests.sending import ANNOUNCEMENT, NOW, announcement_body, encoded, message, process, report_body
+from worker.dead_letters.discard import discard
+from worker.dead_letters.export_import import export, import_, read_line
+from worker.dead_letters.retention import Retention
 from worker.errors import DeviceopsError
-from worker.identity import NAMESPACE
-from worker.mending.closing import discard
-from worker.mending.retention import Retention
-from worker.mending.transfer import export, import_, read_line
-from worker.messages import Message, Origin, take_types
+from worker.model.identity import NAMESPACE
+from worker.model.messages import Message, Origin, take_types
 from worker.store.database import Database
-from worker.store.letters import Selection
+from worker.store.dead_letters import Selection
 
 EVERYTHING = Selection(status=None)
 

@@ -10,12 +10,12 @@ from statemachine import State
 from tests.databases import clear, read
 from tests.letters import republished, rows
 from tests.sending import ANNOUNCEMENT, DEVICES, OPERATIONS, announcement_body, message, report_body
-from worker.batches import settle
-from worker.mending.replay import replay
-from worker.messages import Message, Origin, device_operation_id
+from worker.config.reporters import Service, Trust
+from worker.dead_letters.replay import replay
+from worker.model.messages import Message, Origin, device_operation_id
+from worker.processing.batches import settle
 from worker.store.database import Database
-from worker.store.letters import Selection
-from worker.trust import Service, Trust
+from worker.store.dead_letters import Selection
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 NARROW = Service(operation_types=frozenset(["CONVERGE"]), states=frozenset([State.CREATED, State.SUCCESS]))

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.command import Deviceops
 from tests.databases import read
 from tests.model import STATES
-from worker.messages import ANNOUNCEMENT, Message, device_operation_id, parse
-from worker.outcomes import Tally
-from worker.portions import Committed, settle_items
+from worker.model.messages import ANNOUNCEMENT, Message, device_operation_id, parse
+from worker.model.outcomes import Tally
+from worker.processing.splitting import Committed, settle_items
 from worker.store import batch as store
 from worker.store.database import Database
 

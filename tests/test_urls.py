@@ -7,10 +7,10 @@ import pytest
 from pydantic import SecretStr
 
 from tests.command import Deviceops
-from worker import urls
+from worker.amqp.connection import connected
+from worker.config import urls
+from worker.config.settings import Settings
 from worker.errors import DeviceopsError
-from worker.intake.connection import connected
-from worker.settings import Settings
 
 BROKER, DATABASE = "amqp://guest:s3cr3t@localhost/", "postgresql://user:s3cr3t@localhost/name"
 

@@ -14,12 +14,12 @@ from statemachine import Verdict
 from tests.databases import NewDatabase, read
 from tests.services import PrivatePostgreSQL
 from tests.test_batches import report
-from worker import batches
-from worker.batches import settle
-from worker.outcomes import Tally
+from worker.model.outcomes import Tally
+from worker.processing import batches
+from worker.processing.batches import settle
+from worker.store.bulk import WORTH_COPYING
 from worker.store.database import Database
 from worker.store.errors import Away
-from worker.store.rows import WORTH_COPYING
 from worker.store.schema import migrate
 
 

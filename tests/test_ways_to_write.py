@@ -20,11 +20,11 @@ from tests.command import Deviceops
 from tests.databases import read
 from tests.letters import rows
 from tests.sending import ANNOUNCEMENT, DEVICES, NOW, OPERATIONS, REPORTS, encoded, message, process, report_body
-from worker.compression import Unreadable, unpacked
-from worker.dead_letters import stored_message
-from worker.halves import whole
-from worker.messages import Incoming, Message, Origin, Rejected, parse, take_types
+from worker.model.compression import Unreadable, unpacked
+from worker.model.messages import Incoming, Message, Origin, Rejected, parse, take_types
+from worker.model.surrogates import whole
 from worker.store.database import Database
+from worker.store.dead_letters import stored_message
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 PATH = f"/v0/operations/{OPERATION}/devices/{DEVICE}/"

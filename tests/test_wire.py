@@ -14,8 +14,8 @@ from pamqp.frame import FrameTypes, marshal
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from worker.intake.delivery import Delivery
-from worker.intake.wire import _Reader
+from worker.amqp.delivery import Delivery
+from worker.amqp.frames import _Reader
 
 shorts = st.sampled_from([None, "text", "ä" * 127])
 CONSUMING, OTHER = 2, 3

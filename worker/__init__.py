@@ -1,26 +1,25 @@
-"""Everything of deviceops that touches the world, in the order in which a message travels.
+"""The worker, in the order in which a message travels.
 
-1. `intake` receives: RabbitMQ deliveries or JSON lines become `messages.Message`
-2. `batches` settles a batch whatever happens: it waits out failures that pass
-3. `messages.parse` reads bytes by the `contract`: reports, announcements, or what is wrong with them
-4. `portions` cuts what would be too much for one transaction, and isolates data that breaks one
-5. `processor` runs one transaction: it reads what the batch is about (its `scope`, and what is `waiting` for it),
-   decides, writes
-6. `ledger` decides in memory, by the rules of `statemachine`; `batch_log` tells of it at debug
-7. `dead_letters` is how a rejected message is kept
-8. `store` holds the tables, the statements, and the queries that people read by
-9. the intake acknowledges, after the commit; `outcomes` say what became of everything
+1. `amqp` receives deliveries (`jsonl` reads files) and makes each a `model.messages.Message`.
+2. `processing.batches` processes a batch until it is committed: retries transient failures, isolates bad data.
+3. `model.messages.parse` turns bytes into reports, bulk reports and announcements, by `model.contract`.
+4. `processing.splitting` divides what is too much for one transaction.
+5. `processing.transaction` runs one transaction: load, decide, write. `processing.loading` says what a batch
+   touches, `processing.decisions` decides in memory by the rules of `statemachine`.
+6. `store` has the tables, the statements of a batch, and the queries.
+7. `amqp` acknowledges after the commit.
 
-Beside the way: `rehearsal` tries all of that out before anything is consumed, `mending` is what people do with
-dead letters (`foresight` tells them what would come of it), `releasing` takes up what a worker that was killed
-has left parked, `requests` is what somebody asks for and waits for, `api` the HTTP API. `trust` says who may
-report, `tokens` who may call; `asyncapi` is the contract for other programs to read, with `examples`.
-`condition` is how it stands with the broker and the database, `watch` what others see of a running worker,
-`tracing` the traces of batches, whose `spans` are nothing where nobody asks. `settings` is the only reader of
-the environment (but for OpenTelemetry's variables), of files that hold settings (`sources`), of addresses
-(`urls`) and of certificates (`tls`); `errors` has the failures that people can act on, `files` are those and
-standard streams whose failures name them, `encodings` recognises what is no UTF-8, `halves` mends texts that were
-cut within a character, `log_writer` writes standard error for whatever reads it slowly or not at all, `simulate`
-makes traffic, `listener` is a port to answer on, and `cli` is the `deviceops` command, where all is wired
-together.
+Besides:
+
+- `dead_letters`: replay, correct, discard, export and import of rejected messages, retention
+- `processing.direct`: synchronous processing for HTTP; `processing.dry_run`: what a replay would do;
+  `processing.write_probe`: a batch that is written and rolled back before anything is consumed;
+  `processing.backlog`: parked reports
+- `api`: the HTTP API; `cli`: the `deviceops` command
+- `watch`: probes, metrics, systemd notifications, watchdog; `tracing`: OpenTelemetry
+- `asyncapi`: the contract for producers
+- `config`: settings, secret files, URLs, TLS, reporters, API tokens
+- `dependency`: whether the broker and the database are up; `errors`: failures with one clear line and an exit code
+- `files`, `log_writer`, `listener`: files and streams, standard error, a listening socket
+- `simulate`: generated traffic
 """

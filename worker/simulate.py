@@ -11,7 +11,7 @@ from random import Random
 from uuid import UUID
 
 from statemachine import State
-from worker.messages import ANNOUNCEMENT
+from worker.model.messages import ANNOUNCEMENT
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SERVICE = "drift-service"

@@ -9,8 +9,8 @@ import aio_pika
 from aiormq.channel import Channel
 from pamqp import commands as spec
 
-from worker.intake.topology import Topology
-from worker.messages import Message
+from worker.amqp.topology import Topology
+from worker.model.messages import Message
 
 PATIENCE = 120
 """Seconds that the broker has to store what was published, and a consumer to connect."""

@@ -16,8 +16,8 @@ from tests.benchmarks.stage import Stage
 from tests.benchmarks.traffic import Traffic
 
 PARTS = {
-    "broker client": ("/aiormq/", "/aio_pika/", "/pamqp/", "/worker/intake/"),
-    "parse": ("/worker/messages.py", "/worker/contract.py", "/pydantic/", "/pydantic_core/"),
+    "broker client": ("/aiormq/", "/aio_pika/", "/pamqp/", "/worker/amqp/"),
+    "parse": ("/worker/model/messages.py", "/worker/model/contract.py", "/pydantic/", "/pydantic_core/"),
     "driver": ("/asyncpg/", "/dialects/postgresql/asyncpg.py"),
     "SQL build": ("/worker/store/", "/sqlalchemy/"),
     "decide": ("/worker/", "/statemachine/"),
@@ -61,7 +61,7 @@ def parts(samples: str) -> Counter[str]:
     found: Counter[str] = Counter()
     for line in samples.splitlines():
         stack, _, number = line.rpartition(" ")
-        if "/worker/cli/running.py" in stack:  # what was before is starting
+        if "/worker/cli/run.py" in stack:  # what was before is starting
             found[_part(stack.split(";"))] += int(number)
     return found
 

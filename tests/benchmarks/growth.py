@@ -22,8 +22,8 @@ from tests.benchmarks.stage import Stage, plain
 from tests.benchmarks.traffic import Traffic
 from tests.command import Deviceops
 from tests.serving import OPERATIONS, serving
-from worker.messages import device_operation_id
-from worker.reached import entry
+from worker.model.messages import device_operation_id
+from worker.model.state_times import entry
 from worker.simulate import START
 from worker.store.database import Database
 from worker.store.recount import find_drift, fix_drift

@@ -23,9 +23,9 @@ from tests.benchmarks.consuming import other, running, told
 from tests.benchmarks.sizes import Sizes, Steps
 from tests.benchmarks.stage import Scene, Stage
 from tests.benchmarks.traffic import Traffic
-from worker.messages import ANNOUNCEMENT, Incoming, Key, Message, parse
+from worker.model.messages import ANNOUNCEMENT, Incoming, Key, Message, parse
 from worker.simulate import Disorder
-from worker.store.rows import CHANNEL
+from worker.store.bulk import CHANNEL
 
 RESOLUTION = 0.002
 WATCHED = 50

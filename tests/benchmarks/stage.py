@@ -16,7 +16,7 @@ from tests.benchmarks import broker
 from tests.benchmarks.broker import Broker
 from tests.databases import PostgresqlServer, SqliteFiles
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
-from worker.intake.topology import Topology
+from worker.amqp.topology import Topology
 
 KINDS = ("postgresql", "sqlite")
 SETTINGS = ("server_version", "fsync", "synchronous_commit", "shared_buffers")

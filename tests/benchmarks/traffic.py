@@ -12,9 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from tests.model import SPELLINGS
-from worker.identity import body_id
-from worker.intake import jsonl
-from worker.messages import ANNOUNCEMENT, REPORT, REPORTS, Message
+from worker import jsonl
+from worker.model.identity import body_id
+from worker.model.messages import ANNOUNCEMENT, REPORT, REPORTS, Message
 from worker.simulate import Disorder, simulate
 
 REPORTS_OF_A_DEVICE = 4.4

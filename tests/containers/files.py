@@ -13,8 +13,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from worker.cli import app
-from worker.settings import Settings
-from worker.sources import SUFFIX, variable
+from worker.config.secret_files import SUFFIX, variable
+from worker.config.settings import Settings
 
 TOP = Path(__file__).parents[2]
 CONTAINER = TOP / "deploy" / "container"

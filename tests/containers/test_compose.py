@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tests.containers.files import CONTAINER, TOOLS, commands, compose, default, image, our_services
-from worker import sources, tokens
-from worker.settings import Settings
+from worker.config import api_tokens, secret_files
+from worker.config.settings import Settings
 
 SECRET_SETTINGS = ("amqp_url", "database_url", "api_tokens")
 
@@ -118,10 +118,10 @@ def test_every_secret_that_is_mounted_is_made(tmp_path: Path) -> None:
 
 def test_deviceops_reads_the_secrets_that_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = made_secrets(tmp_path)
-    monkeypatch.setattr(sources, "CONTAINER_SECRETS", folder)
+    monkeypatch.setattr(secret_files, "CONTAINER_SECRETS", folder)
     monkeypatch.chdir(tmp_path)
     for name in SECRET_SETTINGS:
-        monkeypatch.delenv(sources.variable(name), raising=False)
+        monkeypatch.delenv(secret_files.variable(name), raising=False)
     settings = Settings.load()
     services = compose()["services"]
     database, broker = settings.sqlalchemy_url, settings.amqp_url.get_secret_value()
@@ -134,6 +134,6 @@ def test_deviceops_reads_the_secrets_that_are_made(tmp_path: Path, monkeypatch: 
     )
     configured = dict(line.split(" = ") for line in (folder / "rabbitmq_conf").read_text().splitlines())
     assert broker == f"amqp://{configured['default_user']}:{configured['default_pass']}@rabbitmq:5672/"
-    caller = tokens.find(settings.api_tokens or {}, (folder / "api_token").read_text().strip())
+    caller = api_tokens.find(settings.api_tokens or {}, (folder / "api_token").read_text().strip())
     assert caller is not None
-    assert caller.scopes == frozenset(tokens.Scope)
+    assert caller.scopes == frozenset(api_tokens.Scope)

@@ -15,7 +15,7 @@ from tenacity import retry, stop_after_delay, wait_fixed
 from tests.containers.files import CONTAINER, TOP, Object, default, dockerfile, image, of_kind, our_services
 from tests.containers.podman import Engine
 from tests.services.machine import free_port
-from worker import tokens
+from worker.config import api_tokens
 
 PORTS = ("probe_port", "http_port", "http_probe_port")
 
@@ -99,7 +99,7 @@ def test_the_image_is_built_and_runs_locked_down_as_the_compose_file_has_it(
     engine.make_base(dockerfile().baseimage)
     engine.build(image(), CONTAINER / "Dockerfile", TOP, *engine.pip_configuration())
     ports = {name: free_port() for name in PORTS}
-    token, made = tokens.create(frozenset(tokens.Scope))
+    token, made = api_tokens.create(frozenset(api_tokens.Scope))
     secrets = {
         "amqp_url": amqp_url,
         "database_url": new_empty_postgresql_database,

@@ -26,7 +26,7 @@ from tests.containers.files import (
     settings,
 )
 from tests.containers.restricted import violations
-from worker.intake.topology import Topology
+from worker.amqp.topology import Topology
 
 VERSIONS = ("1.30", "1.37")
 """Of Kubernetes: from the oldest that is kept alive somewhere to the newest that there are schemas of."""

@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tests.faults.fleet import Fleet
 from tests.model import counters_of
-from worker.intake.topology import Topology
-from worker.outcomes import Status
+from worker.amqp.topology import Topology
+from worker.model.outcomes import Status
 from worker.store.database import Database
 from worker.store.tables import activity, dead_letters, device_operations, operations
 

@@ -12,7 +12,7 @@ import time
 
 from tests.faults import sabotage
 from worker.cli import main
-from worker.watch import metrics, probes, supervision  # noqa: F401  # what a life would have to import
+from worker.watch import metrics, probes, watchdog  # noqa: F401  # what a life would have to import
 
 is_stopping = False
 

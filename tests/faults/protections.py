@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-SUPERVISION = "worker/watch/supervision.py"
-SESSION, CONSUMER = "worker/intake/session.py", "worker/intake/consumer.py"
-BATCHES, DATABASE, ERRORS = "worker/batches.py", "worker/store/database.py", "worker/store/errors.py"
-LINES = "worker/store/lines.py"
+SUPERVISION = "worker/watch/watchdog.py"
+SESSION, CONSUMER = "worker/amqp/session.py", "worker/amqp/consumer.py"
+BATCHES, DATABASE, ERRORS = "worker/processing/batches.py", "worker/store/database.py", "worker/store/errors.py"
+LINES = "worker/store/dead_connections.py"
 
-TOPOLOGY = "worker/intake/topology.py"
+TOPOLOGY = "worker/amqp/topology.py"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ PROTECTIONS = (
         "reports that were seen before are duplicates",
         "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-acknowledgement]",
         (
-            ("worker/processor.py", "seen=known.accepted,\n        kept", "seen={},\n        kept"),
-            ("worker/processor.py", "seen=before.accepted,\n", "seen={},\n"),
+            ("worker/processing/transaction.py", "seen=known.accepted,\n        kept", "seen={},\n        kept"),
+            ("worker/processing/transaction.py", "seen=before.accepted,\n", "seen={},\n"),
         ),
     ),
     Protection(
@@ -62,7 +62,7 @@ PROTECTIONS = (
         "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-commit]",
         (
             (
-                "worker/processor.py",
+                "worker/processing/transaction.py",
                 "                await _write(connection, ledger, ledger.deltas(), now)\n",
                 "                await _write(connection, ledger, {}, now)\n"
                 "    async with database.write() as connection:\n"
@@ -75,8 +75,12 @@ PROTECTIONS = (
         "parked reports of what is registered already are taken up, by the same message again or by who looks",
         "test_worker_dies.py::test_killed_between_the_portions_of_what_waits[postgresql]",
         (
-            ("worker/processor.py", "scope.registering if takes_up else ()", "inserted & scope.registering"),
-            ("worker/releasing.py", "        if registered:\n", "        if False:\n"),
+            (
+                "worker/processing/transaction.py",
+                "scope.registering if takes_up else ()",
+                "inserted & scope.registering",
+            ),
+            ("worker/processing/backlog_sweeper.py", "        if registered:\n", "        if False:\n"),
         ),
     ),
     Protection(
@@ -84,20 +88,20 @@ PROTECTIONS = (
         "test_worker_dies.py::test_killed_between_the_portions_of_what_waits[postgresql]",
         (
             (
-                "worker/ledger.py",
+                "worker/processing/decisions.py",
                 "            self.tally.received -= 1  # it counts once it is done with\n",
                 "            self.tally.received -= 1\n            self.new_announcements.clear()\n",
             ),
-            ("worker/releasing.py", "        if registered:\n", "        if False:\n"),
+            ("worker/processing/backlog_sweeper.py", "        if registered:\n", "        if False:\n"),
         ),
     ),
     Protection(
         "what waits is taken up in portions",
         "test_much_waits.py::test_a_worker_takes_up_what_waits_for_an_announcement_in_portions[postgresql]",
         (
-            ("worker/waiting.py", "MAX_REPORTS = 1_000", "MAX_REPORTS = 10**9"),
-            ("worker/waiting.py", "MAX_BYTES = 4_000_000", "MAX_BYTES = 10**12"),
-            ("worker/scope.py", "AT_ONCE = 5_000", "AT_ONCE = 10**9"),
+            ("worker/processing/backlog.py", "MAX_REPORTS = 1_000", "MAX_REPORTS = 10**9"),
+            ("worker/processing/backlog.py", "MAX_BYTES = 4_000_000", "MAX_BYTES = 10**12"),
+            ("worker/processing/loading.py", "AT_ONCE = 5_000", "AT_ONCE = 10**9"),
         ),
     ),
     Protection(
@@ -113,7 +117,7 @@ PROTECTIONS = (
     Protection(
         "one line in the log for each change, not for each try",
         "test_broker_fails.py::test_the_broker_is_killed_and_started_again",
-        (("worker/condition.py", "if not self._is_told:", "if True:"),),
+        (("worker/dependency.py", "if not self._is_told:", "if True:"),),
     ),
     Protection(
         "the end of a session is noted while a batch waits",
@@ -173,7 +177,7 @@ PROTECTIONS = (
         "test_loop_hangs.py::test_for_longer_than_anybody_waits",
         (
             (
-                "worker/watch/supervision.py",
+                "worker/watch/watchdog.py",
                 "faulthandler.dump_traceback_later(seconds, exit=True, file=self._says)",
                 "faulthandler.dump_traceback_later(seconds, file=self._says)",
             ),
@@ -187,7 +191,7 @@ PROTECTIONS = (
     Protection(
         "what kills workers is isolated",
         "test_poison.py",
-        (("worker/intake/deliveries.py", ">= SUSPECT", ">= 10**9"),),
+        (("worker/amqp/reading.py", ">= SUSPECT", ">= 10**9"),),
     ),
     Protection(
         "no acknowledgement covers suspects that wait",
@@ -199,7 +203,7 @@ PROTECTIONS = (
         "test_poison.py",
         (
             (
-                "worker/intake/buffer.py",
+                "worker/amqp/batching.py",
                 "self._suspects.pop(random.randrange(len(self._suspects)))",
                 "self._suspects.pop(0)",
             ),
@@ -210,7 +214,7 @@ PROTECTIONS = (
         "test_duplicates.py",
         (
             (
-                "worker/processor.py",
+                "worker/processing/transaction.py",
                 "known = await store.known(connection, scope.reports, scope.operations)",
                 "known = await store.known(connection, (), scope.operations)",
             ),
@@ -220,10 +224,10 @@ PROTECTIONS = (
         "durations are measured by the monotonic clock",
         "test_clock_jumps.py",
         (
-            ("worker/condition.py", "default_factory=time.monotonic", "default_factory=time.time"),
-            ("worker/condition.py", "self._since = time.monotonic()", "self._since = time.time()"),
+            ("worker/dependency.py", "default_factory=time.monotonic", "default_factory=time.time"),
+            ("worker/dependency.py", "self._since = time.monotonic()", "self._since = time.time()"),
             (
-                "worker/condition.py",
+                "worker/dependency.py",
                 "round(time.monotonic() - self._since, 1)",
                 "round(time.time() - self._since, 1)",
             ),
@@ -239,7 +243,7 @@ PROTECTIONS = (
         "test_postgresql_fails.py::test_away_already_when_the_worker_starts",
         (
             (
-                "worker/cli/running.py",
+                "worker/cli/run.py",
                 "await waiting_out_failures(store, until_idle, _try_out, store)",
                 "await _try_out(store)",
             ),
@@ -258,7 +262,7 @@ PROTECTIONS = (
     Protection(
         "what is ready has written, not read",
         f"{NO_RETRY}[postgresql-without_a_right-permission denied for table de]",
-        (("worker/cli/running.py", "    await rehearse(store)\n", ""),),
+        (("worker/cli/run.py", "    await rehearse(store)\n", ""),),
     ),
     Protection(
         "the data is at fault only where a rehearsal is taken",
@@ -270,7 +274,7 @@ PROTECTIONS = (
         "test_readiness.py::test_a_commit_that_does_not_end_is_none",
         (
             (
-                "worker/rehearsal.py",
+                "worker/processing/write_probe.py",
                 "await connection.execute(text(statement))",
                 "await connection.rollback()",
             ),
@@ -306,7 +310,7 @@ PROTECTIONS = (
     Protection(
         "a batch's statement on a dead line is given up at once",
         "test_postgresql_link.py::test_statement_of_a_batch_whose_line_died_is_given_up_at_once",
-        (("worker/store/rows.py", "        await connection.invalidate(error)", "        del error"),),
+        (("worker/store/bulk.py", "        await connection.invalidate(error)", "        del error"),),
     ),
     Protection(
         "PostgreSQL ends transactions of which it hears nothing",
@@ -420,7 +424,7 @@ PROTECTIONS = (
         "test_secrets_rotate.py::test_a_password_that_changes_is_read_anew",
         (
             (DATABASE, "fresh = settings.with_database_login()", "fresh = settings"),
-            ("worker/intake/connection.py", "fresh = settings.with_broker_login()", "fresh = settings"),
+            ("worker/amqp/connection.py", "fresh = settings.with_broker_login()", "fresh = settings"),
         ),
     ),
     Protection(
@@ -509,7 +513,13 @@ PROTECTIONS = (
     Protection(
         "the log is written by a thread",
         "test_streams.py::test_a_log_that_nothing_reads_stops_no_worker[sqlite]",
-        (("worker/cli/logs.py", "            writer.write(line)\n", "            os.write(2, line.encode())\n"),),
+        (
+            (
+                "worker/cli/log_format.py",
+                "            writer.write(line)\n",
+                "            os.write(2, line.encode())\n",
+            ),
+        ),
     ),
     Protection(
         "the end of a command waits for its last line for so long only",
@@ -527,7 +537,7 @@ PROTECTIONS = (
     Protection(
         "a second signal ends the process at once",
         "test_draining.py::test_a_second_signal_ends_it_at_once",
-        (("worker/cli/running.py", "            loop.remove_signal_handler(number)\n", "            continue\n"),),
+        (("worker/cli/run.py", "            loop.remove_signal_handler(number)\n", "            continue\n"),),
     ),
     Protection(
         "a database of another encoding is refused",

@@ -16,10 +16,11 @@ from pamqp.commands import Basic
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from worker import batches, dead_letters, messages
-from worker.intake import session
-from worker.intake.buffer import Buffer
-from worker.intake.delivery import Delivery
+from worker.amqp import session
+from worker.amqp.batching import Buffer
+from worker.amqp.delivery import Delivery
+from worker.model import dead_letter, messages
+from worker.processing import batches
 
 BEFORE_COMMIT = "before-commit"
 BEFORE_ACKNOWLEDGEMENT = "before-acknowledgement"
@@ -80,7 +81,7 @@ def prepare() -> None:
     for owner, attribute, replacement in (
         (session._Subscription, "acknowledge", acknowledge_or_not),
         (batches, "parse", parse_or_die),
-        (dead_letters, "named_in", name_or_die),
+        (dead_letter, "named_in", name_or_die),
         (Buffer, "put", put_or_not),
     ):
         setattr(owner, attribute, replacement)

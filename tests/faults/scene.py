@@ -11,7 +11,7 @@ import aio_pika
 
 from tests.faults.ledger import Ledger, ledger_of
 from tests.faults.workers import Worker
-from worker.intake.topology import Topology
+from worker.amqp.topology import Topology
 
 
 class Scene(NamedTuple):

@@ -18,8 +18,8 @@ from tests.faults.outages import is_paused, said
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
-from worker.intake.lease import AFTER
-from worker.intake.topology import Topology
+from worker.amqp.keepalive import AFTER
+from worker.amqp.topology import Topology
 
 pytestmark = pytest.mark.each_private_broker
 

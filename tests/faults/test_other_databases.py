@@ -12,10 +12,10 @@ from sqlalchemy import make_url, text
 from tests.command import Deviceops
 from tests.faults.outages import session
 from tests.services import PrivatePostgreSQL
-from worker.batches import settle
 from worker.errors import DeviceopsError
-from worker.intake.jsonl import as_message
-from worker.outcomes import Tally
+from worker.jsonl import as_message
+from worker.model.outcomes import Tally
+from worker.processing.batches import settle
 from worker.store.database import Database
 from worker.store.schema import HEAD, migrate, require_current_schema
 

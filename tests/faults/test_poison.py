@@ -12,10 +12,10 @@ from tests.faults.ledger import PATIENCE
 from tests.faults.sabotage import POISON
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from worker.dead_letters import DEADLY
-from worker.intake.deliveries import SUSPECT
-from worker.intake.topology import DELIVERY_LIMIT
-from worker.outcomes import Reason
+from worker.amqp.reading import SUSPECT
+from worker.amqp.topology import DELIVERY_LIMIT
+from worker.model.dead_letter import DEADLY
+from worker.model.outcomes import Reason
 from worker.store.database import Database
 from worker.store.tables import dead_letters
 

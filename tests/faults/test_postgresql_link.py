@@ -28,9 +28,9 @@ from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
 from tests.proxy import Proxy, proxy_to
-from worker.batches import waiting_out_failures
+from worker.processing.batches import waiting_out_failures
+from worker.store.bulk import WORTH_COPYING
 from worker.store.database import CLOSE_TIMEOUT, Database
-from worker.store.rows import WORTH_COPYING
 from worker.store.statements import RECORD
 
 LOCK = "LOCK TABLE operations IN EXCLUSIVE MODE"

@@ -29,11 +29,11 @@ from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.services import PrivateRabbitMQ, RabbitMQ4
 from tests.serving import serving
-from worker.batches import settle
+from worker.amqp.topology import Topology
 from worker.errors import DeviceopsError
-from worker.intake.jsonl import as_message
-from worker.intake.topology import Topology
-from worker.rehearsal import rehearse
+from worker.jsonl import as_message
+from worker.processing.batches import settle
+from worker.processing.write_probe import rehearse
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
 from worker.store.tables import dead_letters, metadata

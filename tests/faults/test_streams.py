@@ -22,7 +22,7 @@ from tests.faults.ledger import PATIENCE as LONG
 from tests.faults.sabotage import BEFORE_ACKNOWLEDGEMENT
 from tests.services.machine import free_port
 from worker.log_writer import CLOSING
-from worker.watch.supervision import LAST_RESORT
+from worker.watch.watchdog import LAST_RESORT
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 REPORTS = 200

@@ -16,15 +16,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 
 from worker.api import dead_letters, device_operations, events, operations
-from worker.api.access import Tokens, answer_stranger
-from worker.api.answers import answer_faults, answer_refusal
-from worker.api.changes import stopped
+from worker.api.auth import Tokens, answer_stranger
 from worker.api.context import Context
-from worker.api.edge import Edge
-from worker.api.heads import Heads
+from worker.api.decompression import Unpacking
+from worker.api.head_requests import Heads
 from worker.api.metrics import Requests
-from worker.api.unpacking import Unpacking
-from worker.tokens import Token
+from worker.api.middleware import Edge
+from worker.api.responses import answer_faults, answer_refusal
+from worker.api.subscriptions import stopped
+from worker.config.api_tokens import Token
 
 _ROUTERS = (
     operations.router,

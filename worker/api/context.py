@@ -5,10 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from worker.api.changes import Changes
+from worker.api.subscriptions import Changes
+from worker.config.api_tokens import Caller
+from worker.config.reporters import Trust
 from worker.store.database import Database
-from worker.tokens import Caller
-from worker.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)

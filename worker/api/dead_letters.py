@@ -6,18 +6,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Path, Request
 from pydantic import BaseModel, StrictBool, StringConstraints
 
-from worker.api import windows
-from worker.api.access import needs
-from worker.api.answers import TAKES_BODY, Content, Refusal, errors
+from worker.api import pagination
+from worker.api.auth import needs
 from worker.api.context import CalledBy, Shared
+from worker.api.filters import LARGEST_ID, Selected, Selecting
+from worker.api.responses import TAKES_BODY, Content, Refusal, errors
 from worker.api.routing import Route
-from worker.api.selecting import LARGEST_ID, Selected, Selecting
-from worker.contract import MAX_REASON, clean
-from worker.mending import closing
-from worker.mending.replay import foretell, outcome_documents, replay
-from worker.store import letters, pages, views
-from worker.store.letters import Selection
-from worker.tokens import Scope
+from worker.config.api_tokens import Scope
+from worker.dead_letters import discard
+from worker.dead_letters.replay import foretell, outcome_documents, replay
+from worker.model.contract import MAX_REASON, clean
+from worker.store import dead_letters as letters
+from worker.store import documents
+from worker.store.dead_letters import Selection
+from worker.store.pagination import LIMIT, Page, neighbours
 
 router = APIRouter(
     route_class=Route,
@@ -29,7 +31,7 @@ router = APIRouter(
 DeadLetterId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The dead letter's id.")]
 
 
-class DeadLetterPage(views.Page[views.DeadLetter]):
+class DeadLetterPage(documents.Page[documents.DeadLetter]):
     """A page of dead letters."""
 
 
@@ -80,7 +82,7 @@ class DeadLetterPageContent(Content[DeadLetterPage]):
     """A page of dead letters."""
 
 
-class DeadLetterContent(Content[views.DeadLetterDetails]):
+class DeadLetterContent(Content[documents.DeadLetterDetails]):
     """Everything about a dead letter."""
 
 
@@ -97,15 +99,15 @@ async def list_dead_letters(
     shared: Shared,
     request: Request,
     selection: Selected,
-    limit: windows.Limit = pages.LIMIT,
-    offset: windows.Offset = 0,
+    limit: pagination.Limit = LIMIT,
+    offset: pagination.Offset = 0,
 ) -> DeadLetterPageContent:
     """Dead letters, the oldest first; the open ones unless told otherwise."""
     async with shared.database.read() as connection:
         count = await letters.count(connection, selection)
         found = await letters.find(connection, selection, limit, offset)
-    page = pages.Page(count, found, *pages.neighbours(limit, offset, count))
-    return DeadLetterPageContent(content=windows.document(DeadLetterPage, page, request))
+    page = Page(count, found, *neighbours(limit, offset, count))
+    return DeadLetterPageContent(content=pagination.document(DeadLetterPage, page, request))
 
 
 @router.get("/{dead_letter_id:id}/", responses=errors(HTTPStatus.NOT_FOUND))
@@ -141,7 +143,7 @@ async def discard_dead_letters(
 ) -> DiscardedContent:
     """Discard open dead letters, with a reason; they stay readable, and the command line can restore them."""
     selection = await _known(shared, discarding)
-    discarded = await closing.discard(
+    discarded = await discard.discard(
         shared.writing, selection, clean(discarding.because), actor=caller.name, limit=discarding.limit
     )
     return DiscardedContent(content=Discarded(discarded=discarded))

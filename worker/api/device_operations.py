@@ -12,20 +12,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SPELLINGS, State
-from worker.api import answers, windows
-from worker.api.access import needs
-from worker.api.answers import TAKES_BODY, Content, Refusal, Standing, errors
+from worker.api import pagination, responses
+from worker.api.auth import needs
 from worker.api.context import CalledBy, Shared
 from worker.api.operations import OperationId, known
-from worker.api.reporting import IdempotencyKey, origin, refuse
+from worker.api.reports import IdempotencyKey, origin, refuse
+from worker.api.responses import TAKES_BODY, Content, Refusal, Standing, errors
 from worker.api.routing import Route
-from worker.contract import MomentIfReadable, Name, ReasonText, TypeName, as_state
-from worker.dead_letters import DeadLetter
-from worker.messages import REPORT, Message
-from worker.outcomes import Reason
-from worker.requests import answer
-from worker.store import histories, queries, views
-from worker.tokens import Scope
+from worker.config.api_tokens import Scope
+from worker.model.contract import MomentIfReadable, Name, ReasonText, TypeName, as_state
+from worker.model.dead_letter import DeadLetter
+from worker.model.messages import REPORT, Message
+from worker.model.outcomes import Reason
+from worker.processing.direct import answer
+from worker.store import activity, documents, queries
 
 router = APIRouter(route_class=Route, prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
 
@@ -79,7 +79,7 @@ class CancellationRequest(BaseModel):
     occurred_at: MomentIfReadable = Field(None, description="When it was requested; now, if left out.")
 
 
-class DeviceOperationPage(views.Page[views.DeviceOperation]):
+class DeviceOperationPage(documents.Page[documents.DeviceOperation]):
     """A page of device operations."""
 
 
@@ -87,11 +87,11 @@ class DeviceOperationPageContent(Content[DeviceOperationPage]):
     """A page of device operations."""
 
 
-class DeviceOperationContent(Content[views.DeviceOperation]):
+class DeviceOperationContent(Content[documents.DeviceOperation]):
     """One device operation."""
 
 
-class AcceptedReportPage(views.Page[views.AcceptedReport]):
+class AcceptedReportPage(documents.Page[documents.AcceptedReport]):
     """A page of accepted reports."""
 
 
@@ -101,12 +101,12 @@ class AcceptedReportPageContent(Content[AcceptedReportPage]):
 
 def _shape(body: Any) -> str:
     state = body.get("state") if isinstance(body, dict) else getattr(body, "state", None)
-    return answers.CANCELLATION if state == CANCELLATION_REQUESTED else answers.REPORT
+    return responses.CANCELLATION if state == CANCELLATION_REQUESTED else responses.REPORT
 
 
 Update = Annotated[
-    Annotated[DeviceOperationReport, Tag(answers.REPORT)]
-    | Annotated[CancellationRequest, Tag(answers.CANCELLATION)],
+    Annotated[DeviceOperationReport, Tag(responses.REPORT)]
+    | Annotated[CancellationRequest, Tag(responses.CANCELLATION)],
     Discriminator(_shape),
 ]
 
@@ -116,14 +116,14 @@ async def list_device_operations(
     operation_id: OperationId,
     shared: Shared,
     request: Request,
-    window: windows.OldestFirst,
-    state: windows.DeviceOperationState = None,
+    window: pagination.OldestFirst,
+    state: pagination.DeviceOperationState = None,
 ) -> DeviceOperationPageContent:
     """An operation's device operations, the oldest first unless told otherwise."""
     async with shared.database.read() as connection:
         _, progress = await known(connection, operation_id)
         page = await queries.page_of_device_operations(connection, progress, operation_id, state, window)
-    return DeviceOperationPageContent(content=windows.document(DeviceOperationPage, page, request))
+    return DeviceOperationPageContent(content=pagination.document(DeviceOperationPage, page, request))
 
 
 @router.get("/{device_id}/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
@@ -143,13 +143,13 @@ async def list_accepted_reports(
     device_id: DeviceId,
     shared: Shared,
     request: Request,
-    window: windows.OfHistory,
+    window: pagination.OfHistory,
 ) -> AcceptedReportPageContent:
     """Every accepted report of a device operation, late and repeated ones too; the oldest first by default."""
     async with shared.database.read() as connection:
         found = await _known(connection, operation_id, device_id)
-        page = await histories.page_of_reports(connection, found.id, window)
-    return AcceptedReportPageContent(content=windows.document(AcceptedReportPage, page, request))
+        page = await activity.page_of_reports(connection, found.id, window)
+    return AcceptedReportPageContent(content=pagination.document(AcceptedReportPage, page, request))
 
 
 @router.put(
@@ -207,7 +207,7 @@ async def update_device_operation(
 
 async def _known(
     connection: AsyncConnection, operation_id: UUID, device_id: UUID, headers: Mapping[str, str] | None = None
-) -> views.DeviceOperation:
+) -> documents.DeviceOperation:
     found = await queries.get_device_operation(connection, operation_id, device_id)
     if found is None:
         message = f"device {device_id} is not registered for operation {operation_id}"

@@ -10,13 +10,13 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AwareDatetime, BaseModel
 
 from statemachine import OperationState
-from worker.api.access import needs
-from worker.api.answers import RETRY_AFTER, Refusal, errors
+from worker.api.auth import needs
 from worker.api.context import Shared
 from worker.api.operations import OperationId, known
+from worker.api.responses import RETRY_AFTER, Refusal, errors
 from worker.api.routing import Route
-from worker.store import views
-from worker.tokens import Scope
+from worker.config.api_tokens import Scope
+from worker.store import documents
 
 router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations"])
 
@@ -27,7 +27,7 @@ class OperationProgress(BaseModel):
     id: UUID
     state: OperationState
     updated_at: AwareDatetime
-    operation_stats: views.OperationStats
+    operation_stats: documents.OperationStats
 
 
 async def _is_known(operation_id: OperationId, shared: Shared) -> UUID:

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import Scope
 
-from worker.api.changes import Changes
+from worker.api.subscriptions import Changes
 
 METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 """Methods that are told apart: callers may make up others, and each is a time series."""

@@ -9,20 +9,20 @@ from fastapi import APIRouter, Body, Path, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.api import windows
-from worker.api.access import needs
-from worker.api.answers import TAKES_BODY, Content, Refusal, errors
+from worker.api import pagination
+from worker.api.auth import needs
 from worker.api.context import CalledBy, Shared
-from worker.api.reporting import IdempotencyKey, origin, refuse
+from worker.api.reports import IdempotencyKey, origin, refuse
+from worker.api.responses import TAKES_BODY, Content, Refusal, errors
 from worker.api.routing import Route
-from worker.contract import Announcement, ReasonText
-from worker.dead_letters import DeadLetter
-from worker.identity import identity
-from worker.messages import ANNOUNCEMENT, Message
-from worker.outcomes import DUPLICATE
-from worker.requests import answer, cancel
-from worker.store import histories, queries, views
-from worker.tokens import Scope
+from worker.config.api_tokens import Scope
+from worker.model.contract import Announcement, ReasonText
+from worker.model.dead_letter import DeadLetter
+from worker.model.identity import identity
+from worker.model.messages import ANNOUNCEMENT, Message
+from worker.model.outcomes import DUPLICATE
+from worker.processing.direct import answer, cancel
+from worker.store import activity, documents, queries
 
 router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations"])
 of_device = APIRouter(route_class=Route, prefix="/v0/devices", tags=["operations"])
@@ -30,15 +30,15 @@ of_device = APIRouter(route_class=Route, prefix="/v0/devices", tags=["operations
 OperationId = Annotated[UUID, Path(description="The operation's id.")]
 
 
-class OperationPage(views.Page[views.Operation]):
+class OperationPage(documents.Page[documents.Operation]):
     """A page of operations."""
 
 
-class OperationContent(Content[views.Operation]):
+class OperationContent(Content[documents.Operation]):
     """One operation."""
 
 
-class OperationActivityPage(views.Page[views.OperationActivity]):
+class OperationActivityPage(documents.Page[documents.OperationActivity]):
     """A page of an operation's history."""
 
 
@@ -60,7 +60,7 @@ class OperationUpdated(BaseModel):
     status: str
 
 
-async def known(connection: AsyncConnection, operation_id: UUID) -> tuple[views.Operation, views.Progress]:
+async def known(connection: AsyncConnection, operation_id: UUID) -> tuple[documents.Operation, documents.Progress]:
     """An operation. Raises Refusal if it is unknown."""
     found = await queries.get_operation(connection, operation_id)
     if found is None:
@@ -72,13 +72,13 @@ async def known(connection: AsyncConnection, operation_id: UUID) -> tuple[views.
 async def list_operations(
     shared: Shared,
     request: Request,
-    window: windows.LatestFirst,
-    state: windows.StateOfOperation = None,
+    window: pagination.LatestFirst,
+    state: pagination.StateOfOperation = None,
 ) -> OperationPage:
     """Operations, the latest first unless told otherwise."""
     async with shared.database.read() as connection:
         page = await queries.page_of_operations(connection, state, window)
-    return windows.document(OperationPage, page, request)
+    return pagination.document(OperationPage, page, request)
 
 
 @of_device.get(
@@ -88,15 +88,15 @@ async def list_operations_of_device(
     device_id: Annotated[UUID, Path(description="The device's id.")],
     shared: Shared,
     request: Request,
-    window: windows.LatestFirst,
-    state: windows.StateOfOperation = None,
+    window: pagination.LatestFirst,
+    state: pagination.StateOfOperation = None,
 ) -> OperationPage:
     """The operations that a device takes part in, the latest first unless told otherwise."""
     async with shared.database.read() as connection:
         page = await queries.page_of_operations(connection, state, window, device_id)
         if not page.count and not await queries.is_device(connection, device_id):
             raise Refusal(HTTPStatus.NOT_FOUND, f"device {device_id} takes part in no operation")
-    return windows.document(OperationPage, page, request)
+    return pagination.document(OperationPage, page, request)
 
 
 @router.get("/{operation_id}/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
@@ -114,13 +114,13 @@ async def list_operation_activity(
     operation_id: OperationId,
     shared: Shared,
     request: Request,
-    window: windows.OfHistory,
+    window: pagination.OfHistory,
 ) -> OperationActivityPageContent:
     """Every state that an operation reached, the oldest first by default."""
     async with shared.database.read() as connection:
         await known(connection, operation_id)
-        page = await histories.page_of_activity(connection, operation_id, window)
-    return OperationActivityPageContent(content=windows.document(OperationActivityPage, page, request))
+        page = await activity.page_of_activity(connection, operation_id, window)
+    return OperationActivityPageContent(content=pagination.document(OperationActivityPage, page, request))
 
 
 @router.post(

@@ -10,9 +10,9 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.convertors import Convertor, register_url_convertor
 
-from worker.api.answers import MAX_FAULTS, Fault, Faults, Refusal
-from worker.contract import one_line
-from worker.encodings import BOM, foreign
+from worker.api.responses import MAX_FAULTS, Fault, Faults, Refusal
+from worker.model.contract import one_line
+from worker.model.encodings import BOM, foreign
 
 
 class _Request(Request):

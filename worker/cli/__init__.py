@@ -19,7 +19,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from worker.cli import dead_letters, describing, feeding, logs, output, reading, running, serving, trying, upkeep
+from worker.cli import dead_letters, describing, feeding, log_format, reading, run, serving, stdout, trying, upkeep
 from worker.errors import DeviceopsError
 from worker.files import ReaderGone
 from worker.log_writer import writer
@@ -35,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (running, feeding, reading, serving, upkeep, describing, trying):
+for commands in (run, feeding, reading, serving, upkeep, describing, trying):
     app.add_typer(commands.app)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(serving.token_app, name="token")
@@ -43,7 +43,7 @@ app.add_typer(serving.token_app, name="token")
 
 def main() -> None:
     """Run the command line; every failure is one clear line on standard error and an exit code."""
-    output.prepare()
+    stdout.prepare()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -61,11 +61,11 @@ def main() -> None:
         code = _fail("interrupted", INTERRUPTED)
     except OSError as error:
         code = _fail(str(error), 1)
-    output.finish()
+    stdout.finish()
     writer.flush()
     sys.exit(code)
 
 
 def _fail(message: str, code: int) -> int:
-    logs.tell_failure(" ".join(message.split()), code)
+    log_format.tell_failure(" ".join(message.split()), code)
     return code

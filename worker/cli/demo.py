@@ -12,22 +12,22 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from worker.batches import settle
-from worker.cli import logs, render
-from worker.cli.wiring import ready_database, screen
+from worker import jsonl
+from worker.amqp.connection import BrokerUnavailable, connected
+from worker.amqp.consumer import Consumer
+from worker.amqp.publisher import Destination, publish
+from worker.amqp.topology import Topology
+from worker.cli import log_format, tables
+from worker.cli.common import ready_database, screen
+from worker.config.settings import Settings, without_password
 from worker.errors import DeviceopsError
-from worker.intake import jsonl
-from worker.intake.connection import BrokerUnavailable, connected
-from worker.intake.consumer import Consumer
-from worker.intake.publisher import Destination, publish
-from worker.intake.topology import Topology
-from worker.messages import Message
-from worker.outcomes import Reason, Tally
-from worker.settings import Settings, without_password
+from worker.model.messages import Message
+from worker.model.outcomes import Reason, Tally
+from worker.processing.batches import settle
 from worker.simulate import Disorder, simulate
-from worker.store import letters, queries
+from worker.store import dead_letters, queries
 from worker.store.database import Database
-from worker.store.letters import GroupBy, Selection
+from worker.store.dead_letters import GroupBy, Selection
 from worker.store.recount import find_drift
 
 DATABASE = "deviceops-demo.db"
@@ -48,7 +48,7 @@ def forget_last_demo() -> None:
 
 async def run_demo(settings: Settings, devices: int, seed: int) -> None:
     """Show a roll-out. Raises DeviceopsError if anything was lost or a counter drifted."""
-    logs.configure("ERROR")
+    log_format.configure("ERROR")
     own = Settings(
         database_url=f"sqlite:///{DATABASE}",
         database_ca_file=None,
@@ -113,7 +113,7 @@ async def _show(live: Live, database: Database, tally: Tally, expected: int) -> 
     async with database.read() as connection:
         found = await queries.list_operations(connection)
     received = Text(f"{tally.received:,} of {expected:,} messages processed", style="dim")
-    live.update(Group(render.operations(found), received), refresh=screen.is_terminal)
+    live.update(Group(tables.operations(found), received), refresh=screen.is_terminal)
     await asyncio.sleep(SECONDS / STEPS)
 
 
@@ -121,19 +121,19 @@ async def _conclude(database: Database, tally: Tally) -> None:
     """What came of it: counters, dead letters, the recount, and what to try next."""
     async with database.read() as connection:
         [(operation, _)] = await queries.list_operations(connection)
-        groups = await letters.count_by(connection, Selection(), GroupBy.REASON)
+        groups = await dead_letters.count_by(connection, Selection(), GroupBy.REASON)
         examples = [
-            (group, (await letters.find(connection, Selection(reason=Reason(str(group.value))), limit=1))[0])
+            (group, (await dead_letters.find(connection, Selection(reason=Reason(str(group.value))), limit=1))[0])
             for group in groups
         ]
     count, drifted = await find_drift(database)
     screen.rule("what came in, and what became of it")
-    screen.print(render.tally(tally))
+    screen.print(tables.tally(tally))
     screen.rule("the operation's counters")
-    screen.print(render.counters(operation.operation_stats.device_operation_statuses_count))
+    screen.print(tables.counters(operation.operation_stats.device_operation_statuses_count))
     screen.rule("dead letters, with an example of each reason")
     for group, letter in examples:
-        screen.print(f"{group.count:,} {group.value}, such as:", render.plain(letter.detail))
+        screen.print(f"{group.count:,} {group.value}, such as:", tables.plain(letter.detail))
     if drifted:
         raise DeviceopsError(
             "the recount differs from the counters: run `deviceops recount` on the demo's database"

@@ -7,11 +7,11 @@ import typer
 import yarl
 
 from statemachine.diagram import mermaid
-from worker import asyncapi
-from worker.cli.wiring import print_json
-from worker.intake.topology import Topology
-from worker.messages import ANNOUNCEMENT, REPORT, REPORTS
-from worker.settings import Settings
+from worker.amqp.topology import Topology
+from worker.asyncapi import document
+from worker.cli.common import print_json
+from worker.config.settings import Settings
+from worker.model.messages import ANNOUNCEMENT, REPORT, REPORTS
 
 app = typer.Typer()
 
@@ -50,10 +50,10 @@ def contract(
     """Print, as JSON, what producers may send: for generators, validators and documentation."""
     settings = Settings.load()
     if form is Format.JSON_SCHEMA:
-        print_json(asyncapi.json_schema(message_type or REPORT))
+        print_json(document.json_schema(message_type or REPORT))
         return
     if message_type is not None:
         raise typer.BadParameter("--type goes with --format json-schema; AsyncAPI has all types")
     broker = yarl.URL(settings.amqp_url.get_secret_value())
     host = f"{broker.host}:{broker.port}" if broker.explicit_port else f"{broker.host}"
-    print_json(asyncapi.asyncapi(Topology(settings.topology_prefix), host, broker.scheme))
+    print_json(document.asyncapi(Topology(settings.topology_prefix), host, broker.scheme))

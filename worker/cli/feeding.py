@@ -7,19 +7,18 @@ from typing import Annotated
 
 import typer
 
-from worker import files
-from worker.batches import settle
-from worker.cli import render
-from worker.cli.wiring import Json, configure_logging, log_database, ready_database, run_async, screen
+from worker import files, jsonl
+from worker.amqp.connection import connected
+from worker.amqp.publisher import Destination
+from worker.amqp.publisher import publish as publish_messages
+from worker.amqp.topology import Topology
+from worker.cli import tables
+from worker.cli.common import Json, configure_logging, log_database, ready_database, run_async, screen
+from worker.config.settings import Settings
 from worker.errors import DeviceopsError
-from worker.intake import jsonl
-from worker.intake.connection import connected
-from worker.intake.publisher import Destination
-from worker.intake.publisher import publish as publish_messages
-from worker.intake.topology import Topology
-from worker.messages import MAX_BODY, Message
-from worker.outcomes import Tally
-from worker.settings import Settings
+from worker.model.messages import MAX_BODY, Message
+from worker.model.outcomes import Tally
+from worker.processing.batches import settle
 from worker.tracing import tracing
 
 PATIENCE = 30
@@ -35,7 +34,7 @@ def ingest(source: Source, json: Json = False) -> None:
     """Process JSON lines without a broker: reports, or envelopes of body, type, message_id and headers."""
     settings = Settings.load()
     configure_logging(settings)
-    render.show_tally(run_async(_ingest(settings, source)), json)
+    tables.show_tally(run_async(_ingest(settings, source)), json)
 
 
 async def _ingest(settings: Settings, source: str) -> Tally:
@@ -84,7 +83,7 @@ async def _feed(
     stream: files.File, source: str, size: int, process: Callable[[Sequence[Message]], Awaitable[None]]
 ) -> None:
     """Give a source's messages to `process`, `size` at a time, with a progress bar on a terminal."""
-    with render.byte_progress() as progress:
+    with tables.byte_progress() as progress:
         size_of_source = os.fstat(stream.fileno()).st_size if source != "-" else 0
         task = progress.add_task(source, total=size_of_source or None)
         async for lines in jsonl.chunks(stream):

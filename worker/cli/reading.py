@@ -14,13 +14,13 @@ from rich.live import Live
 from rich.text import Text
 
 from statemachine import SPELLINGS, State
-from worker.cli import render
-from worker.cli.wiring import Json, print_json, ready_database, run_async, screen
+from worker.cli import tables
+from worker.cli.common import Json, print_json, ready_database, run_async, screen
+from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
-from worker.settings import Settings
-from worker.store import histories, letters, queries, views
+from worker.store import activity, dead_letters, documents, queries
 from worker.store.database import Database
-from worker.store.pages import LIMIT, MAX_LIMIT, MAX_OFFSET, Neighbour, Page, Window
+from worker.store.pagination import LIMIT, MAX_LIMIT, MAX_OFFSET, Neighbour, Page, Window
 
 MANY = 10**12
 SHOWN = 50
@@ -84,36 +84,38 @@ async def _status(
     async with database.read() as connection:
         if operation_id is not None:
             found_one = await queries.get_operation(connection, operation_id)
-            parked = await letters.parked(connection, stale_before, 1, operation_id)
-            operation = render.operation(*_known(found_one, operation_id, parked))
-            return Group(operation, "", render.parked(parked)) if parked else operation
+            parked = await dead_letters.parked(connection, stale_before, 1, operation_id)
+            operation = tables.operation(*_known(found_one, operation_id, parked))
+            return Group(operation, "", tables.parked(parked)) if parked else operation
         found = await queries.list_operations(connection, limit or SHOWN)
         count = await queries.count_operations(connection)
-        backlog = await letters.backlog(connection, stale_before)
-        parked = await letters.parked(connection, stale_before, LONGEST_WAITS)
+        backlog = await dead_letters.backlog(connection, stale_before)
+        parked = await dead_letters.parked(connection, stale_before, LONGEST_WAITS)
     return Group(*_overview(found, count, backlog, parked))
 
 
 def _overview(
-    found: Sequence[tuple[views.Operation, views.Progress]],
+    found: Sequence[tuple[documents.Operation, documents.Progress]],
     count: int,
-    backlog: views.Backlog,
-    parked: Sequence[views.Parked],
+    backlog: documents.Backlog,
+    parked: Sequence[documents.Parked],
 ) -> Iterable[RenderableType]:
-    yield render.operations(found) if found else "no operations yet"
+    yield tables.operations(found) if found else "no operations yet"
     if len(found) < count:
         yield Text(f"the latest {len(found):,} of {count:,}; --limit shows more", style="dim")
     if parked:
         yield ""
         yield f"parked reports, which wait for their registration: {backlog.reports:,}"
-        yield render.parked(parked)
+        yield tables.parked(parked)
         if backlog.operations > len(parked):
             yield Text(f"those that wait longest of {backlog.operations:,} operations", style="dim")
 
 
 def _known(
-    found: tuple[views.Operation, views.Progress] | None, operation_id: UUID, parked: Sequence[views.Parked] = ()
-) -> tuple[views.Operation, views.Progress]:
+    found: tuple[documents.Operation, documents.Progress] | None,
+    operation_id: UUID,
+    parked: Sequence[documents.Parked] = (),
+) -> tuple[documents.Operation, documents.Progress]:
     if found is None:
         waiting = f"; reports that wait for its registration: {parked[0].count:,}" if parked else ""
         raise DeviceopsError(f"operation {operation_id} is unknown{waiting}")
@@ -144,22 +146,22 @@ def devices(
     if json:
         print_json(_document(page, operation_id, state))
         return
-    screen.print(render.device_operations(page.results))
+    screen.print(tables.device_operations(page.results))
     first = min(offset + 1, page.count)
     screen.print(f"{first:,} to {min(offset + limit, page.count):,} of {page.count:,}", style="dim")
 
 
 async def _devices(
     settings: Settings, operation_id: UUID, state: State | None, window: Window
-) -> Page[views.DeviceOperation]:
+) -> Page[documents.DeviceOperation]:
     async with ready_database(settings) as database, database.read() as connection:
         _, progress = _known(await queries.get_operation(connection, operation_id), operation_id)
         return await queries.page_of_device_operations(connection, progress, operation_id, state, window)
 
 
 def _document(
-    page: Page[views.DeviceOperation], operation_id: UUID, state: State | None
-) -> views.Page[views.DeviceOperation]:
+    page: Page[documents.DeviceOperation], operation_id: UUID, state: State | None
+) -> documents.Page[documents.DeviceOperation]:
     """The page with its neighbours' addresses in the HTTP API, but for the host, which no command knows."""
 
     def address(neighbour: Neighbour | None) -> str | None:
@@ -167,7 +169,7 @@ def _document(
         path = f"/v0/operations/{operation_id}/devices/"
         return None if neighbour is None else f"{path}?{urlencode({**filters, **neighbour})}"
 
-    return views.Page[views.DeviceOperation](
+    return documents.Page[documents.DeviceOperation](
         count=page.count,
         previous=address(page.previous),
         next=address(page.next),
@@ -188,8 +190,8 @@ def device(
     if json:
         print_json(found)
         return
-    screen.print("device operation", str(found.id), render.state(found.state), render.plain(found.reason))
-    screen.print(render.reports(page.results))
+    screen.print("device operation", str(found.id), tables.state(found.state), tables.plain(found.reason))
+    screen.print(tables.reports(page.results))
     if len(page.results) < page.count:
         first, last = min(offset + 1, page.count), min(offset + limit, page.count)
         screen.print(f"{first:,} to {last:,} of {page.count:,}; --offset and --limit show others", style="dim")
@@ -197,9 +199,9 @@ def device(
 
 async def _device(
     settings: Settings, operation_id: UUID, device_id: UUID, limit: int, offset: int
-) -> tuple[views.DeviceOperation, Page[views.AcceptedReport]]:
+) -> tuple[documents.DeviceOperation, Page[documents.AcceptedReport]]:
     async with ready_database(settings) as database, database.read() as connection:
         found = await queries.get_device_operation(connection, operation_id, device_id)
         if found is None:
             raise DeviceopsError(f"device {device_id} is not registered for operation {operation_id}")
-        return found, await histories.page_of_reports(connection, found.id, Window(limit, offset))
+        return found, await activity.page_of_reports(connection, found.id, Window(limit, offset))

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 from pydantic_core import to_json
 
-from worker import tokens
-from worker.cli.wiring import (
+from worker.cli.common import (
     Json,
     configure_logging,
     log_database,
@@ -17,11 +16,12 @@ from worker.cli.wiring import (
     screen,
     utf8,
 )
+from worker.config import api_tokens
+from worker.config.api_tokens import Scope
+from worker.config.secret_files import PREFIX
+from worker.config.settings import Settings
 from worker.errors import SettingsError
-from worker.settings import Settings
-from worker.sources import PREFIX
 from worker.store import database
-from worker.tokens import Scope
 
 LOCK_TIMEOUT = 10
 """Seconds that a call waits for what another one holds, such as a cancellation of many devices."""
@@ -45,7 +45,7 @@ def serve(
 
 
 async def _serve(settings: Settings) -> None:
-    from worker.api import serving  # here, because every command would pay for it and one serves
+    from worker.api import server  # here, because every command would pay for it and one serves
 
     limit = settings.database_timeout
     log_database(settings)
@@ -59,7 +59,7 @@ async def _serve(settings: Settings) -> None:
             beside=reading,
         ) as writing,
     ):
-        await serving.serve(settings, reading, writing)
+        await server.serve(settings, reading, writing)
 
 
 @token_app.callback()
@@ -80,7 +80,7 @@ def create(
     if not 1 <= len(name) <= 255:
         raise SettingsError("NAME: a name has 1 to 255 characters")
     known = Settings.load().api_tokens or {}
-    text, made = tokens.create(frozenset(scope))
+    text, made = api_tokens.create(frozenset(scope))
     setting = to_json({**known, name: made}).decode()
     if json:
         print_json({"name": name, "token": text, "setting": setting})

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from worker.cli.common import run_async
 from worker.cli.demo import forget_last_demo, run_demo
-from worker.cli.wiring import run_async
-from worker.settings import Settings
+from worker.config.settings import Settings
 from worker.simulate import Disorder
 from worker.simulate import simulate as simulated
 

@@ -11,18 +11,18 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
-from worker import urls
-from worker.cli import render
-from worker.cli.wiring import Json, configure_logging, notices, print_json, ready_database, run_async, screen
+from worker.amqp import policies
+from worker.amqp.connection import connected
+from worker.amqp.topology import Topology
+from worker.cli import tables
+from worker.cli.common import Json, configure_logging, notices, print_json, ready_database, run_async, screen
+from worker.config import urls
+from worker.config.secret_files import variable
+from worker.config.settings import Settings
+from worker.dead_letters.retention import Retention
 from worker.errors import DeviceopsError, SettingsError
-from worker.intake import policies
-from worker.intake.connection import connected
-from worker.intake.topology import Topology
-from worker.mending.retention import Retention
-from worker.rehearsal import rehearse
-from worker.settings import Settings
-from worker.sources import variable
-from worker.store import copying, database, errors, schema, sqlite
+from worker.processing.write_probe import rehearse
+from worker.store import copy_database, database, errors, schema, sqlite
 from worker.store.recount import Drift, find_drift, fix_drift, keep_recount
 
 DRIFT = 3
@@ -45,7 +45,7 @@ def migrate(
     old = None if source is None else _with_file(settings, source)
     screen.print(run_async(_migrate(settings)))
     if old is not None:
-        screen.print(render.numbers(run_async(_copy(old, settings))))
+        screen.print(tables.numbers(run_async(_copy(old, settings))))
         screen.print("copied, and all counters agree")
 
 
@@ -69,8 +69,8 @@ def _with_file(settings: Settings, source: str) -> Settings:
 
 async def _copy(source: Settings, target: Settings) -> Mapping[str, int]:
     async with ready_database(source) as old, ready_database(target) as new:
-        with render.counting("copying", None) as progress:
-            copied = await copying.copy(old, new, progress)
+        with tables.counting("copying", None) as progress:
+            copied = await copy_database.copy(old, new, progress)
         if drifted := (await find_drift(new))[1]:
             raise DeviceopsError(
                 f"database {new}: was copied as it stood, with {len(drifted):,} things that do not agree: "
@@ -85,7 +85,7 @@ def check() -> None:
     settings = Settings.load()
     configure_logging(settings)
     descriptions = {variable(name): field.description or "" for name, field in Settings.model_fields.items()}
-    screen.print(render.settings(settings.shown(), settings.origins(), descriptions))
+    screen.print(tables.settings(settings.shown(), settings.origins(), descriptions))
     failures = run_async(_check(settings))
     if failures:
         raise DeviceopsError("; ".join(failures))
@@ -180,13 +180,13 @@ def prune(json: Json = False) -> None:
     elif retention == Retention():
         screen.print("everything is kept for ever: set DEVICEOPS_KEEP_… (see `deviceops check`)")
     else:
-        screen.print(render.numbers(pruned))
+        screen.print(tables.numbers(pruned))
 
 
 async def prune_past(settings: Settings, retention: Retention) -> dict[str, int]:
     """Prune with a progress bar; `dead-letters prune` does it too."""
     async with ready_database(settings) as opened:
-        with render.counting("pruning", None) as progress:
+        with tables.counting("pruning", None) as progress:
             return await retention.prune(opened, progress)
 
 

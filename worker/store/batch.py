@@ -15,11 +15,11 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State
-from worker.contract import Announcement
-from worker.messages import Key
-from worker.outcomes import Action, Status
+from worker.model.contract import Announcement
+from worker.model.messages import Key
+from worker.model.outcomes import Action, Status
 from worker.store import statements as sql
-from worker.store.rows import run_together
+from worker.store.bulk import run_together
 from worker.store.tables import dead_letters
 
 Held = tuple[UUID, State, bool, str]

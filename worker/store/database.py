@@ -13,11 +13,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from worker.condition import Condition
+from worker.config.settings import Settings
+from worker.dependency import Condition
 from worker.errors import DeviceopsError
-from worker.settings import Settings
+from worker.store.dead_connections import REFUSAL_TIMEOUT, ConnectionState
 from worker.store.errors import casts_doubt, explain, is_of_connection, is_of_database, is_of_others, is_passing
-from worker.store.lines import REFUSAL_TIMEOUT, ConnectionState
 from worker.store.postgresql import LIFETIME, Login, postgresql_engine, session_settings
 from worker.store.sqlite import READ_ONLY, sqlite_engine
 

@@ -10,10 +10,10 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from worker.config.tls import explain as explain_tls
+from worker.config.tls import is_refusal as is_refusal_of_tls
+from worker.config.tls import trouble as tls_trouble
 from worker.errors import SettingsError
-from worker.tls import explain as explain_tls
-from worker.tls import is_refusal as is_refusal_of_tls
-from worker.tls import trouble as tls_trouble
 
 _SQLITE_PASSES = {
     sqlite3.SQLITE_BUSY,

@@ -8,9 +8,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from worker.config.tls import trouble as tls_trouble
+from worker.store.dead_connections import ConnectionState, drop_dead, drop_doubted
 from worker.store.errors import away
-from worker.store.lines import ConnectionState, drop_dead, drop_doubted
-from worker.tls import trouble as tls_trouble
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""

@@ -9,8 +9,8 @@ from sqlalchemy import Column, ColumnElement, bindparam, delete, func, select, u
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SETTLED, OperationState
-from worker.outcomes import Action, Status
-from worker.store import views
+from worker.model.outcomes import Action, Status
+from worker.store import documents
 from worker.store.tables import (
     activity,
     announcements,
@@ -82,7 +82,7 @@ async def shorten_histories(connection: AsyncConnection, after: int, before: dat
     ids = await _next(connection, dead_letters.c.id, after, size)
     entry = dead_letter_history.c
     may_go = (entry.at < before) & (entry.action != Action.RECEIVED.value)
-    rows = await _shorten(connection, entry.id, entry.dead_letter_id, ids, views.LATEST_ENTRIES, may_go)
+    rows = await _shorten(connection, entry.id, entry.dead_letter_id, ids, documents.LATEST_ENTRIES, may_go)
     return Removed(max(ids, default=None), rows)
 
 
@@ -118,7 +118,7 @@ async def remove_operation_activity(
     ids = await _next(connection, operations.c.id, after, size)
     entry = operation_activity.c
     may_go = entry.created_at < before
-    rows = await _shorten(connection, entry.id, entry.operation_id, ids, views.LATEST_ACTIVITY, may_go)
+    rows = await _shorten(connection, entry.id, entry.operation_id, ids, documents.LATEST_ACTIVITY, may_go)
     return Removed(max(ids, default=None), rows)
 
 

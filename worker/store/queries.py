@@ -10,16 +10,16 @@ from sqlalchemy import ColumnElement, Row, Select, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, OperationState, State
-from worker import reached
-from worker.messages import device_operation_id
-from worker.store import pages, views
-from worker.store.pages import Page, Window
+from worker.model import state_times
+from worker.model.messages import device_operation_id
+from worker.store import documents, pagination
+from worker.store.pagination import Page, Window
 from worker.store.tables import device_operations, operation_activity, operations
 
 
 async def list_operations(
     connection: AsyncConnection, limit: int | None = None
-) -> list[tuple[views.Operation, views.Progress]]:
+) -> list[tuple[documents.Operation, documents.Progress]]:
     """Operations, the latest first."""
     return await _operations(
         connection, select(operations).order_by(operations.c.created_at.desc(), operations.c.id).limit(limit)
@@ -28,7 +28,7 @@ async def list_operations(
 
 async def page_of_operations(
     connection: AsyncConnection, state: OperationState | None, window: Window, device_id: UUID | None = None
-) -> Page[views.Operation]:
+) -> Page[documents.Operation]:
     """One page of the operations in a state, if one is named, or of those of them that a device takes part in."""
     scope: ColumnElement[bool] = true()
     if device_id is not None:
@@ -37,7 +37,7 @@ async def page_of_operations(
     wanted = scope if state is None else scope & (operations.c.state == state)
     counting = select(operations.c.state, func.count().label("number")).where(wanted).group_by(operations.c.state)
     counts = {row.state: row.number for row in await connection.execute(counting)}
-    page = await pages.find(connection, operations, scope, counts, list(OperationState), window)
+    page = await pagination.find(connection, operations, scope, counts, list(OperationState), window)
     found = await get_operations(connection, page.results)
     by_id = {operation.id: operation for operation, _ in found}
     return page.holding([by_id[id_] for id_ in page.results])
@@ -56,7 +56,7 @@ async def count_operations(connection: AsyncConnection) -> int:
 
 async def get_operation(
     connection: AsyncConnection, operation_id: UUID
-) -> tuple[views.Operation, views.Progress] | None:
+) -> tuple[documents.Operation, documents.Progress] | None:
     """One operation, None if it is unknown."""
     found = await get_operations(connection, [operation_id])
     return found[0] if found else None
@@ -64,19 +64,19 @@ async def get_operation(
 
 async def get_operations(
     connection: AsyncConnection, ids: Collection[UUID]
-) -> list[tuple[views.Operation, views.Progress]]:
+) -> list[tuple[documents.Operation, documents.Progress]]:
     """Those operations that are known."""
     return await _operations(connection, select(operations).where(operations.c.id.in_(ids)))
 
 
 async def _operations(
     connection: AsyncConnection, query: Select[Any]
-) -> list[tuple[views.Operation, views.Progress]]:
+) -> list[tuple[documents.Operation, documents.Progress]]:
     rows = (await connection.execute(query)).all()
     entries = await connection.execute(_latest_activity(query))
-    history: defaultdict[UUID, list[views.OperationActivity]] = defaultdict(list)
+    history: defaultdict[UUID, list[documents.OperationActivity]] = defaultdict(list)
     for operation_id, state, created_at in entries:
-        history[operation_id].append(views.OperationActivity(state, created_at))
+        history[operation_id].append(documents.OperationActivity(state, created_at))
     return [_operation(row, history[row.id]) for row in rows]
 
 
@@ -89,7 +89,7 @@ def _latest_activity(query: Select[Any]) -> Select[Any]:
         .where(earlier.c.operation_id == asked.c.id)
         .order_by(earlier.c.id.desc())
         .limit(1)
-        .offset(views.LATEST_ACTIVITY - 1)
+        .offset(documents.LATEST_ACTIVITY - 1)
         .scalar_subquery()
     )
     # Once for an operation: merged into the join, PostgreSQL would look for the first entry at each entry.
@@ -99,9 +99,11 @@ def _latest_activity(query: Select[Any]) -> Select[Any]:
     return select(*columns).join(shown, is_shown).order_by(entry.id)
 
 
-def _operation(row: Row[Any], history: list[views.OperationActivity]) -> tuple[views.Operation, views.Progress]:
+def _operation(
+    row: Row[Any], history: list[documents.OperationActivity]
+) -> tuple[documents.Operation, documents.Progress]:
     counters = Counters(*(getattr(row, name) for name in Counters._fields))
-    operation = views.Operation(
+    operation = documents.Operation(
         id=row.id,
         operation=row.operation_type or "",
         state=row.state,
@@ -115,23 +117,27 @@ def _operation(row: Row[Any], history: list[views.OperationActivity]) -> tuple[v
         updated_at=row.updated_at,
         updated_by=row.updated_by,
         operation_activity=history,
-        operation_stats=views.OperationStats(
-            device_operation_statuses_count=views.DeviceCounts.model_validate(counters._asdict())
+        operation_stats=documents.OperationStats(
+            device_operation_statuses_count=documents.DeviceCounts.model_validate(counters._asdict())
         ),
     )
-    return operation, views.Progress(counters, row.expected_device_count)
+    return operation, documents.Progress(counters, row.expected_device_count)
 
 
 async def page_of_device_operations(
-    connection: AsyncConnection, progress: views.Progress, operation_id: UUID, state: State | None, window: Window
-) -> Page[views.DeviceOperation]:
+    connection: AsyncConnection,
+    progress: documents.Progress,
+    operation_id: UUID,
+    state: State | None,
+    window: Window,
+) -> Page[documents.DeviceOperation]:
     """One page of an operation's device operations, of those in a state if one is named.
 
     Nothing is counted: the operation's counters, which the same transaction has read, know the numbers.
     """
     counts = {each: progress.counters.in_state(each) for each in State if state in (None, each)}
     scope = device_operations.c.operation_id == operation_id
-    page = await pages.find(connection, device_operations, scope, counts, list(State), window)
+    page = await pagination.find(connection, device_operations, scope, counts, list(State), window)
     query = select(device_operations).where(device_operations.c.id.in_(page.results))
     by_id = {row.id: _device_operation(row) for row in await connection.execute(query)}
     return page.holding([by_id[id_] for id_ in page.results])
@@ -147,7 +153,7 @@ async def devices_in(connection: AsyncConnection, operation_id: UUID, states: Co
 
 async def get_device_operation(
     connection: AsyncConnection, operation_id: UUID, device_id: UUID
-) -> views.DeviceOperation | None:
+) -> documents.DeviceOperation | None:
     """One device operation, None if it is not registered."""
     id_ = device_operation_id(operation_id, device_id)
     row = (await connection.execute(select(device_operations).where(device_operations.c.id == id_))).one_or_none()
@@ -161,14 +167,14 @@ async def get_state(connection: AsyncConnection, device_operation: UUID) -> Stat
     return None if code is None else State(code)
 
 
-def _device_operation(row: Row[Any]) -> views.DeviceOperation:
-    times: Mapping[State, datetime] = reached.read(row.reached)
+def _device_operation(row: Row[Any]) -> documents.DeviceOperation:
+    times: Mapping[State, datetime] = state_times.read(row.reached)
     if not times.keys() >= {
         State.CREATED,
         row.state,
     }:  # written by schema 0005, or pruned before
-        times = reached.in_order({State.CREATED: row.created_at, State(row.state): row.updated_at, **times})
-    return views.DeviceOperation(
+        times = state_times.in_order({State.CREATED: row.created_at, State(row.state): row.updated_at, **times})
+    return documents.DeviceOperation(
         id=row.id,
         operation_id=row.operation_id,
         device_id=row.device_id,
@@ -177,7 +183,7 @@ def _device_operation(row: Row[Any]) -> views.DeviceOperation:
         created_at=row.created_at,
         updated_at=row.updated_at,
         device_operation_activity=[
-            views.DeviceOperationActivity(device_operation_state=state.name, created_at=at)
+            documents.DeviceOperationActivity(device_operation_state=state.name, created_at=at)
             for state, at in times.items()
         ],
     )

@@ -1,6 +1,6 @@
 """The proof that the counters are exact: every operation's device operations, counted again.
 
-It looks at the operations some at a time, in one snapshot. `worker.store.proofs` looks at what else has to agree.
+Operations are read in pages, in one snapshot. `worker.store.consistency` checks what else has to agree.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, contribution, operation_state
 from worker.errors import DeviceopsError
-from worker.store import batch, proofs
+from worker.store import batch, consistency
 from worker.store.database import Database
 from worker.store.tables import device_operations, operations, recounts
 
@@ -66,14 +66,14 @@ async def find_drift(database: Database) -> tuple[int, list[Drift]]:
     count = 0
     drifted = []
     async with database.read() as connection:
-        histories = await proofs.wrong_histories(connection)
+        histories = await consistency.wrong_histories(connection)
         async for stored, actual in _operations(connection):
             count += len(stored)
             for id_ in sorted(stored.keys() | actual.keys()):
                 drift = _compared(id_, stored.get(id_), actual[id_], histories.get(id_, 0))
                 if drift.stored != drift.actual:
                     drifted.append(drift)
-        for name, number in (await proofs.rows_without_owner(connection)).items():
+        for name, number in (await consistency.rows_without_owner(connection)).items():
             drifted.append(Drift(None, {name: number}, {name: 0}))
     return count, drifted
 
@@ -85,7 +85,7 @@ def _compared(id_: UUID, stored: batch.StoredOperation | None, actual: Counters,
         return Drift(id_, None, found)
     kept: dict[str, int | str] = {**stored.counters._asdict(), "state": stored.state}
     if wrong_histories:
-        kept[proofs.WRONG_HISTORIES], found[proofs.WRONG_HISTORIES] = wrong_histories, 0
+        kept[consistency.WRONG_HISTORIES], found[consistency.WRONG_HISTORIES] = wrong_histories, 0
     return Drift(id_, kept, found)
 
 
@@ -102,8 +102,8 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
     for drift in drifted:
         if drift.operation_id is None:
             continue
-        if drift.stored is not None and proofs.WRONG_HISTORIES in drift.stored:
-            await proofs.fix_histories(database, drift.operation_id)
+        if drift.stored is not None and consistency.WRONG_HISTORIES in drift.stored:
+            await consistency.fix_histories(database, drift.operation_id)
         async with database.write() as connection:
             if drift.stored is None:
                 await batch.create_operations(connection, {drift.operation_id: now})
@@ -117,7 +117,7 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
                     changed = {id_: before._replace(state=state)}
                     await batch.set_operations(connection, changed, [(id_, state, now)])
     if any(drift.operation_id is None for drift in drifted):  # of operations that were missing they are back
-        await proofs.remove_rows_without_owner(database)
+        await consistency.remove_rows_without_owner(database)
 
 
 async def _operations(

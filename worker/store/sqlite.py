@@ -12,8 +12,8 @@ from sqlalchemy.engine import URL, Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from worker.errors import DeviceopsError
+from worker.store.dead_connections import ConnectionState, drop_doubted
 from worker.store.errors import Away
-from worker.store.lines import ConnectionState, drop_doubted
 
 LOCK_TIMEOUT = 30
 """Seconds to wait for another process's transaction on the same file."""

@@ -3,8 +3,8 @@
 from sqlalchemy import BigInteger, Boolean, Integer, SmallInteger, Text, Uuid
 
 from statemachine import Counters, State
-from worker.outcomes import AT_ONCE, Action, Reason, Status
-from worker.store.rows import POSTGRESQL, Statement
+from worker.model.outcomes import AT_ONCE, Action, Reason, Status
+from worker.store.bulk import POSTGRESQL, Statement
 from worker.store.tables import UtcDateTime, dead_letters
 
 # The condition spares a wait: inserting what exists would wait for whoever is just counting for it.

@@ -104,8 +104,14 @@ device_operations = Table(
     Column("reason", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
-    Column("reached", Text, nullable=False, server_default="", comment="states and their times: worker.reached"),
-    # The state comes first: an order over all states merges a page of each (see `worker.store.pages`).
+    Column(
+        "reached",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="states and their times",
+    ),
+    # The state comes first: an order over all states merges a page of each (see `worker.store.pagination`).
     Index("device_operations_by_creation", "operation_id", "state", "created_at", "id"),
     Index("device_operations_by_update", "operation_id", "state", "updated_at", "id"),
     Index("device_operations_of_device", "device_id", "operation_id"),

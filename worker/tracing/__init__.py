@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from worker.config.settings import Settings
 from worker.errors import SettingsError
-from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker.tracing.messaging import Tracer
@@ -38,7 +38,7 @@ async def tracing(settings: Settings, stop: asyncio.Event | None = None) -> Asyn
         yield None
         return
     try:
-        from worker.tracing.exporting import Exporting  # where nobody asks, nobody pays
+        from worker.tracing.exporter import Exporting  # where nobody asks, nobody pays
         from worker.tracing.messaging import Tracer
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):

@@ -18,10 +18,10 @@ from structlog.contextvars import bound_contextvars
 from yarl import URL
 
 from worker import spans
-from worker.intake.topology import Topology
-from worker.messages import Message, Origin
-from worker.outcomes import Tally
-from worker.settings import Settings
+from worker.amqp.topology import Topology
+from worker.config.settings import Settings
+from worker.model.messages import Message, Origin
+from worker.model.outcomes import Tally
 
 MAX_LINKS = 128
 """Links of a span, at most, which is OpenTelemetry's own limit too. A batch may come from a thousand traces."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from worker.condition import Condition
+from worker.dependency import Condition
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from statemachine import Verdict
-from worker.intake.session import Queue
-from worker.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, OF_DISCARDED, REJECTED, Reason, Tally
+from worker.amqp.session import Queue
+from worker.model.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, OF_DISCARDED, REJECTED, Reason, Tally
+from worker.watch.database_metrics import Standing
 from worker.watch.health import Health
-from worker.watch.standing import Standing
 
 _VERDICTS = (Verdict.APPLIED, Verdict.LATE, Verdict.REPEATED, DUPLICATE, REJECTED)
 

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from worker.config.settings import Address
 from worker.errors import DeviceopsError
 from worker.listener import Server, listen, url_of
-from worker.settings import Address
 from worker.watch.health import Health
 
 _log = structlog.get_logger()

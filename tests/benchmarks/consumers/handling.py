@@ -14,9 +14,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, Verdict, contribution, decide, operation_state, shows_dispatch
-from worker.contract import Announcement, Report
-from worker.messages import Message, device_operation_id
-from worker.reached import entry, noted
+from worker.model.contract import Announcement, Report
+from worker.model.messages import Message, device_operation_id
+from worker.model.state_times import entry, noted
 from worker.store.tables import activity, dead_letters, device_operations, operation_activity, operations
 
 DESCRIPTION = {

@@ -21,7 +21,7 @@ from faststream.rabbit.annotations import RabbitMessage
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.benchmarks.consumers.handling import take_announcement, take_report
-from worker.messages import ANNOUNCEMENT, Message, Origin
+from worker.model.messages import ANNOUNCEMENT, Message, Origin
 
 
 async def main(amqp_url: str, queue_name: str, count: int, concurrency: int, database_url: str) -> None:

@@ -11,8 +11,8 @@
 
 import typer
 
-from worker.cli.dead_letters import closing, editing, moving, replaying, seeing
+from worker.cli.dead_letters import closing, edit, export_import, replay, seeing
 
 app = typer.Typer(help="See what was rejected, and why, and mend it.", no_args_is_help=True)
-for commands in (seeing, replaying, editing, closing, moving):
+for commands in (seeing, replay, edit, closing, export_import):
     app.add_typer(commands.app)

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.dead_letters.selecting import Limit, selected, selecting
-from worker.cli.wiring import Json, actor, configure_logging, print_json, run_async, screen, utf8
-from worker.contract import clean
+from worker.cli.common import Json, actor, configure_logging, print_json, run_async, screen, utf8
+from worker.cli.dead_letters.options import Limit, selected, selecting
+from worker.config.settings import Settings
+from worker.dead_letters import discard as closing
 from worker.errors import SettingsError
-from worker.mending import closing
-from worker.outcomes import Status
-from worker.settings import Settings
-from worker.store.letters import Selection
+from worker.model.contract import clean
+from worker.model.outcomes import Status
+from worker.store.dead_letters import Selection
 
 app = typer.Typer()
 

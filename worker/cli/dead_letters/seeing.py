@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.dead_letters import render
-from worker.cli.dead_letters.selecting import Id, Limit, selecting
-from worker.cli.wiring import Json, print_json, ready_database, run_async, screen
+from worker.cli.common import Json, print_json, ready_database, run_async, screen
+from worker.cli.dead_letters import tables
+from worker.cli.dead_letters.options import Id, Limit, selecting
+from worker.config.settings import Settings
 from worker.errors import DeviceopsError
-from worker.settings import Settings
-from worker.store import letters, views
-from worker.store.letters import GroupBy, Selection
+from worker.store import dead_letters, documents
+from worker.store.dead_letters import GroupBy, Selection
 
 SHOWN = 50
 """Dead letters in a table that was not told how many."""
@@ -34,9 +34,9 @@ def list_(
     if group_by is not None:
         groups = run_async(_groups(settings, selection, group_by, limit if json else limit or SHOWN))
         if json:
-            print_json([render.group_document(group) for group in groups])
+            print_json([tables.group_document(group) for group in groups])
         else:
-            screen.print(render.groups(groups) if groups else "no dead letters")
+            screen.print(tables.groups(groups) if groups else "no dead letters")
             if len(groups) == SHOWN and limit is None:
                 screen.print(f"the largest {SHOWN:,}; --limit shows more", style="dim")
         return
@@ -46,23 +46,27 @@ def list_(
     elif not found:
         screen.print("no dead letters")
     else:
-        screen.print(render.dead_letters(found, has_room=screen.width >= ROOMY))
+        screen.print(tables.dead_letters(found, has_room=screen.width >= ROOMY))
         if len(found) < count:
             screen.print(f"the oldest {len(found):,} of {count:,}; --limit shows more", style="dim")
 
 
-async def _list(settings: Settings, selection: Selection, limit: int | None) -> tuple[list[views.DeadLetter], int]:
+async def _list(
+    settings: Settings, selection: Selection, limit: int | None
+) -> tuple[list[documents.DeadLetter], int]:
     async with ready_database(settings) as database, database.read() as connection:
-        found = await letters.find(connection, selection, limit)
-        count = len(found) if limit is None or len(found) < limit else await letters.count(connection, selection)
+        found = await dead_letters.find(connection, selection, limit)
+        count = (
+            len(found) if limit is None or len(found) < limit else await dead_letters.count(connection, selection)
+        )
         return found, count
 
 
 async def _groups(
     settings: Settings, selection: Selection, group_by: GroupBy, limit: int | None
-) -> list[views.Group]:
+) -> list[documents.Group]:
     async with ready_database(settings) as database, database.read() as connection:
-        return await letters.count_by(connection, selection, group_by, limit)
+        return await dead_letters.count_by(connection, selection, group_by, limit)
 
 
 @app.command()
@@ -72,12 +76,12 @@ def show(id_: Id, json: Json = False) -> None:
     if json:
         print_json(found)
     else:
-        screen.print(render.dead_letter(found))
+        screen.print(tables.dead_letter(found))
 
 
-async def _show(settings: Settings, id_: int) -> views.DeadLetterDetails:
+async def _show(settings: Settings, id_: int) -> documents.DeadLetterDetails:
     async with ready_database(settings) as database, database.read() as connection:
-        found = await letters.get(connection, id_)
+        found = await dead_letters.get(connection, id_)
     if found is None:
         raise DeviceopsError(f"dead letter {id_} is unknown")
     return found

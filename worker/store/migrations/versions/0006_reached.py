@@ -28,7 +28,7 @@ AGGREGATE = {"postgresql": "string_agg({entry}, '')", "sqlite": "group_concat({e
 def upgrade() -> None:
     """Apply."""
     dialect = op.get_bind().dialect.name
-    comment = "states and their times: worker.reached"
+    comment = "states and their times"
     op.add_column(
         "device_operations", sa.Column("reached", sa.Text(), nullable=False, server_default="", comment=comment)
     )

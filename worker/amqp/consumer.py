@@ -1,0 +1,183 @@
+"""Consuming from RabbitMQ, session after session, until somebody wants it to stop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
+
+from worker.amqp import policies
+from worker.amqp.connection import BrokerMissing, BrokerRefused, BrokerUnavailable, connected
+from worker.amqp.keepalive import Lease
+from worker.amqp.session import BrokerLost, Queue, Session, Settle
+from worker.amqp.topology import Established, Topology
+from worker.config.settings import Settings, without_password
+from worker.dependency import Condition
+
+LONGEST_PAUSE = 5
+"""Seconds between two tries to connect, at most."""
+
+
+_log = structlog.get_logger()
+
+
+async def _at_once() -> None:
+    """Be ready."""
+
+
+class Consumer:
+    """Consumes batches until it is stopped, or idle, and connects again whenever the broker was away.
+
+    `ready` returns when there is any use in having messages; `database` is what a batch may have to wait for.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        settle: Settle,
+        stop: asyncio.Event,
+        *,
+        ready: Callable[[], Awaitable[None]] = _at_once,
+        database: Condition | None = None,
+    ) -> None:
+        self.condition = Condition(
+            "broker", "broker lost, connecting again", "consuming", trouble="not connected yet"
+        )
+        self._settings = settings
+        self._settle = settle
+        self._stop = stop
+        self._ready = ready
+        self._database = database
+        self._was_connected = False
+        self._refused_since: float | None = None
+        self._session: Session | None = None
+        self._unsettled: list[asyncio.Future[object]] = []
+        """Batches that took too long, so that their messages went back."""
+        self._looking: asyncio.Task[None] | None = None
+        """The one look at the broker's policies."""
+        self.remade = 0
+        """Queues and exchanges that had been deleted, and were declared again."""
+
+    @property
+    def queues(self) -> Sequence[Queue]:
+        """How it stands with the queues that are consumed: none while there is no connection."""
+        return () if self._session is None else self._session.queues
+
+    async def run(self, until_idle: float | None = None) -> None:
+        """Consume until `stop` is set, or until nothing came for `until_idle` seconds.
+
+        Waits for a broker that does not answer for as long as it takes, but with `until_idle` no longer than that
+        for the first answer. Raises DeviceopsError if the broker refuses the first connection, or later ones for
+        the settings' `refusal_timeout`; if the topology differs from ours, or if nothing moves though it should.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        def is_worth_another_try(error: BaseException) -> bool:
+            if isinstance(error, BrokerLost) or self._was_connected:
+                return isinstance(error, BrokerLost | BrokerUnavailable) and not self._is_refused_for_good(error)
+            is_time_up = until_idle is not None and loop.time() - began >= until_idle
+            return isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerRefused) and not is_time_up
+
+        reconnecting = AsyncRetrying(
+            retry=retry_if_exception(is_worth_another_try),
+            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE),
+            stop=stop_when_event_set(self._stop),  # type: ignore[arg-type]  # it only asks is_set()
+            sleep=self._pause,
+            retry_error_callback=lambda _: None,
+        )
+        try:
+            async for attempt in reconnecting:
+                with attempt:
+                    session = Session(self._settings, self._settle, self._stop, self.condition, self._database)
+                    try:
+                        await self._run(session, until_idle)
+                    except BrokerUnavailable as error:
+                        if is_worth_another_try(error):
+                            self.condition.fails(str(error), is_refusal=isinstance(error, BrokerRefused))
+                        raise
+                    except BrokerLost:
+                        if session.has_settled:  # a new trouble: its pauses begin short again
+                            attempt.retry_state.attempt_number = 1
+                        raise
+                    finally:
+                        self._unsettled += session.unsettled
+        finally:
+            for batch in self._unsettled:
+                batch.cancel()
+
+    def _is_refused_for_good(self, error: Exception) -> bool:
+        """Whether a broker that let us in before has refused us for longer than it takes to change a password."""
+        if not isinstance(error, BrokerRefused) or isinstance(error, BrokerMissing):
+            self._refused_since = None
+            return False
+        now = asyncio.get_running_loop().time()
+        self._refused_since = self._refused_since or now
+        return now - self._refused_since >= self._settings.refusal_timeout
+
+    async def _run(self, session: Session, until_idle: float | None) -> None:
+        await self._unless_stopped(self._until_ready())
+        if self._stop.is_set():
+            return
+        async with connected(self._settings) as connection:
+            try:
+                await session.open(connection)
+                self._note(session.found)
+                self._was_connected, self._refused_since = True, None
+                self._session = session
+                queue = Topology(self._settings.topology_prefix).reports
+                self.condition.works(queue=queue, broker=without_password(self._settings.amqp_url))
+                if self._looking is None:
+                    self._looking = asyncio.create_task(self._warn_of_policies())
+                await session.run(until_idle)
+            except BrokerLost as error:
+                self.condition.fails(str(error))  # before the connection is closed: a dead line delays that
+                raise
+            finally:
+                self._session = None
+
+    async def _settle_what_went_back(self) -> None:
+        """Wait until the batches are settled that took too long.
+
+        Nothing else proves that the database takes them: a small write may fit onto a disk that is nearly full.
+        Given up, they would come and go back again and again, each time closer to the broker's limit. Settled,
+        they come again once, and are known then.
+        """
+        await asyncio.gather(*self._unsettled)
+        self._unsettled.clear()
+
+    async def _until_ready(self) -> None:
+        keeping = asyncio.create_task(Lease(self._settings, self._note).run())
+        try:
+            await self._settle_what_went_back()
+            await self._ready()
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])  # what it has goes back before anything is consumed
+
+    def _note(self, found: Established) -> None:
+        if found.remade:
+            self.remade += len(found.remade)
+            _log.warning("deleted by others, declared again: what it held is lost", names=found.remade)
+
+    async def _warn_of_policies(self) -> None:
+        with suppress(policies.PoliciesUnread):  # few users of the broker may; `check` says so
+            for danger in await asyncio.to_thread(policies.dangers, self._settings):
+                _log.warning("a policy of the broker endangers messages", danger=danger)
+
+    async def _pause(self, seconds: float) -> None:
+        await self._unless_stopped(asyncio.sleep(seconds))
+
+    async def _unless_stopped(self, waiting: Awaitable[None]) -> None:
+        """Wait, but no longer than until `stop` is set."""
+        task, stopping = asyncio.ensure_future(waiting), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            for each in (task, stopping):
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each

@@ -1,0 +1,155 @@
+"""Policies of the broker that can take messages out of our queues, as the management plugin tells of them."""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from ssl import SSLContext
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+)
+
+from yarl import URL
+
+from worker.amqp.topology import DELIVERY_LIMIT, Topology
+from worker.config.settings import Settings
+from worker.errors import DeviceopsError
+
+TIMEOUT = 3
+"""Seconds that the management plugin has for an answer."""
+_PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
+_MAX_ANSWER = 1 << 20
+
+
+class PoliciesUnread(DeviceopsError):
+    """The policies cannot be read; the message says why, and how to look."""
+
+
+def dangers(settings: Settings) -> list[str]:
+    """What threatens the messages in the queues, each in one line; blocks for seconds. Raises PoliciesUnread."""
+    fresh = settings.with_broker_login()
+    broker = URL(fresh.amqp_url.get_secret_value())
+    management = _management(fresh, broker)
+    tls = fresh.amqp_tls() if broker.scheme == "amqps" else None
+    topology = Topology(settings.topology_prefix)
+    vhost = quote(broker.path.removeprefix("/") or "/", safe="")
+    found = []
+    for queue in (topology.reports, topology.dead_letters):
+        try:
+            known = _queue(management, vhost, queue, tls)
+            holders = _holders(management, vhost, known, tls)
+        except HTTPError as error:
+            raise _unread(management, vhost, f"answers {error.code} {error.reason}") from error
+        except (OSError, ValueError) as error:
+            raise _unread(management, vhost, str(error)) from error
+        definition = known.get("effective_policy_definition") or {}
+        for key, why in _threats(definition, known.get("arguments") or {}, is_reports=queue == topology.reports):
+            holder = holders.get(key, "a policy")
+            found.append(f"{holder} sets {key} of queue {queue} to {definition[key]}: {why}")
+    return found
+
+
+def _management(settings: Settings, broker: URL) -> URL:
+    """Where the management plugin listens: as the settings say, else by its usual port on the broker's host."""
+    user, password = broker.user or "guest", broker.password or "guest"
+    if settings.management_url is not None:
+        url = URL(settings.management_url.get_secret_value())
+        return url if url.user else url.with_user(user).with_password(password)
+    scheme, port = _PORTS[broker.scheme]
+    return URL.build(scheme=scheme, host=broker.host or "localhost", port=port, user=user, password=password)
+
+
+def _threats(
+    policy: Mapping[str, Any], arguments: Mapping[str, Any], *, is_reports: bool
+) -> Iterator[tuple[str, str]]:
+    """The keys of a policy that threaten a queue, each with the reason."""
+    taken = "become dead letters" if is_reports else "are held back by the broker until they are rescued"
+    if "expires" in policy:
+        yield "expires", "without a consumer for so many milliseconds, the queue is deleted with all it holds"
+    if "message-ttl" in policy:
+        yield "message-ttl", f"messages that wait for so many milliseconds {taken}"
+    overflow = policy.get("overflow") or arguments.get("x-overflow", "drop-head")
+    if overflow != "reject-publish":
+        for key in ("max-length", "max-length-bytes"):
+            if key in policy:
+                yield key, f"with the overflow {overflow}, what was confirmed is dropped beyond it"
+        if "overflow" in policy:
+            yield "overflow", "it overrides reject-publish, so that a limit drops what was confirmed"
+    limit = policy.get("delivery-limit")
+    if isinstance(limit, int) and 0 <= limit < DELIVERY_LIMIT:
+        yield "delivery-limit", f"messages that workers gave back more often, as in an outage, {taken}"
+
+
+def _queue(management: URL, vhost: str, queue: str, tls: SSLContext | None) -> Mapping[str, Any]:
+    """What the broker says of a queue; of one that is not declared yet, which policies it would have."""
+    try:
+        known: Mapping[str, Any] = _ask(management, f"queues/{vhost}/{quote(queue, safe='')}", tls)
+    except HTTPError as error:
+        if error.code != 404:
+            raise
+        expected: dict[str, Any] = {"arguments": {"x-overflow": "reject-publish"}}
+        effective: dict[str, Any] = {}
+        for kind, field in (("policies", "policy"), ("operator-policies", "operator_policy")):
+            found = [each for each in _ask(management, f"{kind}/{vhost}", tls) if _holds(each, queue)]
+            if found:
+                policy = max(found, key=lambda each: each["priority"])
+                expected[field] = policy["name"]
+                for key, value in policy["definition"].items():
+                    # Of two numbers the smaller one holds.
+                    effective[key] = min(effective.get(key, value), value) if isinstance(value, int) else value
+        return expected | {"effective_policy_definition": effective}
+    return known
+
+
+def _holds(policy: Mapping[str, Any], queue: str) -> bool:
+    """Whether a policy is for a quorum queue of this name."""
+    try:
+        matches = re.search(policy["pattern"], queue) is not None
+    except re.error:  # the broker's expressions have some that Python's have not
+        matches = True
+    return matches and policy.get("apply-to", "all") in ("all", "queues", "quorum_queues")
+
+
+def _holders(management: URL, vhost: str, queue: Mapping[str, Any], tls: SSLContext | None) -> dict[str, str]:
+    """Which policy each key of a queue's comes from; an operator policy's value is the one that holds."""
+    holders: dict[str, str] = {}
+    for kind, field, words in (
+        ("policies", "policy", "policy"),
+        ("operator-policies", "operator_policy", "operator policy"),
+    ):
+        if name := queue.get(field):
+            definition = _ask(management, f"{kind}/{vhost}/{quote(name, safe='')}", tls)["definition"]
+            effective = queue.get("effective_policy_definition") or {}
+            keys = (key for key, value in definition.items() if effective.get(key) == value)
+            holders |= dict.fromkeys(keys, f"{words} {name}")
+    return holders
+
+
+def _ask(management: URL, path: str, tls: SSLContext | None) -> Any:
+    # No slash of the path is to be taken for one: a virtual host is usually named so.
+    request = Request(f"{str(management.with_user(None)).rstrip('/')}/api/{path}")  # noqa: S310  # http or https
+    given = f"{management.user}:{management.password or ''}"
+    request.add_header("Authorization", "Basic " + b64encode(given.encode()).decode())
+    opener = OpenerDirector()  # of no proxies and no redirections, which would get the password too
+    handlers = (HTTPHandler(), HTTPSHandler(context=tls), HTTPDefaultErrorHandler(), HTTPErrorProcessor())
+    for handler in handlers:
+        opener.add_handler(handler)
+    with opener.open(request, timeout=TIMEOUT) as answer:
+        return json.loads(answer.read(_MAX_ANSWER))
+
+
+def _unread(management: URL, vhost: str, why: str) -> PoliciesUnread:
+    shown = management.with_password("***") if management.password else management
+    name = vhost.replace("%2F", "/")
+    return PoliciesUnread(
+        f"policies could not be read from {shown}: {why}; look with: rabbitmqctl list_policies --vhost {name}, "
+        f"and rabbitmqctl list_operator_policies --vhost {name}"
+    )

@@ -1,0 +1,114 @@
+"""JSON lines to RabbitMQ, each message confirmed by the broker before it counts as published."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import aio_pika
+from aio_pika import DeliveryMode
+from aio_pika.abc import AbstractExchange
+from aio_pika.exceptions import DeliveryError
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
+from pamqp.commands import Basic
+
+from worker.amqp.connection import Connection, explain, is_of_broker
+from worker.errors import DeviceopsError
+from worker.model.contract import shown
+from worker.model.identity import body_id
+from worker.model.messages import REPORT, Message
+
+CONFIRM_TIMEOUT = 30
+"""Seconds to wait for the broker's confirmation of a message."""
+WINDOW = 500
+"""Messages on their way to the broker at a time."""
+
+_KEPT_PROPERTIES = ("content_type", "content_encoding", "priority", "correlation_id", "reply_to", "app_id")
+"""What a message that came through a broker keeps beside its id, its type and its time.
+
+Not its user_id, as the broker refuses another's, nor its expiration, as what had a time to live has had it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An exchange to publish to, and the user who does, None where the connection does not say which that is."""
+
+    exchange: AbstractExchange
+    user: str | None
+
+    @classmethod
+    async def at(cls, connection: Connection, exchange: str) -> Self:
+        """The exchange of that name, neither declared nor looked up: that takes rights beyond publishing."""
+        channel = await connection.channel(on_return_raises=True)
+        user = connection.url.user or "guest"  # as the client has it
+        is_by_certificate = connection.url.query.get("auth", "").lower() == "external"
+        return cls(await channel.get_exchange(exchange, ensure=False), None if is_by_certificate else user)
+
+
+async def publish(destination: Destination, messages: Sequence[Message]) -> None:
+    """Publish messages in their order, persistent and mandatory, and wait until all are confirmed.
+
+    Raises DeviceopsError if any message was not taken; others of the same call may have been, and publishing them
+    again does no harm.
+    """
+    for start in range(0, len(messages), WINDOW):
+        window = messages[start : start + WINDOW]
+        results = await asyncio.gather(
+            *(_publish(destination, message) for message in window), return_exceptions=True
+        )
+        for message, result in zip(window, results, strict=True):
+            if isinstance(result, BaseException):
+                raise _explained(destination, message, result) from result
+
+
+def _explained(destination: Destination, message: Message, error: BaseException) -> BaseException:
+    exchange, user = shown(destination.exchange.name), shown(destination.user or "of the certificate")
+    named = f"not published: {shown(message.body.decode(errors='replace'))}"
+    match error:
+        case ChannelAccessRefused():
+            return DeviceopsError(
+                f"not published: 403, the user {user} may not write to the exchange {exchange}: {explain(error)}"
+            )
+        case ChannelNotFoundEntity():
+            return DeviceopsError(
+                f"not published: 404, the user {user} finds no exchange {exchange}: `deviceops run` declares it; "
+                "or is another virtual host or DEVICEOPS_TOPOLOGY_PREFIX meant?"
+            )
+        case DeliveryError(frame=Basic.Return(reply_code=312)):
+            return DeviceopsError(
+                f"{named}: 312 NO_ROUTE, the user {user} may write to the exchange {exchange}, but it leads to no "
+                "queue: `deviceops run` binds one"
+            )
+        case DeliveryError(frame=Basic.Nack()):
+            return DeviceopsError(
+                f"{named}: the queue that the exchange {exchange} leads to refuses it: is it full?"
+            )
+        case DeliveryError():
+            return DeviceopsError(f"{named}: the broker refuses it: {explain(error)}")
+        case TypeError() | ValueError():
+            return DeviceopsError(f"{named}: AMQP cannot carry its properties or headers: {error}")
+    if is_of_broker(error):
+        return DeviceopsError(f"{named}: the broker does not confirm it: {explain(error)}")
+    return error
+
+
+async def _publish(destination: Destination, message: Message) -> None:
+    type_ = message.type or REPORT
+    origin = message.origin()
+    given = {name: origin.properties[name] for name in _KEPT_PROPERTIES if name in origin.properties}
+    await destination.exchange.publish(
+        aio_pika.Message(
+            body=message.body,
+            delivery_mode=DeliveryMode.PERSISTENT,
+            # The client would invent an id, and the same line published again would be news.
+            message_id=message.message_id or body_id(message.body),
+            type=type_,
+            timestamp=message.sent_at,
+            headers=dict(origin.headers),
+            user_id=destination.user,  # which the broker vouches for
+            **{"content_type": "application/json", **given},
+        ),
+        routing_key=origin.routing_key or type_,
+        timeout=CONFIRM_TIMEOUT,
+    )

@@ -1,0 +1,65 @@
+"""Deliveries as messages: what the processor needs of each; the rest is read only if it becomes a dead letter."""
+
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from worker.amqp.delivery import Delivery
+from worker.amqp.x_death import limit_reached, read_deaths, redeliveries, told
+from worker.model.contract import clean
+from worker.model.identity import identity
+from worker.model.messages import REPLAY_OF, Message, Origin
+
+SUSPECT = 10
+"""Deliveries that came to nothing, after which a message is suspected to be what the workers die of."""
+
+
+def as_message(delivery: Delivery, received_at: datetime) -> Message:
+    """What the processor needs of a delivery; the rest is read only if it becomes a dead letter."""
+    message_id, type_, sent_at, headers, is_plain = delivery.essentials()
+    return Message(
+        content=delivery.body,
+        received_at=received_at,
+        message_id=identity(message_id),
+        type=clean(type_) if type_ else None,
+        sent_at=sent_at,
+        origin=partial(_origin, delivery),
+        replay_of=_replay_of(headers) if headers else None,
+        is_plain=is_plain,
+    )
+
+
+def as_given_up(delivery: Delivery, received_at: datetime) -> Message:
+    """A message that the broker gave up on; it came, and is kept, as from the exchange that it was sent to."""
+    message = as_message(delivery, received_at)
+    headers = delivery.properties.headers or {}
+    deaths = read_deaths(headers)
+    origin = _origin(delivery)
+    first = deaths[-1] if deaths else None
+    message.given_up = told(deaths, limit_reached(headers))
+    message.redeliveries = redeliveries(headers)
+    message.origin = lambda: replace(origin, exchange=first.exchange) if first else origin
+    return message
+
+
+def is_suspect(delivery: Delivery) -> bool:
+    """Whether workers that got this message keep dying, of it or of one that was delivered with it."""
+    # A message that was not delivered before carries the header only if its sender made it up.
+    return delivery.is_redelivered and redeliveries(delivery.properties.headers or {}) >= SUSPECT
+
+
+def _replay_of(headers: dict[str, Any]) -> UUID | None:
+    try:
+        return UUID(headers[REPLAY_OF])
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _origin(delivery: Delivery) -> Origin:
+    given: dict[str, Any] = {name: value for name, value in delivery.properties if value not in (None, "")}
+    names = {"message_type": "type"}  # its name in AMQP
+    properties = {names.get(name, name): value for name, value in given.items() if name != "headers"}
+    deliver = delivery.deliver
+    return Origin(deliver.exchange or "", deliver.routing_key or "", properties, given.get("headers", {}))

@@ -1,0 +1,146 @@
+"""A roll-out over three devices in messages: what the contract shows, and what becomes of each, in this order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from statemachine import Verdict
+from worker.model.messages import ANNOUNCEMENT, REPORT, REPORTS
+from worker.model.outcomes import Reason
+
+Outcome = str
+"""A verdict, `announced`, `duplicate`, or the reason of a dead letter."""
+
+_OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
+_FIRST, _SECOND, _THIRD = (
+    "3bafab7b-4400-4bcf-8e6e-09f954699940",
+    "8f2b1a52-1f44-4a0e-8f5a-6c2a9a2f7c11",
+    "c61d9f0e-7f0b-4e52-9d3e-2a7d6a0f5b22",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One message, what becomes of it when those before it came first, and why."""
+
+    name: str
+    type: str
+    body: Mapping[str, Any]
+    outcomes: Sequence[Outcome]
+    """Of each report, where there are several."""
+    because: str
+
+    @property
+    def message_id(self) -> str:
+        """The AMQP property that it is sent with."""
+        return f"example-{self.name}"
+
+    @property
+    def summary(self) -> str:
+        """What becomes of it, and why, in a line."""
+        return f"{', '.join(self.outcomes)}: {self.because}"
+
+
+def _report(device: str, state: str | int, **more: str) -> dict[str, Any]:
+    return {
+        "operation_id": _OPERATION,
+        "device_id": device,
+        "state": state,
+        "service_id": "drift-service",
+        **more,
+    }
+
+
+EXAMPLES = (
+    Example(
+        "early",
+        REPORT,
+        _report(_THIRD, "INITIATED"),
+        [Reason.UNKNOWN_DEVICE_OPERATION],
+        "parked until its device is registered, then taken up by itself",
+    ),
+    Example(
+        "announcement",
+        ANNOUNCEMENT,
+        {
+            "id": _OPERATION,
+            "operation_type": "CONVERGE",
+            "schedule_type": "IMMEDIATE",
+            "arguments": {"converge_with_provision": True},
+            "created_at": "2026-01-31T07:59:00Z",
+            "device_ids": [_FIRST, _SECOND],
+            "device_count": 3,
+        },
+        ["announced"],
+        "the operation is known now, and two of its three devices are registered",
+    ),
+    Example(
+        "report",
+        REPORT,
+        _report(
+            _FIRST,
+            "SUCCESS",
+            operation_type="CONVERGE",
+            reason="test",
+            report_id="0b0f6f0e-3f6e-4f0e-9d53-1c6b1d6f2d11",
+            occurred_at="2026-01-31T08:00:00Z",
+        ),
+        [Verdict.APPLIED],
+        "the state moves up, and states on the way may be skipped",
+    ),
+    Example(
+        "registration",
+        REPORT,
+        _report(_THIRD, "CREATED"),
+        [Verdict.APPLIED],
+        "a report can register a device too; the one that was parked is applied with it",
+    ),
+    Example(
+        "overtaken",
+        REPORT,
+        _report(_FIRST, "PROCESSING"),
+        [Verdict.LATE],
+        "a later state came first; it is kept as history, and the state stays",
+    ),
+    Example(
+        "code",
+        REPORT,
+        _report(_FIRST, 50),
+        [Verdict.REPEATED],
+        "50 is SUCCESS, which the device has reached",
+    ),
+    Example(
+        "sent-again",
+        REPORT,
+        _report(_FIRST, "SUCCESS", report_id="0b0f6f0e-3f6e-4f0e-9d53-1c6b1d6f2d11"),
+        ["duplicate"],
+        "its report_id came before",
+    ),
+    Example(
+        "bulk",
+        REPORTS,
+        {
+            "reports": [
+                _report(_SECOND, "DISPATCHED", occurred_at="2026-01-31T08:00:01+00:00"),
+                _report(_SECOND, "FAILURE", reason="no answer from the device"),
+                _report(_THIRD, "SUCCEEDED"),
+            ]
+        },
+        [Verdict.APPLIED, Verdict.APPLIED, Verdict.APPLIED],
+        "each report of a bulk message is judged on its own",
+    ),
+    Example(
+        "contradiction",
+        REPORT,
+        _report(_FIRST, "FAILURE"),
+        [Reason.CONFLICT],
+        "a device that has succeeded cannot have failed: a dead letter, for people to look at",
+    ),
+    Example(
+        "other-type",
+        REPORT,
+        _report(_SECOND, "PROCESSING", operation_type="REBOOT"),
+        [Reason.OPERATION_TYPE_MISMATCH],
+        "the operation is a CONVERGE",
+    ),
+)

@@ -1,0 +1,116 @@
+"""What every command needs: settings, logging, a database that is ready, an event loop."""
+
+import os
+import pwd
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+import pydantic_core
+import structlog
+import typer
+import uvloop
+from rich.console import Console
+
+from worker.cli import log_format
+from worker.config.secret_files import variable
+from worker.config.settings import Settings
+from worker.errors import DeviceopsError
+from worker.log_writer import StandardError
+from worker.model.contract import clean, shown
+from worker.store import database, schema, sqlite
+from worker.store.database import Database
+
+Result = TypeVar("Result")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+screen = Console(markup=False, highlight=False)
+"""Standard output, for people."""
+notices = Console(file=StandardError(), markup=False)  # type: ignore[arg-type]  # it has what is used of a file
+"""Standard error, for progress and hints."""
+
+_log = structlog.get_logger()
+
+
+def run_async(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a command's coroutine on a fast event loop."""
+    return uvloop.run(main)
+
+
+@asynccontextmanager
+async def ready_database(
+    settings: Settings, limit: float | None = None, *, for_batches: bool = False, creates: bool = False
+) -> AsyncIterator[Database]:
+    """The database with the schema that this code expects; failures are one-line DeviceopsErrors.
+
+    `limit` is how many seconds a transaction may take, None for any number; `for_batches` is as for `Database`.
+    `creates` is whether an SQLite file that does not exist is made, which what only reads never does.
+    """
+    if not creates and sqlite.is_new(settings.sqlalchemy_url):
+        raise DeviceopsError(_does_not_exist(settings))
+    async with database.opened(
+        settings,
+        answer_timeout=limit,
+        limit=limit,
+        for_batches=for_batches,
+    ) as opened:
+        await schema.require_current_schema(opened)
+        yield opened
+
+
+def log_database(settings: Settings) -> None:
+    """Log which database is used. To be called before it is opened, which makes an SQLite file."""
+    url = settings.sqlalchemy_url
+    file = {} if (path := sqlite.file_of(url)) is None else {"file": str(path.absolute())}
+    _log.info(
+        "using the database",
+        database=url.render_as_string(hide_password=True),
+        **file,
+        is_default=_is_default(settings),
+        is_new=sqlite.is_new(url),
+    )
+
+
+def _is_default(settings: Settings) -> bool:
+    return "database_url" not in settings.model_fields_set
+
+
+def _does_not_exist(settings: Settings) -> str:
+    path = sqlite.file_of(settings.sqlalchemy_url)
+    assert path is not None
+    why = f", the default, as {variable('database_url')} is not set," if _is_default(settings) else ""
+    return (
+        f"database {path.absolute()}{why} has nothing in it yet: `deviceops migrate` makes it, as `run`, "
+        "`ingest`, `serve` and `dead-letters import` do"
+    )
+
+
+def utf8(text: str) -> str:
+    """An argument that is text. Raises BadParameter on bytes that are none, which no database keeps."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{shown(text)} is not UTF-8") from None
+    return text
+
+
+def actor() -> str:
+    """Who runs the command: the operating system's user, and who called sudo to be it."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user need not have a name
+        user = str(os.getuid())
+    caller = os.environ.get("SUDO_USER")
+    named = f"{caller} as {user}" if caller else user
+    return clean(named.encode(errors="replace").decode())  # a name on Unix is any bytes
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document; times end in Z, and text is not escaped."""
+    sys.stdout.write(pydantic_core.to_json(document, indent=2).decode() + "\n")
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log as the settings say."""
+    log_format.configure(settings.log_level, settings.log_format)

@@ -1,0 +1,164 @@
+"""How people see dead letters: lists, groups, one with its story, and what a replay did."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+
+import pydantic_core
+from rich.console import Group
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.tables import numbers, plain, since, table, time
+from worker.dead_letters.replay import outcome_documents
+from worker.model.messages import Message, Origin, as_far_as_readable
+from worker.model.outcomes import Reason, Status
+from worker.processing.decisions import Outcome
+from worker.store import documents
+
+
+def dead_letters(found: Sequence[documents.DeadLetter], *, has_room: bool) -> Table:
+    """Dead letters in a list, and where they stand unless all are open; the time where there is room for it."""
+    columns: dict[str, Callable[[documents.DeadLetter], str | Text]] = {
+        "id": lambda letter: str(letter.id),
+        "received": lambda letter: time(letter.received_at),
+        "age": lambda letter: since(letter.received_at),
+        "reason": lambda letter: letter.reason,
+        "status": lambda letter: letter.status,
+    }
+    if not has_room:
+        del columns["received"]
+    if all(letter.status is Status.OPEN for letter in found):
+        del columns["status"]
+    listing = table(*columns, "detail", "attempts")
+    for column in listing.columns[: len(columns)]:
+        column.no_wrap = True
+    for letter in found:
+        cells = [cell(letter) for cell in columns.values()]
+        listing.add_row(*cells, plain(letter.detail), str(letter.attempts))
+    return listing
+
+
+def groups(found: Iterable[documents.Group]) -> Table:
+    """How many dead letters have what in common."""
+    listing = table("count", "", "oldest", "newest")
+    listing.columns[0].justify = "right"
+    for column in listing.columns[2:]:
+        column.no_wrap = True
+    for group in found:
+        listing.columns[1].header = group.kind
+        value = Text("none", style="dim") if group.value is None else plain(str(group.value))
+        listing.add_row(f"{group.count:,}", value, time(group.oldest), time(group.newest))
+    return listing
+
+
+def group_document(group: documents.Group) -> Mapping[str, object]:
+    """A group as `list --group-by … --json` prints it."""
+    return {group.kind: group.value, "count": group.count, "oldest": group.oldest, "newest": group.newest}
+
+
+def dead_letter(letter: documents.DeadLetterDetails) -> Group:
+    """One dead letter with everything that was kept of it, its body as readable as it can be."""
+    headline = Text.assemble((f"dead letter {letter.id}: {letter.reason}", "bold"), f", {letter.status}")
+    facts = table("", "", show_header=False)
+    for name, value in _facts(letter):
+        facts.add_row(name, plain(time(value) if isinstance(value, datetime) else str(value)))
+    removed = f"removed by retention at {time(letter.body_removed_at)}" if letter.body_removed_at else ""
+    body = _unpacked(letter)
+    return Group(
+        headline,
+        plain(letter.detail),
+        *([plain(_allowed(letter))] if letter.reason is Reason.CONFLICT and letter.current_state else []),
+        "",
+        facts,
+        *_section("properties", _document(letter.properties)),
+        *_section("headers", _document(letter.headers)),
+        *_section(
+            "body" if body == letter.body else "body, unpacked",
+            removed or readable(body).decode(errors="backslashreplace"),
+        ),
+        Rule("what was done", align="left", style="dim"),
+        _history(letter.history),
+    )
+
+
+def _unpacked(letter: documents.DeadLetterDetails) -> bytes:
+    origin = Origin(letter.exchange, letter.routing_key, letter.properties, letter.headers)
+    return as_far_as_readable(Message(letter.body, letter.received_at, origin=lambda: origin)).body
+
+
+def _facts(letter: documents.DeadLetterDetails) -> Iterable[tuple[str, object]]:
+    facts = {
+        "received": letter.received_at,
+        "sent": letter.sent_at,
+        "closed": letter.resolved_at,
+        "attempts": letter.attempts,
+        "operation": letter.operation_id,
+        "device": letter.device_id,
+        "state of the device operation": letter.current_state,
+        "service": letter.service_id,
+        "report id": letter.report_id,
+        "message id": letter.message_id,
+        "type": letter.type,
+        "exchange": letter.exchange,
+        "routing key": letter.routing_key,
+        "corrected copy of": letter.corrects,
+        "replaced by": ", ".join(map(str, letter.corrected_by)),
+    }
+    return ((name, value) for name, value in facts.items() if value not in (None, ""))
+
+
+def _allowed(letter: documents.DeadLetterDetails) -> str:
+    allowed = ", ".join(letter.allowed_states or ())
+    return (
+        f"The device operation is {letter.current_state} now; a report may move it to: {allowed or 'nothing more'}"
+    )
+
+
+def _section(title: str, content: str) -> Iterable[Rule | Padding]:
+    if content:
+        yield Rule(title, align="left", style="dim")
+        yield Padding(plain(content), (0, 0, 0, 2))
+
+
+def _document(document: Mapping[str, object]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) if document else ""
+
+
+def _history(entries: Iterable[documents.DeadLetterEntry]) -> Table:
+    listing = table("when", "what", "who", "outcome")
+    for column in listing.columns[:3]:
+        column.no_wrap = True
+    for entry in entries:
+        outcome = (
+            f"{entry.outcome}: {entry.detail}" if entry.outcome and entry.detail else entry.outcome or entry.detail
+        )
+        listing.add_row(time(entry.at), entry.action, plain(entry.actor or "the worker"), plain(outcome))
+    return listing
+
+
+def readable(body: bytes) -> bytes:
+    """A body as a person reads it: JSON is laid out, anything else is as it is."""
+    try:
+        document = pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return body
+    return pydantic_core.to_json(document, indent=2) + b"\n"
+
+
+def replayed(document: Mapping[str, object]) -> Table:
+    """What a replay did, from the document that --json prints."""
+    counts = dict(document)
+    still_dead = counts.pop("still_dead")
+    assert isinstance(still_dead, Mapping)
+    return numbers(counts | {f"still dead: {reason}": number for reason, number in still_dead.items()})
+
+
+def outcomes(found: Mapping[int, Outcome]) -> Table:
+    """What would become of each dead letter."""
+    listing = table("id", "outcome", "detail")
+    for document in outcome_documents(found):
+        listing.add_row(str(document["id"]), plain(str(document["outcome"])), plain(str(document["detail"])))
+    return listing

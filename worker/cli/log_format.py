@@ -1,0 +1,142 @@
+"""How the log is written to standard error, whoever has something to say: deviceops, a library, or Python itself.
+
+A line is for people on a terminal, and a JSON object where a program reads it. No traceback shows the values of
+variables, and none the parameters of a statement: both may be a password, or what a sender wrote.
+"""
+
+import logging
+import os
+import sys
+import threading
+from typing import Any
+
+import structlog
+from structlog.types import EventDict, Processor
+
+from worker.log_writer import writer
+from worker.model.contract import one_line
+
+FIRST = ("timestamp", "level", "event", "logger")
+"""The fields that every line has, in this order; what the event is about follows them."""
+
+_log = structlog.get_logger()
+
+
+class _Written:
+    """Whether standard error has JSON, and nothing else."""
+
+    is_json_only = False
+
+
+def configure(level: str, format_: str = "auto") -> None:
+    """Log what has this level or a higher one; `format_` is json, text, or auto for what standard error is."""
+    on_terminal = sys.stderr.isatty()
+    as_text = on_terminal if format_ == "auto" else format_ == "text"
+    _Written.is_json_only = format_ == "json"
+    named: list[Processor] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name]
+    rendered = _as_text(in_color=on_terminal and "NO_COLOR" not in os.environ) if as_text else _AS_JSON
+    handler = _Handler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=named,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                _in_order,
+                *rendered,
+            ],
+        )
+    )
+    number = logging.getLevelNamesMapping()[level]
+    structlog.configure(
+        processors=[
+            *named,
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    logging.raiseExceptions = False  # a line that cannot be written is no reason to write others
+    writer.note = lambda lines: handler.format(_dropped(lines))
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("worker").setLevel(number)
+    _hush(is_debugging=number <= logging.DEBUG)
+    _hear_python()
+
+
+def tell_failure(message: str, code: int) -> None:
+    """Say in one line what ends the process."""
+    if _Written.is_json_only:
+        _log.critical("failed", error=message, exit_code=code)
+    else:
+        writer.write(f"deviceops: {message}")
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a line to the writer: the event loop waits neither for standard error nor for a thread."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  # as with all handlers, a log's own fault stops no work
+            self.handleError(record)
+        else:
+            writer.write(line)
+
+
+def _dropped(lines: int) -> logging.LogRecord:
+    """What tells of lines that were dropped."""
+    message = "%d log lines were dropped"
+    return logging.LogRecord("worker.log_writer", logging.WARNING, __file__, 0, message, (lines,), None)
+
+
+def _hush(*, is_debugging: bool) -> None:
+    """Leave out lines of libraries that repeat what ours say."""
+    logging.getLogger("uvicorn").setLevel(logging.INFO if is_debugging else logging.WARNING)
+    logging.getLogger("asgi_correlation_id").setLevel(logging.ERROR)
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # below, it quotes what senders wrote in headers
+    for client in ("aio_pika", "aiormq"):
+        logging.getLogger(client).setLevel(logging.WARNING if is_debugging else logging.CRITICAL)
+
+
+def _hear_python() -> None:
+    """Log warnings, and exceptions that nobody caught, in threads and destructors too."""
+    logging.captureWarnings(capture=True)
+
+    def uncaught(type_: type[BaseException], error: BaseException, trace: Any) -> None:
+        _log.critical("a defect", exc_info=(type_, error, trace))
+
+    def uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
+        name = failed.thread.name if failed.thread else None
+        _log.error("a defect in a thread", thread=name, exc_info=failed.exc_value)
+
+    def unraisable(failed: "sys.UnraisableHookArgs") -> None:
+        _log.error("an exception that was ignored", object=repr(failed.object), exc_info=failed.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, uncaught_in_thread, unraisable
+
+
+def _in_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {**{name: event[name] for name in FIRST if name in event}, **event}
+
+
+def _on_one_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {**event, "event": one_line(str(event["event"]).rstrip())}
+
+
+_AS_JSON: list[Processor] = [
+    structlog.processors.format_exc_info,
+    structlog.processors.JSONRenderer(default=str),
+]
+
+
+def _as_text(*, in_color: bool) -> list[Processor]:
+    return [
+        _on_one_line,
+        structlog.dev.ConsoleRenderer(
+            colors=in_color,
+            repr_native_str=True,  # what a sender wrote must not speak to the terminal
+            sort_keys=False,
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
+    ]

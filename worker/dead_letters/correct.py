@@ -1,0 +1,92 @@
+"""A corrected copy of a dead letter: kept beside the original, linked to it, and then processed."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pydantic_core
+from sqlalchemy import Row
+
+from worker.config.reporters import Trust
+from worker.dead_letters.replay import Summary, replay
+from worker.errors import DeviceopsError
+from worker.model.identity import identity
+from worker.model.messages import Rejected, named_in, parse, text_of
+from worker.model.outcomes import Action, Status
+from worker.store import batch, dead_letters
+from worker.store.database import Database
+from worker.store.dead_letters import Selection, stored_message
+
+
+async def open_letter(database: Database, id_: int) -> Row[Any]:
+    """An open dead letter's row. Raises DeviceopsError if there is none, or if it is not open."""
+    async with database.read() as connection:
+        rows, _ = await dead_letters.page(connection, [id_], status=None)
+    if not rows:
+        raise DeviceopsError(f"dead letter {id_} is unknown")
+    row = rows[0]
+    if row.status != Status.OPEN:
+        raise DeviceopsError(f"dead letter {id_} is {row.status}; only an open one can be corrected")
+    return row
+
+
+async def correct(
+    database: Database, row: Row[Any], body: bytes, type_: str | None, *, actor: str, trust: Trust | None = None
+) -> tuple[int, Summary]:
+    """Replace an open dead letter by a copy with another body, and process the copy at once.
+
+    The copy has a message id of its own. A report id that the original is known by is replaced too: under
+    that one the copy would be a duplicate of the original. Returns the copy's id and what became of it.
+
+    Raises DeviceopsError, and changes nothing, if the new body cannot be read or the original has changed since.
+    """
+    message = stored_message(row)
+    # The corrected body is text as it stands, however the original was packed.
+    origin = message.origin().plain()
+    message.origin = lambda: origin
+    message.content, message.message_id, message.type = _with_own_ids(body, row.report_id), str(uuid4()), type_
+    rejected = next((item for item in parse(message) if isinstance(item, Rejected)), None)
+    if rejected is not None:
+        raise DeviceopsError(f"not corrected: {rejected.detail}")
+    copy = {
+        **row._mapping,
+        "fingerprint": uuid4(),
+        "attempts": 0,
+        "detail": f"a corrected copy of dead letter {row.id}",
+        **dict.fromkeys(("operation_id", "device_id", "service_id", "device_operation_id", "report_id")),
+        **named_in(message),
+        "message_id": message.message_id,
+        "type": message.type,
+        "properties": origin.properties,
+        "headers": origin.headers,
+        "body": message.body,
+        "corrects": row.id,
+    }
+    del copy["id"]
+    now = datetime.now(UTC)
+    async with database.write() as connection:
+        await batch.keep_dead_letters(connection, [copy])
+        [id_] = (
+            found.id for found in (await dead_letters.by_fingerprint(connection, [copy["fingerprint"]])).values()
+        )
+        outcome = f"replaced by dead letter {id_}"
+        if not await dead_letters.mark(connection, [row], Status.RESOLVED, Action.CORRECTED, outcome, actor, now):
+            raise DeviceopsError(f"dead letter {row.id} has changed since it was read: look at it again")
+        outcome = f"a copy of dead letter {row.id}"
+        await batch.note_history(connection, [(id_, now, actor, Action.CORRECTED, outcome, "")])
+    return id_, await replay(database, Selection(ids=[id_]), actor=actor, trust=trust)
+
+
+def _with_own_ids(body: bytes, known_by: str | None) -> bytes:
+    """The body, in which no report has the id that the original is known by."""
+    try:
+        document = pydantic_core.from_json(text_of(body))
+    except ValueError:
+        return body
+    reports = document.get("reports", document) if isinstance(document, dict) else None
+    changed = False
+    for report in reports if isinstance(reports, list) else [reports]:
+        if isinstance(report, dict) and known_by is not None and identity(report.get("report_id")) == known_by:
+            report["report_id"] = str(uuid4())
+            changed = True
+    return pydantic_core.to_json(document) if changed else body

@@ -1,0 +1,193 @@
+"""Dead letters as JSON lines, with everything that was kept of them: to take along, and to bring in elsewhere."""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid5
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
+
+from worker.config.reporters import Trust
+from worker.dead_letters.paging import PATIENCE, pages
+from worker.dead_letters.replay import replay
+from worker.errors import DeviceopsError
+from worker.model.dead_letter import DeadLetter
+from worker.model.identity import NAMESPACE
+from worker.model.messages import NAMING, Incoming, Message, Origin, Rejected, explain, parse
+from worker.model.outcomes import Action, Reason, Status
+from worker.processing.batches import waiting_out_failures
+from worker.store import batch, dead_letters, documents
+from worker.store.database import Database
+from worker.store.dead_letters import Selection
+
+REPORTS_OWN = (Reason.CONFLICT, Reason.UNKNOWN_DEVICE_OPERATION, Reason.OPERATION_TYPE_MISMATCH)
+"""Reasons for which a report is kept with its identity."""
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(lambda value: b64decode(value, validate=True) if isinstance(value, str) else value),
+    PlainSerializer(lambda value: b64encode(value).decode(), return_type=str),
+]
+
+
+def _is_object(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError("is not an object")  # noqa: TRY004  # which pydantic would not name the place of
+    return value
+
+
+Table = Annotated[Any, AfterValidator(_is_object)]
+"""Properties or headers. Senders may have written any text into them, more than a validated string may have."""
+
+
+class Line(BaseModel):
+    """One exported dead letter. The `id` tells where it came from: imported, it has another one."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    fingerprint: UUID
+    reason: Reason
+    detail: str
+    status: Status
+    attempts: Annotated[int, Field(ge=0, lt=2**31)]
+    received_at: AwareDatetime
+    resolved_at: AwareDatetime | None
+    operation_id: UUID | None
+    device_id: UUID | None
+    service_id: str | None
+    device_operation_id: UUID | None
+    report_id: str | None
+    message_id: str | None
+    type: str | None
+    sent_at: AwareDatetime | None
+    exchange: str
+    routing_key: str
+    properties: Table
+    headers: Table
+    body_base64: Base64
+    body_removed_at: AwareDatetime | None
+    history: list[documents.DeadLetterEntry]
+
+    @field_validator("detail", "service_id", "message_id", "type", "exchange", "routing_key", "history")
+    @classmethod
+    def has_no_nul(cls, value: object) -> object:
+        """What goes into columns of text, which have none in PostgreSQL."""
+        entries = value if isinstance(value, list) else []
+        texts = [value, *(text for each in entries for text in (each.actor, each.outcome, each.detail))]
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise ValueError("has a NUL character")
+        return value
+
+    def document(self) -> dict[str, Any]:
+        """The same as what JSON can say."""
+        tables = ("properties", "headers")  # in this order, so that two exports are the same
+        return self.model_dump(mode="json", exclude=set(tables)) | {name: getattr(self, name) for name in tables}
+
+    def row(self, now: datetime) -> dict[str, Any]:
+        """The row to insert.
+
+        An open one is the same as if it had been rejected here. A closed one stands for nothing here, where its
+        report was neither applied nor discarded: it must not take the place of that report. Retention goes by when
+        it came and was closed: neither is later than now, and what is closed without a time was closed now.
+
+        Raises ValueError if it is kept as a report but is none.
+        """
+        origin = Origin(self.exchange, self.routing_key, self.properties, self.headers)
+        received_at = min(self.received_at, now)
+        message = Message(self.body_base64, received_at, self.message_id, self.type, self.sent_at, lambda: origin)
+        report = None
+        if self.status is Status.OPEN and self.reason in REPORTS_OWN:
+            item = next(iter(parse(message)), None)
+            if not isinstance(item, Incoming) or item.message is not message:  # but one of many
+                why = f": {item.detail}" if isinstance(item, Rejected) else ""
+                raise ValueError(f"reason: {self.reason} is only for a readable report{why}")
+            report = item
+        letter = DeadLetter(self.reason, self.detail, message, report, self.status)
+        closed = (
+            {} if self.status is Status.OPEN else {"fingerprint": uuid5(NAMESPACE, f"closed {self.fingerprint}")}
+        )
+        kept = {
+            "attempts": self.attempts,
+            "resolved_at": None if self.status is Status.OPEN else min(self.resolved_at or now, now),
+            "body_removed_at": self.body_removed_at,
+        }
+        if report is None:  # else the report says it
+            kept |= {name: getattr(self, name) for name in NAMING}
+        return letter.row(now) | kept | closed
+
+
+async def export(database: Database, selection: Selection, limit: int | None = None) -> AsyncIterator[list[bytes]]:
+    """The selected dead letters, `limit` at most, as JSON lines without their ends, page by page."""
+    async for rows in pages(database.read, selection, limit):
+        async with database.read() as connection:
+            histories = await dead_letters.histories_of(connection, rows)
+        found = [
+            Line.model_validate({**row._mapping, "body_base64": row.body, "history": histories[row.id]})
+            for row in rows
+        ]
+        # Python's own writer, which has a form for every text that came from a sender.
+        yield [json.dumps(line.document(), separators=(",", ":")).encode() for line in found]
+
+
+def read_line(line: bytes, number: int) -> Line:
+    """An exported line. Raises DeviceopsError that names its number and what is wrong with it."""
+    try:
+        found = Line.model_validate(json.loads(line, parse_constant=_no_constant))
+        found.row(found.received_at)
+    except ValidationError as error:
+        raise DeviceopsError(f"line {number}: {explain(error)}") from None
+    except json.JSONDecodeError as error:
+        raise DeviceopsError(f"line {number}: is not JSON: {error.msg} at character {error.colno}") from None
+    except UnicodeDecodeError:
+        raise DeviceopsError(f"line {number}: is not UTF-8") from None
+    except RecursionError:
+        raise DeviceopsError(f"line {number}: is nested too deeply") from None
+    except ValueError as error:
+        raise DeviceopsError(f"line {number}: {error}") from None
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"has {name}, which is no JSON")
+
+
+async def import_(database: Database, lines: Sequence[Line], *, actor: str, trust: Trust | None = None) -> int:
+    """Bring in exported dead letters, in one transaction; returns how many were not there before.
+
+    Parked reports are replayed then, since their registration may be there already.
+    """
+    new = await waiting_out_failures(database, PATIENCE, _import, database, lines, actor)
+    parked = [id_ for id_, line in new.items() if line.reason is Reason.UNKNOWN_DEVICE_OPERATION]
+    await replay(database, Selection(parked), actor=actor, trust=trust)
+    return len(new)
+
+
+async def _import(database: Database, lines: Sequence[Line], actor: str) -> dict[int, Line]:
+    now = datetime.now(UTC)
+    rows = {row["fingerprint"]: (row, line) for line in lines if (row := line.row(now))}
+    async with database.write() as connection:
+        new = await batch.keep_dead_letters(connection, [row for row, _ in rows.values()])
+        found = await dead_letters.by_fingerprint(connection, new)
+        imported = {row.id: rows[fingerprint][1] for fingerprint, row in found.items()}
+        entries = [(id_, entry) for id_, line in imported.items() for entry in _history(line, now, actor)]
+        await dead_letters.write_history(connection, entries)
+    return imported
+
+
+def _history(line: Line, now: datetime, actor: str) -> list[documents.DeadLetterEntry]:
+    outcome = f"was dead letter {line.id} where it came from"
+    entry = documents.DeadLetterEntry(at=now, actor=actor, action=Action.IMPORTED, outcome=outcome, detail="")
+    return [*line.history, entry]

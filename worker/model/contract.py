@@ -1,0 +1,281 @@
+"""The wire contract: what a report, a bulk of reports and an announcement may say."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from reprlib import Repr
+from typing import Annotated, Any, Literal, Self, TypeVar
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema, to_json
+
+from statemachine import SPELLINGS, State
+from worker.model import timestamps
+
+MAX_REPORTS = 10_000
+"""Reports in one bulk message."""
+MAX_REASON = 4_096
+"""Characters; a longer reason is cut, because a limit must never lose a final state."""
+
+_repr = Repr()
+_repr.maxstring = _repr.maxother = 60
+_REPLACED_NUL = "\N{REPLACEMENT CHARACTER}"
+
+
+def shown(value: object) -> str:
+    """A value from outside as it can stand in a one-line message: never long, never unprintable."""
+    return _repr.repr(value)
+
+
+def one_line(text: str) -> str:
+    """Text from outside on one line: what is not printable is escaped, so that no terminal obeys it either."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def clean(text: str) -> str:
+    """Text that every database keeps: PostgreSQL has no NUL character."""
+    return text.replace("\0", _REPLACED_NUL) if "\0" in text else text
+
+
+def _integral(value: object) -> object:
+    # JSON knows one kind of number: 5.0 is the integer 5.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def as_state(value: object) -> State:
+    """A state by any accepted spelling. Raises ValueError on what is none."""
+    value = _integral(value)
+    state = SPELLINGS.get(value) if isinstance(value, str | int) else None
+    if state is None:
+        raise ValueError(f"{shown(value)} is not a device-operation state such as SUCCESS or 50")
+    return state
+
+
+def _storable(document: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(document, allow_nan=False)  # raises ValueError on what JSON has no number for
+    return document
+
+
+_IS_LEFT_OUT = "cannot be read, and is left out"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Stands for a value that could not be read, in a field that plays no part in any state."""
+
+    value: object
+
+
+def _or_left_out(value: Any, read: Callable[[Any], Any]) -> Any:
+    try:
+        return read(value)
+    except ValueError:
+        return LeftOut(value)
+
+
+def _moment_if_readable(value: object) -> datetime | LeftOut | None:
+    if value is None:
+        return None
+    try:
+        return timestamps.as_moment(value)
+    except ValueError:
+        return LeftOut(value)
+
+
+def _reason(value: object) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else to_json(value, inf_nan_mode="constants").decode()
+    text = text[:MAX_REASON]
+    return clean(text if text.isascii() else text.encode(errors="replace").decode()) or None
+
+
+def _sent(value: object) -> object:
+    """What is left out as it is passed on, to be left out there again."""
+    if not isinstance(value, LeftOut):
+        return value
+    return value.value if isinstance(value.value, int | float) else shown(value.value)
+
+
+def _or_anything(schema: dict[str, Any], otherwise: str = _IS_LEFT_OUT) -> WithJsonSchema:
+    """The schema of what takes everything, and says what is understood."""
+    return WithJsonSchema({"anyOf": [schema, {"type": "null"}, {"description": f"Anything else {otherwise}."}]})
+
+
+class _OrLeftOut:
+    """In an annotation: whatever the type does not take is left out."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(_or_left_out, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        found["anyOf"] = [*found["anyOf"], {"description": f"Anything else {_IS_LEFT_OUT}."}]
+        return found
+
+
+_HEX = "[0-9A-Fa-f]"
+_HYPHENATED = f"{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
+_ANY_UUID = rf"^({_HYPHENATED}|{_HEX}{{32}}|urn:uuid:{_HYPHENATED}|\{{{_HYPHENATED}\}})$"
+
+_NOT_EMPTY: dict[str, JsonValue] = {"type": "string", "minLength": 1}
+_NAME: dict[str, JsonValue] = {"type": "string", "maxLength": 255, "pattern": r"^[^\x00]*$"}
+_MOMENT = {"type": "string", "format": "date-time", "pattern": timestamps.PATTERN}
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+TypeName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
+"""Of an operation; an empty one counts as none."""
+Moment = Annotated[datetime, PlainValidator(timestamps.as_moment), WithJsonSchema(_MOMENT)]
+MomentIfReadable = Annotated[
+    datetime | LeftOut | None,
+    PlainValidator(_moment_if_readable),
+    PlainSerializer(_sent),
+    _or_anything(_MOMENT),
+]
+ReasonText = Annotated[
+    str | None, PlainValidator(_reason), _or_anything({"type": "string"}, "is kept as its JSON")
+]
+Document = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
+Id = Annotated[UUID, Field(strict=False, json_schema_extra={"pattern": _ANY_UUID})]
+Integral = BeforeValidator(_integral)
+Reported = Annotated[
+    State,
+    BeforeValidator(as_state),
+    WithJsonSchema({"title": "State", "enum": list(SPELLINGS)}, mode="validation"),
+]
+"""A state by any accepted spelling."""
+
+
+_T = TypeVar("_T")
+_IfReadable = Annotated[_T | None, _OrLeftOut()]
+_name = TypeAdapter(Name).validate_python
+
+
+class Report(BaseModel):
+    """A service's report of one device operation's state. Unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    operation_id: Id
+    device_id: Id
+    state: Annotated[Reported, Field(description="A name, another accepted spelling of it, or its code.")]
+    service_id: Annotated[Name, Field(description="Who reports.")]
+    operation_type: Annotated[
+        TypeName | None, Field(description="If given, it must be the operation's own, such as CONVERGE.")
+    ] = None
+    reason: Annotated[
+        ReasonText, Field(description=f"For people. Beyond {MAX_REASON:,} characters it is cut.")
+    ] = None
+    report_id: Annotated[
+        Any,
+        Field(
+            description="The same for the same report sent again, and no other's. Without it, or if it is empty, "
+            "the AMQP message_id is the report's id, else a UUIDv5 of the body."
+        ),
+        _or_anything({"type": "string"}, "counts as none"),
+    ] = None
+    occurred_at: Annotated[
+        MomentIfReadable,
+        Field(description="When the state was reached (RFC 3339); else the AMQP timestamp, else when it came."),
+    ] = None
+
+
+class Announcement(BaseModel):
+    """An operation with its descriptive fields and, possibly, the devices that it targets.
+
+    `device_count` is the number of devices that the operation will have in all, for announcers that
+    register them otherwise.
+    """
+
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "497f6eca-6276-4993-bfeb-53cbbbba6f08",
+                    "operation_type": "CONVERGE",
+                    "schedule_type": "IMMEDIATE",
+                    "arguments": {"converge_with_provision": True},
+                    "device_ids": ["3bafab7b-4400-4bcf-8e6e-09f954699940"],
+                }
+            ],
+            # As `_name` has it.
+            "if": {"required": ["operation_type"], "properties": {"operation_type": _NOT_EMPTY}},
+            "else": {
+                "required": ["operation"],
+                "properties": {"operation_type": {"enum": [None, ""]}, "operation": {**_NAME, **_NOT_EMPTY}},
+            },
+        },
+    )
+
+    id: Id
+    operation_type: Annotated[TypeName | None, Field(description="Such as CONVERGE.")] = None
+    operation: Annotated[
+        Any, Field(description="The same, where operation_type is missing.", exclude=True, repr=False)
+    ] = None
+    schedule_type: _IfReadable[Literal["IMMEDIATE", "WINDOW"]] = None
+    schedule_args: _IfReadable[Document] = None
+    operation_device_query: _IfReadable[Document] = None
+    arguments: _IfReadable[Document] = None
+    reason: ReasonText = None
+    created_at: _IfReadable[Moment] = None
+    created_by: _IfReadable[Id] = None
+    device_ids: list[Id] | None = None
+    device_count: Annotated[int, Field(ge=0, lt=2**31), Integral] | None = None
+
+    _left_out: dict[str, object] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        if not self.operation_type:
+            try:
+                self.__dict__["operation_type"] = _name(self.operation)
+            except ValidationError:
+                raise ValueError("operation_type: is missing, or is no text of 1 to 255 characters") from None
+        for name, value in self.__dict__.items():
+            if isinstance(value, LeftOut):
+                self._left_out[name] = value.value
+        self.__dict__.update(dict.fromkeys(self._left_out))
+        return self
+
+    @property
+    def left_out(self) -> dict[str, object]:
+        """What could not be read, and plays no part in any state."""
+        return self._left_out
+
+
+class Reports(BaseModel):
+    """Many reports in one message. Each has its own verdict, so an unreadable one spoils no other."""
+
+    model_config = ConfigDict(strict=True)
+    reports: Annotated[list[Report], Field(max_length=MAX_REPORTS)]
+
+
+class AnyReports(BaseModel):
+    """A bulk message of which some reports may be unreadable; those are left as they are."""
+
+    model_config = ConfigDict(strict=True)
+    reports: Annotated[
+        list[Annotated[Report | Any, Field(union_mode="left_to_right")]], Field(max_length=MAX_REPORTS)
+    ]

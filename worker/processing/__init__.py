@@ -1,0 +1,1 @@
+"""From a batch of messages to one committed transaction: load, decide, write."""

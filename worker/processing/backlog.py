@@ -1,0 +1,103 @@
+"""The parked reports that wait for registrations: how many one transaction takes up, and how they are read."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from time import perf_counter
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.model.dead_letter import DeadLetter
+from worker.model.messages import Incoming, parse
+from worker.store import batch as store
+from worker.store.dead_letters import stored_message
+
+MAX_REPORTS = 1_000
+"""Parked reports that one transaction takes up."""
+MAX_BYTES = 4_000_000
+"""Bytes of them, about: of one report, as many as it has."""
+TURN = 0.02
+"""Seconds of work after which others get a turn."""
+
+
+class TooMuch(Exception):
+    """One transaction would have to do more than it should: the items are to be taken in portions."""
+
+
+class Waiting(NamedTuple):
+    """A parked report that is not read yet."""
+
+    id: int
+    operation_id: UUID
+    device_operation_id: UUID
+    size: int
+    """Bytes of what is stored of it, about."""
+
+
+async def waiting(connection: AsyncConnection, device_operations: Collection[UUID], limit: int) -> list[Waiting]:
+    """The parked reports of device operations, `limit` at most: by device operation, the oldest of each first."""
+    return [Waiting(*row) for row in await store.parked(connection, device_operations, limit)]
+
+
+async def waiting_for(
+    connection: AsyncConnection, device_operations: Collection[UUID]
+) -> defaultdict[UUID, list[DeadLetter]]:
+    """The parked reports that wait for these registrations, by device operation.
+
+    Raises TooMuch if one transaction should not take up as many.
+    """
+    found = await waiting(connection, device_operations, MAX_REPORTS + 1)
+    if is_too_much(found):
+        raise TooMuch
+    letters: defaultdict[UUID, list[DeadLetter]] = defaultdict(list)
+    for letter in await read(connection, [each.id for each in found]):
+        assert letter.report is not None
+        letters[letter.report.key[0]].append(letter)
+    return letters
+
+
+def is_too_much(found: Sequence[Waiting]) -> bool:
+    """Whether one transaction should not take up all of these."""
+    return len(found) > 1 and (len(found) > MAX_REPORTS or sum(each.size for each in found) > MAX_BYTES)
+
+
+def portions(found: Iterable[Waiting]) -> Iterator[list[Waiting]]:
+    """What transactions take up, one after another; all of a device operation in one, if they fit."""
+    portion: list[Waiting] = []
+    size = 0
+
+    def is_full(count: int, more: int) -> bool:
+        return bool(portion) and (len(portion) + count > MAX_REPORTS or size + more > MAX_BYTES)
+
+    for _, group in groupby(found, key=attrgetter("device_operation_id")):
+        of_one = list(group)
+        if is_full(len(of_one), sum(each.size for each in of_one)):
+            yield portion
+            portion, size = [], 0
+        for each in of_one:
+            if is_full(1, each.size):
+                yield portion
+                portion, size = [], 0
+            portion.append(each)
+            size += each.size
+    if portion:
+        yield portion
+
+
+async def read(connection: AsyncConnection, ids: Sequence[int]) -> list[DeadLetter]:
+    """The parked reports with these ids, the oldest first, without those that are parked no more."""
+    letters = []
+    began = perf_counter()
+    for row in await store.read_parked(connection, ids):
+        message = stored_message(row)
+        [item] = parse(message)
+        assert isinstance(item, Incoming), "only a readable report is ever parked"
+        letters.append(DeadLetter(row.reason, row.detail, message, item))
+        if perf_counter() - began > TURN:
+            await asyncio.sleep(0)
+            began = perf_counter()
+    return letters

@@ -1,0 +1,190 @@
+"""A batch is settled whatever happens: passing failures are waited out, and data that breaks is found.
+
+- What is ours (the database is away, full, locked) is tried again with growing, jittered pauses.
+- What is the data's is found by halving, and kept as a dead letter alone; its batch-mates commit in order.
+- What the database refuses of any batch, and what is a defect of the program, is raised.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Row
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_delay,
+    stop_never,
+    wait_random_exponential,
+)
+
+from worker.config.reporters import Trust
+from worker.model.messages import Announced, Item, Message, parse
+from worker.model.outcomes import Tally
+from worker.processing.splitting import Committed, settle_items
+from worker.processing.write_probe import rehearse
+from worker.store import dead_letters
+from worker.store.database import Database
+from worker.store.dead_letters import stored_message
+from worker.store.errors import explain, is_passing, is_refused
+
+MAX_WEIGHT = 20_000
+"""Device operations in one transaction, about: a bulk message may bring as many alone."""
+BYTES_PER_WEIGHT = 1_000
+"""Bytes of a body that weigh as much as a device operation."""
+BYTES_AT_ONCE = 10_000
+"""Bytes of bodies that are read before others get a turn: they take half a millisecond."""
+LONGEST_PAUSE = 5
+"""Seconds between two tries, at most."""
+MAX_DOUBLINGS = 4
+"""How often the time that a try may take is doubled, at most."""
+
+Result = TypeVar("Result")
+
+
+async def settle(
+    database: Database,
+    messages: Sequence[Message],
+    *,
+    trust: Trust | None = None,
+    actor: str | None = None,
+    patience: float | None = None,
+) -> Tally:
+    """Process messages in their order; when this returns, every one of them is committed.
+
+    `trust` and `actor` are as for `process_batch`. `patience` is how many seconds a passing failure is waited
+    out, None for as long as it takes. Raises the database's error when patience ends, or when the failure is
+    neither passing nor the data's; and DeviceopsError if the database takes no batch at all.
+    """
+    if any(message.replay_of for message in messages):
+        messages = await waiting_out_failures(database, patience, _recognised, database, messages)
+
+    committed = committing(database, trust=trust, actor=actor, patience=patience)
+    tally = Tally()
+    parts = transactions(messages)
+    reading = asyncio.create_task(anext(parts, None))
+    try:
+        while (items := await reading) is not None:
+            # While the database has this one, the next one is read: of large messages, a fifth of all time.
+            reading = asyncio.create_task(anext(parts, None))
+            tally.add(await settle_items(committed, items))
+    finally:
+        reading.cancel()
+    return tally
+
+
+def committing(
+    database: Database, *, trust: Trust | None = None, actor: str | None = None, patience: float | None = None
+) -> Committed:
+    """Transactions that are tried again while failures pass; the parameters are as for `settle`.
+
+    What the database refuses is the data's fault only where it takes a rehearsal: it may refuse every batch, as
+    after a column was added, and no healthy message is to be kept as a dead letter for that. Nor is a worker to
+    end of what it refuses of one message only, as a trigger may, again at each start.
+    """
+    is_rehearsed = False
+
+    async def run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        return await waiting_out_failures(database, patience, work)
+
+    async def judge(database: Database, error: Exception) -> bool:
+        nonlocal is_rehearsed
+        if not is_refused(error):
+            return False
+        if not is_rehearsed:
+            await waiting_out_failures(database, patience, rehearse, database)
+            is_rehearsed = True
+        return True
+
+    return Committed(database, trust, actor, run, judge=judge)
+
+
+async def _recognised(database: Database, messages: Sequence[Message]) -> list[Message]:
+    """The messages; one that rightly says it is a dead letter, sent to the broker again, as it is stored."""
+    async with database.read() as connection:
+        rows = await dead_letters.by_fingerprint(connection, {m.replay_of for m in messages if m.replay_of})
+    return [_as_stored(message, rows) for message in messages]
+
+
+def _as_stored(message: Message, rows: Mapping[UUID, Row[Any]]) -> Message:
+    row = rows.get(message.replay_of) if message.replay_of else None
+    if row is None or row.body != message.body:
+        return message
+    stored = stored_message(row)
+    stored.is_republished = True
+    stored.given_up, stored.redeliveries = message.given_up, message.redeliveries
+    return stored
+
+
+async def transactions(messages: Iterable[Message]) -> AsyncIterator[list[Item]]:
+    """The messages' items, cut so that no transaction grows without bound."""
+    items: list[Item] = []
+    weight = 0
+    read = 0
+    for message in messages:
+        read += len(message.body)
+        if read >= BYTES_AT_ONCE:
+            read = 0
+            await asyncio.sleep(0)
+        weight += len(message.body) // BYTES_PER_WEIGHT
+        for item in parse(message):
+            items.append(item)
+            weight += 1
+            if isinstance(item, Announced):
+                weight += len(item.announcement.device_ids or ())
+            if weight >= MAX_WEIGHT:
+                yield items
+                items, weight = [], 0
+    if items:
+        yield items
+
+
+async def waiting_out_failures(
+    database: Database,
+    patience: float | None,
+    work: Callable[..., Coroutine[Any, Any, Result]],
+    *arguments: object,
+) -> Result:
+    """What `work` gives, once the database lets it; `patience` is as for `settle`.
+
+    A try that gets no answer is given up, as a frozen server or a cut line never gives one. The next one may then
+    take twice as long, so that a database that is merely slow gets the time that it needs.
+    """
+    loop = asyncio.get_running_loop()
+    began, doublings = loop.time(), 0
+
+    async def tried() -> Result:
+        nonlocal doublings
+        try:
+            result = await database.answered(work(*arguments), database.answer_timeout * 2**doublings)
+        except Exception as error:
+            if isinstance(error, TimeoutError):
+                doublings = min(doublings + 1, MAX_DOUBLINGS)
+            if database.may_pass(error):
+                why, is_refusal = explain(error), not is_passing(error)
+                database.condition.fails(why, is_refusal=is_refusal, database=str(database))
+            raise
+        database.condition.works(database=str(database))
+        return result
+
+    try:
+        return await tried()
+    except Exception as error:
+        if not database.may_pass(error):
+            raise
+        failed = error
+    # Only now: tenacity makes some thirty objects in cycles for each call. Where every small batch leaves those
+    # behind, the collector's pauses are what the slowest reports wait for.
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(database.may_pass),
+        wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
+        stop=stop_never if patience is None else stop_after_delay(patience - (loop.time() - began)),
+        reraise=True,
+    )
+    async for attempt in retrying:
+        with attempt:
+            if attempt.retry_state.attempt_number == 1:
+                raise failed
+            result = await tried()
+    return result

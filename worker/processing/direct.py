@@ -1,0 +1,87 @@
+"""What somebody asks for and waits for: the same processing, but the answer goes to who asked.
+
+Nothing here waits for a database that is away: who asked is told, and asks again.
+"""
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid5
+
+from statemachine import SETTLED, State
+from worker.config.reporters import Objection, Trust
+from worker.model.contract import Report
+from worker.model.dead_letter import DeadLetter
+from worker.model.identity import NAMESPACE
+from worker.model.messages import Incoming, Message, Origin, Rejected, device_operation_id, parse
+from worker.processing.decisions import Answer
+from worker.processing.splitting import Committed, settle_items
+from worker.processing.transaction import process_together
+from worker.store import documents, queries
+from worker.store.database import Database
+
+TOGETHER = 1_000
+"""Device operations of one cancellation that are in memory at a time."""
+
+
+async def answer(
+    database: Database, message: Message, trust: Trust | None = None, *, unless_settled: bool = False
+) -> Answer:
+    """Process one report or announcement, and say what became of it; what is rejected is not kept.
+
+    `unless_settled` is as for `Incoming`. Raises what the database raises; then nothing has happened.
+    """
+    message.is_awaited = True
+    [item] = parse(message)
+    if isinstance(item, Rejected):
+        return Answer(DeadLetter(item.reason, item.detail, message, None))
+    if isinstance(item, Incoming):
+        item.unless_settled = unless_settled
+    answers: list[Answer] = []
+    await settle_items(Committed(database, trust, answers=answers), [item])
+    return answers[-1]
+
+
+async def cancel(
+    database: Database,
+    operation: documents.Operation,
+    origin: Origin,
+    *,
+    service_id: str,
+    reason: str | None,
+    key: str,
+    trust: Trust | None = None,
+) -> Objection | None:
+    """Cancel every device operation of an operation that is not settled, in one transaction.
+
+    `service_id` is who the history says it was, `key` the identity of the cancellation. Returns what
+    stands against it if it may not report that; then, and if the database raises, nothing has happened.
+    """
+    now = datetime.now(UTC)
+    # An id of its own kind: a report of one of the devices may well have the same key.
+    report_id = str(uuid5(NAMESPACE, f"cancellation {key}"))
+    message = Message(b"", now, report_id, origin=lambda: origin, is_awaited=True)
+
+    def cancellation(device_id: UUID) -> Incoming:
+        report = Report(
+            operation_id=operation.id,
+            device_id=device_id,
+            state=State.CANCELLED,
+            service_id=service_id,
+            reason=reason,
+        )
+        return Incoming(
+            report, (device_operation_id(operation.id, device_id), report_id), now, message, unless_settled=True
+        )
+
+    if trust is not None:
+        any_report = cancellation(UUID(int=0)).report
+        if objection := trust.objection(any_report, message, operation.operation or None, is_known=True):
+            return objection
+    async with database.read() as connection:
+        devices = await queries.devices_in(connection, operation.id, set(State) - SETTLED)
+    # In the order of their device operations' ids, in which all transactions lock them.
+    devices.sort(key=lambda device_id: device_operation_id(operation.id, device_id).bytes)
+    starts = range(0, len(devices), TOGETHER)
+    await process_together(
+        database, ([cancellation(device) for device in devices[start : start + TOGETHER]] for start in starts)
+    )
+    return None

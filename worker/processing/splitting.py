@@ -1,0 +1,278 @@
+"""Items are settled in as few transactions as they take: one, unless that would be too much, or its data breaks.
+
+- What registers very much, or has very much waiting for it, is taken in portions, each a transaction: all devices
+  are registered, then the parked reports are taken up, and then the message is done with. Whoever gets the message
+  again after a death in between goes on where it stopped, as everything that is done is found done.
+- Data that breaks a transaction is found by halving, and kept as a dead letter alone; its batch-mates commit in
+  order.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from time import perf_counter
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from statemachine import State
+from worker.config.reporters import Trust
+from worker.model.contract import one_line
+from worker.model.messages import Announced, Incoming, Item, Portion, Rejected, device_operation_id
+from worker.model.outcomes import Tally
+from worker.processing import backlog as waiting
+from worker.processing import loading as scopes
+from worker.processing.backlog import TooMuch, Waiting
+from worker.processing.decisions import Answer
+from worker.processing.transaction import process_batch, release
+from worker.processing.write_probe import is_refused_alone
+from worker.store import batch as store
+from worker.store.database import Database
+from worker.store.errors import explain
+
+DEVICES = 1_000
+"""Device operations whose parked reports are looked for at once."""
+LISTED = 20_000
+"""Parked reports that are listed at once."""
+PAUSE = 0.5
+"""Of the time that a portion takes, after it: who waits for an SQLite file to be free only looks now and then."""
+
+Result = TypeVar("Result")
+
+
+class Transactions(Protocol):
+    """Transactions, one after another, however they are done."""
+
+    async def process(self, items: Sequence[Item], *, takes_up: bool = True) -> Tally:
+        """Process items, see `process_batch`."""
+
+    async def release(self, found: Sequence[Waiting], *, refused: str | None = None) -> Tally:
+        """Take up parked reports, see `worker.processing.transaction.release`."""
+
+    async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[Waiting]:
+        """The parked reports of device operations, see `worker.processing.backlog.waiting`."""
+
+    async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
+        """How many parked reports device operations have, if any, and their bytes."""
+
+    async def pause(self, seconds: float) -> None:
+        """Let others have the database after a portion that took so many seconds."""
+
+    async def is_of_data(self, error: Exception) -> bool:
+        """Whether the data of a transaction broke it."""
+
+
+class Running(Protocol):
+    """How a transaction is run."""
+
+    async def __call__(self, work: Callable[[], Coroutine[Any, Any, Result]], /) -> Result:
+        """What `work` gives."""
+
+
+async def at_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Run a transaction once."""
+    return await work()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Transactions that commit; `trust`, `actor` and `answers` are as for `process_batch`.
+
+    `judge` says whether the data broke a transaction.
+    """
+
+    database: Database
+    trust: Trust | None = None
+    actor: str | None = None
+    run: Running = at_once
+    answers: list[Answer] | None = None
+    judge: Callable[[Database, Exception], Coroutine[Any, Any, bool]] = is_refused_alone
+
+    async def process(self, items: Sequence[Item], *, takes_up: bool = True) -> Tally:
+        """Process items."""
+        return await self.run(
+            partial(
+                process_batch,
+                self.database,
+                items,
+                self.trust,
+                self.actor,
+                takes_up=takes_up,
+                answers=self.answers,
+            )
+        )
+
+    async def release(self, found: Sequence[Waiting], *, refused: str | None = None) -> Tally:
+        """Take up parked reports."""
+        return await self.run(partial(release, self.database, found, self.trust, self.actor, refused=refused))
+
+    async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[Waiting]:
+        """The parked reports of device operations."""
+
+        async def look() -> Sequence[Waiting]:
+            async with self.database.read() as connection:
+                return await waiting.waiting(connection, device_operations, limit)
+
+        return await self.run(look)
+
+    async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
+        """How many parked reports device operations have."""
+
+        async def look() -> Mapping[UUID, tuple[int, int]]:
+            async with self.database.read() as connection:
+                return await store.weigh_parked(connection, device_operations)
+
+        return await self.run(look)
+
+    async def pause(self, seconds: float) -> None:
+        """Let others have the database."""
+        await asyncio.sleep(PAUSE * seconds if self.database.is_sqlite else 0)
+
+    async def is_of_data(self, error: Exception) -> bool:
+        """Whether the data of a transaction broke it."""
+        return await self.judge(self.database, error)
+
+
+async def settle_items(transactions: Transactions, items: Sequence[Item]) -> Tally:
+    """Process items in their order, in as few transactions as they take.
+
+    Raises what the database raises, unless the data is at fault; then everything up to there is done.
+    """
+    try:
+        return await transactions.process(items)
+    except TooMuch:
+        parts = [] if len(items) == 1 else await _cut(transactions, items)
+    except Exception as error:
+        if not await transactions.is_of_data(error):
+            raise
+        parts = _halves(items)
+    if len(items) == 1:
+        return await _settle_alone(transactions, items[0])
+    tally = Tally()
+    for part in parts:
+        tally.add(await settle_items(transactions, part))
+    return tally
+
+
+async def release_all(transactions: Transactions, device_operations: Iterable[UUID]) -> Tally:
+    """Take up everything that waits for device operations that are registered."""
+    tally = Tally()
+    ids = iter(device_operations)
+    while some := list(islice(ids, DEVICES)):
+        before: Sequence[Waiting] = ()
+        while (found := await transactions.waiting(some, LISTED)) != before:  # by us, or by others, some are done
+            for portion in waiting.portions(found):
+                began = perf_counter()
+                tally.add(await _released(transactions, portion))
+                await transactions.pause(perf_counter() - began)
+            if len(found) < LISTED:
+                break
+            before = found
+    return tally
+
+
+async def _released(transactions: Transactions, found: Sequence[Waiting]) -> Tally:
+    try:
+        return await transactions.release(found)
+    except Exception as error:
+        if not await transactions.is_of_data(error):
+            raise
+        refused = f"the database refuses it: {one_line(explain(error))}"
+    if len(found) == 1:
+        return await transactions.release(found, refused=refused)
+    tally = Tally()
+    for half in _halves(found):
+        tally.add(await _released(transactions, half))
+    return tally
+
+
+def _halves(sequence: Sequence[Result]) -> list[Sequence[Result]]:
+    half = len(sequence) // 2
+    return [sequence[:half], sequence[half:]]
+
+
+async def _settle_alone(transactions: Transactions, item: Item) -> Tally:
+    try:  # once more: what two workers wrote at once may break a transaction too, and is nobody's fault
+        return await _settle_in_portions(transactions, item)
+    except Exception as error:
+        if not await transactions.is_of_data(error):
+            raise
+        refused = Rejected(f"the database refuses it: {one_line(explain(error))}", item.message)
+    try:
+        return await transactions.process([refused])
+    except Exception as error:
+        if not await transactions.is_of_data(error):
+            raise
+    # Its dead letter too: kept with what is certain, it does not end each worker that gets it.
+    detail = refused.detail.encode("ascii", "backslashreplace").decode()
+    bare = Rejected(f"{detail} (and what it says of itself)", item.message.bare())
+    return await transactions.process([bare])
+
+
+async def _settle_in_portions(transactions: Transactions, item: Item) -> Tally:
+    if isinstance(item, Announced):
+        return await _announce(transactions, item)
+    tally = await transactions.process([item], takes_up=False)
+    if isinstance(item, Incoming) and item.report.state is State.CREATED:
+        tally.add(await release_all(transactions, [item.key[0]]))
+    return tally
+
+
+async def _announce(transactions: Transactions, announced: Announced) -> Tally:
+    """Register devices, take up what waits for them, and be done with the announcement; or refuse it at once."""
+    tally = Tally()
+    devices = list(announced.devices)
+    for start in range(0, len(devices) or 1, scopes.AT_ONCE):
+        began = perf_counter()
+        portion = Portion(devices[start : start + scopes.AT_ONCE], is_first=start == 0)
+        tally.add(await transactions.process([replace(announced, portion=portion)], takes_up=False))
+        if tally.received:
+            return tally
+        await transactions.pause(perf_counter() - began)
+    operation_id = announced.announcement.id
+    # All are registered by now: released device by device, the operation is not settled before its last one is.
+    tally.add(await release_all(transactions, (device_operation_id(operation_id, device) for device in devices)))
+    tally.add(await transactions.process([replace(announced, portion=Portion((), is_last=True))]))
+    return tally
+
+
+async def _cut(transactions: Transactions, items: Sequence[Item]) -> Sequence[Sequence[Item]]:
+    """The items in parts, of which each is not too much for one transaction, or is one item."""
+    registered = [await _registered(number, item) for number, item in enumerate(items)]
+    weights = await transactions.weigh({id_ for ids in registered for id_ in ids or ()})
+    parts = list(_parts(items, registered, weights))
+    return parts if len(parts) > 1 else _halves(items)
+
+
+async def _registered(number: int, item: Item) -> Collection[UUID] | None:
+    """The device operations that an item registers; None if they are too many to look at."""
+    if number % DEVICES == 0:
+        await asyncio.sleep(0)
+    try:
+        return scopes.Scope.of([item]).registering
+    except TooMuch:
+        return None
+
+
+def _parts(
+    items: Sequence[Item],
+    registered: Sequence[Collection[UUID] | None],
+    weights: Mapping[UUID, tuple[int, int]],
+) -> Iterator[Sequence[Item]]:
+    part: list[Item] = []
+    reports = size = 0
+    for item, ids in zip(items, registered, strict=True):
+        found = [weights[id_] for id_ in ids or () if id_ in weights]
+        more, larger = sum(each for each, _ in found), sum(each for _, each in found)
+        is_full = reports + more > waiting.MAX_REPORTS or size + larger > waiting.MAX_BYTES
+        if part and (ids is None or is_full):
+            yield part
+            part, reports, size = [], 0, 0
+        part.append(item)
+        reports, size = reports + more, size + larger
+        if ids is None:
+            yield part
+            part, reports, size = [], 0, 0
+    if part:
+        yield part

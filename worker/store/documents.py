@@ -1,0 +1,267 @@
+"""The documents that people and programs read, key by key in the API reference's shapes."""
+
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, field_serializer
+
+from statemachine import Counters, OperationState, State, Verdict
+from worker.model.outcomes import Action, Reason, Status
+
+Result = TypeVar("Result")
+
+LATEST_ACTIVITY = 100
+"""Entries of an operation's history that its document has."""
+LATEST_ENTRIES = 100
+"""Entries of a dead letter's history that its document has, beside how it was received."""
+
+_State = Annotated[str, Field(json_schema_extra={"enum": [state.name for state in State]})]
+_OperationState = Annotated[str, Field(json_schema_extra={"enum": list(OperationState)})]
+_Verdict = Annotated[str, Field(json_schema_extra={"enum": [Verdict.APPLIED, Verdict.LATE, Verdict.REPEATED]})]
+_OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
+_DEVICE = "3bafab7b-4400-4bcf-8e6e-09f954699940"
+_TIME = "2019-08-24T14:15:22Z"
+
+
+class DeviceOperationActivity(BaseModel):
+    """One state that reports have named, and the earliest time at which one says that it was reached."""
+
+    device_operation_state: _State
+    created_at: AwareDatetime
+
+
+class DeviceOperation(BaseModel):
+    """One device operation; its activity has an entry for each state that it reached, in the states' order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "cb4ede3c-a5d1-45e3-a9d2-fe83accbce52",
+                    "operation_id": _OPERATION,
+                    "device_id": _DEVICE,
+                    "state": "CREATED",
+                    "reason": "",
+                    "created_at": _TIME,
+                    "updated_at": _TIME,
+                    "device_operation_activity": [{"device_operation_state": "CREATED", "created_at": _TIME}],
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    operation_id: UUID
+    device_id: UUID
+    state: _State
+    reason: str
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    device_operation_activity: list[DeviceOperationActivity]
+
+
+class Page(BaseModel, Generic[Result]):
+    """One page; `previous` and `next` are addresses of the HTTP API, None at the ends."""
+
+    count: int
+    previous: str | None
+    next: str | None
+    results: list[Result]
+
+
+@dataclass(slots=True)
+class OperationActivity:
+    """One state that an operation reached; no model, as a page of operations may have ten thousand of them."""
+
+    operation_state: _OperationState
+    created_at: AwareDatetime
+
+
+class DeviceCounts(BaseModel):
+    """Numbers of device operations."""
+
+    resolved_device_count: int
+    dispatched_device_count: int
+    dispatch_failed_count: int
+    failed_device_count: int
+    success_device_count: int
+
+
+class OperationStats(BaseModel):
+    """An operation's counters."""
+
+    device_operation_statuses_count: DeviceCounts
+
+
+class Operation(BaseModel):
+    """One operation. Text that was not given is empty, other unknown values are None, documents are `{}`.
+
+    `operation_activity` has the latest 100 states, oldest first.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _OPERATION,
+                    "operation": "CONVERGE",
+                    "state": "DISPATCHING",
+                    "schedule_type": "IMMEDIATE",
+                    "schedule_args": {},
+                    "operation_device_query": {},
+                    "arguments": {"converge_with_provision": True},
+                    "reason": "",
+                    "created_at": _TIME,
+                    "created_by": "ee824cad-d7a6-4f48-87dc-e8461a9201c4",
+                    "updated_at": _TIME,
+                    "updated_by": "deea00dc-b6b6-4412-a483-26ac61e1f6fe",
+                    "operation_activity": [{"operation_state": "DISPATCHING", "created_at": _TIME}],
+                    "operation_stats": {
+                        "device_operation_statuses_count": {
+                            "resolved_device_count": 3,
+                            "dispatched_device_count": 2,
+                            "dispatch_failed_count": 0,
+                            "failed_device_count": 0,
+                            "success_device_count": 1,
+                        }
+                    },
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    operation: str
+    state: _OperationState
+    schedule_type: str | None
+    schedule_args: dict[str, Any]
+    operation_device_query: dict[str, Any]
+    arguments: dict[str, Any]
+    reason: str
+    created_at: AwareDatetime
+    created_by: UUID | None
+    updated_at: AwareDatetime
+    updated_by: UUID | None
+    operation_activity: list[OperationActivity]
+    operation_stats: OperationStats
+
+
+class DeadLetter(BaseModel):
+    """A dead letter in a list."""
+
+    id: int
+    reason: Reason
+    detail: str
+    status: Status
+    received_at: AwareDatetime
+    message_id: str | None
+    type: str | None
+    operation_id: UUID | None
+    device_id: UUID | None
+    service_id: str | None
+    attempts: int
+
+
+class DeadLetterEntry(BaseModel):
+    """What was done with a dead letter once, and what came of it; `actor` is None for the worker by itself.
+
+    `outcome` is a verdict, `duplicate`, `announced`, the reason why it is (still) dead, or what a person said.
+    """
+
+    at: AwareDatetime
+    actor: str | None
+    action: Action
+    outcome: str
+    detail: str
+
+
+class DeadLetterDetails(DeadLetter):
+    """A dead letter with everything that was kept of it.
+
+    `current_state` is that of the device operation that it names, None if that is not registered, and
+    `allowed_states` are those that a report could move it to now.
+    """
+
+    resolved_at: AwareDatetime | None
+    sent_at: AwareDatetime | None
+    report_id: str | None
+    corrects: int | None
+    corrected_by: list[int]
+    current_state: str | None
+    allowed_states: list[str] | None
+    history: list[DeadLetterEntry]
+    exchange: str
+    routing_key: str
+    properties: dict[str, Any]
+    headers: dict[str, Any]
+    body: bytes
+    body_removed_at: AwareDatetime | None
+
+    @field_serializer("body")
+    def body_text(self, body: bytes) -> str:
+        """The body as text; bytes that are not UTF-8 are written as `\\xff`."""
+        return body.decode(errors="backslashreplace")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def body_base64(self) -> str:
+        """The body's bytes, exactly."""
+        return b64encode(self.body).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """How many dead letters have a value in common; `kind` is that value's name."""
+
+    kind: str
+    value: str | UUID | None
+    count: int
+    oldest: AwareDatetime
+    newest: AwareDatetime
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The reports that wait for registrations of an operation: how many, how many for too long, since when."""
+
+    operation_id: UUID
+    count: int
+    stale: int
+    oldest: AwareDatetime
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """All reports that wait for a registration: how many, of how many operations; those that wait for too long."""
+
+    reports: int
+    operations: int
+    stale: int
+    stale_operations: int
+    oldest: AwareDatetime | None
+    """When the oldest one was received."""
+
+
+class Progress(NamedTuple):
+    """How far an operation is: its counters, ours included, and the announced number of devices, if any."""
+
+    counters: Counters
+    expected: int | None
+
+
+class AcceptedReport(BaseModel):
+    """One accepted report of a device operation: `applied`, `late` or `repeated`.
+
+    `created_at` is when the state was reached: as the report says, else when it was sent or received. `note` says
+    what of the report could not be read, and was left out.
+    """
+
+    report_id: str
+    state: _State
+    verdict: _Verdict
+    service_id: str
+    reason: str
+    created_at: AwareDatetime
+    note: str | None
