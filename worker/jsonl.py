@@ -14,11 +14,11 @@ from pydantic_core import from_json, to_json
 
 from worker.errors import DeviceopsError
 from worker.files import File
-from worker.model.contract import clean
 from worker.model.encodings import BOM, SEEN, foreign
 from worker.model.identity import identity
 from worker.model.messages import MAX_BODY, Message, Origin
 from worker.model.surrogates import whole
+from worker.model.text import clean
 
 CHUNK = 1 << 20
 """Bytes read at once, at most. A pipe gives what it has, so a slow one is processed as it comes."""

@@ -14,9 +14,9 @@ from pamqp.commands import Basic
 
 from worker.amqp.connection import Connection, explain, is_of_broker
 from worker.errors import DeviceopsError
-from worker.model.contract import shown
 from worker.model.identity import body_id
 from worker.model.messages import REPORT, Message
+from worker.model.text import shown
 
 CONFIRM_TIMEOUT = 30
 """Seconds to wait for the broker's confirmation of a message."""

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from worker.amqp.delivery import Delivery
 from worker.amqp.x_death import limit_reached, read_deaths, redeliveries, told
-from worker.model.contract import clean
 from worker.model.identity import identity
 from worker.model.messages import REPLAY_OF, Message, Origin
+from worker.model.text import clean
 
 SUSPECT = 10
 """Deliveries that came to nothing, after which a message is suspected to be what the workers die of."""

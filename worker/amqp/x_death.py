@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from worker.amqp.topology import DELIVERY_LIMIT
-from worker.model.contract import one_line, shown
+from worker.model.text import one_line, shown
 
 TOLD = 3
 """Deaths that are told, the latest ones."""

@@ -16,7 +16,7 @@ from worker.api import responses
 from worker.api.context import CalledBy
 from worker.config import api_tokens
 from worker.config.api_tokens import Caller, Scope, Token
-from worker.model.contract import shown
+from worker.model.text import shown
 
 PATHS = "/v0/"
 """How the paths begin that need a token; what is beside them, the documentation, needs none."""

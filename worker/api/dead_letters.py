@@ -15,7 +15,8 @@ from worker.api.routing import Route
 from worker.config.api_tokens import Scope
 from worker.dead_letters import discard
 from worker.dead_letters.replay import foretell, outcome_documents, replay
-from worker.model.contract import MAX_REASON, clean
+from worker.model.contract import MAX_REASON
+from worker.model.text import clean
 from worker.store import dead_letters as letters
 from worker.store import documents
 from worker.store.dead_letters import Selection

@@ -8,8 +8,9 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue, StrictBool, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
-from worker.model.contract import Integral, Moment, Name, shown
+from worker.model.contract import Integral, Moment, Name
 from worker.model.outcomes import Reason, Status
+from worker.model.text import shown
 from worker.store.dead_letters import Selection
 
 MAX_IDS = 10_000

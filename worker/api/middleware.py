@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worker.api import responses
 from worker.api.forwarded import names_a_host
 from worker.api.metrics import Requests
-from worker.model.contract import one_line
+from worker.model.text import one_line
 from worker.store.errors import explain, is_of_database
 
 MAX_BODY = 2_000_000

@@ -7,7 +7,7 @@ from fastapi import Depends, Query, Request
 from pydantic import BeforeValidator, WithJsonSchema
 
 from statemachine import SPELLINGS, OperationState, State
-from worker.model.contract import shown
+from worker.model.text import shown
 from worker.store import documents, pagination
 from worker.store.pagination import Cursor, Neighbour, Ordering, Page, Window
 

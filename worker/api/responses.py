@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from statemachine import ABOVE, State
-from worker.model.contract import one_line
+from worker.model.text import one_line
 
 Result = TypeVar("Result", bound=BaseModel)
 

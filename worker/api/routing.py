@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute
 from starlette.convertors import Convertor, register_url_convertor
 
 from worker.api.responses import MAX_FAULTS, Fault, Faults, Refusal
-from worker.model.contract import one_line
 from worker.model.encodings import BOM, foreign
+from worker.model.text import one_line
 
 
 class _Request(Request):

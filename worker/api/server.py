@@ -20,7 +20,7 @@ from worker.api.responses import error
 from worker.api.subscriptions import Changes
 from worker.config.settings import Settings
 from worker.listener import Server, listen, url_of
-from worker.model.contract import one_line
+from worker.model.text import one_line
 from worker.store.database import Database
 from worker.watch.health import Health
 from worker.watch.probes import answering

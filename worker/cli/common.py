@@ -18,7 +18,7 @@ from worker.config.secret_files import variable
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 from worker.log_writer import StandardError
-from worker.model.contract import clean, shown
+from worker.model.text import clean, shown
 from worker.store import database, schema, sqlite
 from worker.store.database import Database
 

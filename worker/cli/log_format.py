@@ -14,7 +14,7 @@ import structlog
 from structlog.types import EventDict, Processor
 
 from worker.log_writer import writer
-from worker.model.contract import one_line
+from worker.model.text import one_line
 
 FIRST = ("timestamp", "level", "event", "logger")
 """The fields that every line has, in this order; what the event is about follows them."""

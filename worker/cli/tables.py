@@ -22,8 +22,8 @@ from rich.text import Text
 
 from worker.cli.common import notices, print_json, screen
 from worker.log_writer import writer
-from worker.model.contract import one_line
 from worker.model.outcomes import Tally
+from worker.model.text import one_line
 from worker.store import documents
 
 _STATE_STYLES = {

@@ -6,9 +6,10 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from statemachine import State
-from worker.model.contract import Name, Report, as_state, shown
+from worker.model.contract import Name, Report, as_state
 from worker.model.messages import Announced, Message
 from worker.model.outcomes import Reason
+from worker.model.text import shown
 
 Objection = tuple[Reason, str]
 """Why a message is not trusted: the reason for its dead letter, and the detail."""

@@ -3,8 +3,8 @@
 import re
 import zlib
 
-from worker.model.contract import shown
 from worker.model.encodings import BOM
+from worker.model.text import shown
 
 _AS_THEY_ARE = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
 """What stands in content_encoding and compresses nothing; kombu and others name the charset there."""

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from reprlib import Repr
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
@@ -31,30 +30,12 @@ from pydantic_core import CoreSchema, core_schema, to_json
 
 from statemachine import SPELLINGS, State
 from worker.model import timestamps
+from worker.model.text import clean, shown
 
 MAX_REPORTS = 10_000
 """Reports in one bulk message."""
 MAX_REASON = 4_096
 """Characters; a longer reason is cut, because a limit must never lose a final state."""
-
-_repr = Repr()
-_repr.maxstring = _repr.maxother = 60
-_REPLACED_NUL = "\N{REPLACEMENT CHARACTER}"
-
-
-def shown(value: object) -> str:
-    """A value from outside as it can stand in a one-line message: never long, never unprintable."""
-    return _repr.repr(value)
-
-
-def one_line(text: str) -> str:
-    """Text from outside on one line: what is not printable is escaped, so that no terminal obeys it either."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def clean(text: str) -> str:
-    """Text that every database keeps: PostgreSQL has no NUL character."""
-    return text.replace("\0", _REPLACED_NUL) if "\0" in text else text
 
 
 def _integral(value: object) -> object:

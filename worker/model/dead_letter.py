@@ -10,10 +10,10 @@ from uuid import UUID
 
 from pydantic_core import to_jsonable_python
 
-from worker.model.contract import clean, shown
 from worker.model.identity import body_id, identity
 from worker.model.messages import NAMING, Incoming, Message, named_in, pair_id
 from worker.model.outcomes import Example, Reason, Status
+from worker.model.text import clean, shown
 
 DEADLY = 2
 """Workers that a given-up message may have killed before the next one keeps it unread."""

@@ -18,11 +18,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from worker.model.cloudevents import PREFIXES, STRUCTURED, read_event
 from worker.model.compression import Unreadable, unpacked
-from worker.model.contract import Announcement, AnyReports, LeftOut, Name, Report, one_line, shown
+from worker.model.contract import Announcement, AnyReports, LeftOut, Name, Report
 from worker.model.encodings import BOM, foreign
 from worker.model.identity import NAMESPACE, body_id, identity
 from worker.model.outcomes import Reason
 from worker.model.surrogates import whole
+from worker.model.text import one_line, shown
 
 REPORT = "device-operation.report"
 REPORTS = "device-operation.reports"

@@ -6,9 +6,9 @@ from itertools import islice
 
 import structlog
 
-from worker.model.contract import one_line
 from worker.model.messages import Item
 from worker.model.outcomes import Tally
+from worker.model.text import one_line
 from worker.processing.loading import Scope
 
 NAMED = 3

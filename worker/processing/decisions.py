@@ -13,7 +13,7 @@ from uuid import UUID
 
 from statemachine import SETTLED, Counters, State, Verdict, contribution, decide, shows_dispatch
 from worker.config.reporters import Trust
-from worker.model.contract import Announcement, shown
+from worker.model.contract import Announcement
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Announced, Incoming, Item, Key, Message, device_operation_id, plausible
 from worker.model.outcomes import (
@@ -30,6 +30,7 @@ from worker.model.outcomes import (
     Tally,
 )
 from worker.model.state_times import entry, noted
+from worker.model.text import shown
 
 ANNOUNCED = "announced"
 TAKEN_APART = "taken apart"

@@ -18,9 +18,9 @@ from uuid import UUID
 
 from statemachine import State
 from worker.config.reporters import Trust
-from worker.model.contract import one_line
 from worker.model.messages import Announced, Incoming, Item, Portion, Rejected, device_operation_id
 from worker.model.outcomes import Tally
+from worker.model.text import one_line
 from worker.processing import backlog as waiting
 from worker.processing import loading as scopes
 from worker.processing.backlog import TooMuch, Waiting

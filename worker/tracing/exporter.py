@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from worker.dependency import Condition
-from worker.model.contract import one_line
+from worker.model.text import one_line
 
 
 class Exporting:

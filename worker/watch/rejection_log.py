@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import structlog
 
-from worker.model.contract import one_line
 from worker.model.outcomes import CONTRADICTING, EXAMPLES, Tally
+from worker.model.text import one_line
 
 _log = structlog.get_logger()
 

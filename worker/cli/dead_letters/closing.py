@@ -11,8 +11,8 @@ from worker.cli.dead_letters.options import Limit, selected, selecting
 from worker.config.settings import Settings
 from worker.dead_letters import discard as closing
 from worker.errors import SettingsError
-from worker.model.contract import clean
 from worker.model.outcomes import Status
+from worker.model.text import clean
 from worker.store.dead_letters import Selection
 
 app = typer.Typer()
