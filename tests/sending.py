@@ -9,8 +9,9 @@ from uuid import UUID
 
 from tests import model
 from tests.databases import read
-from worker.model.messages import Message, parse
+from worker.model.messages import Message
 from worker.model.outcomes import Tally
+from worker.model.parsing import parse
 from worker.processing.splitting import Committed, settle_items
 from worker.store.database import Database
 

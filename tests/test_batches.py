@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from statemachine import Verdict
 from tests.databases import NewDatabase, read
 from worker.errors import DeviceopsError
-from worker.model import messages as messages_of
+from worker.model import parsing as parsing_of
 from worker.model.contract import MAX_REPORTS
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import ANNOUNCEMENT, REPORTS, Item, Message
@@ -75,10 +76,9 @@ async def test_a_dead_letter_that_is_refused_too_is_kept_with_what_is_certain(da
             ]
         for statement in statements:
             await connection.execute(text(statement))
-    parked = report(UUID(int=1), POISON)
-    parked.content = parked.body.replace(b"CREATED", b"SUCCESS")
-    unreadable = message({})
-    unreadable.message_id = "cursed"
+    registering = report(UUID(int=1), POISON)
+    parked = replace(registering, content=registering.body.replace(b"CREATED", b"SUCCESS"))
+    unreadable = replace(message({}), message_id="cursed")
 
     tally = await settle(database, [report(UUID(int=2)), parked, unreadable, report(UUID(int=3))])
 
@@ -156,8 +156,8 @@ def raising(database: Database, condition: str, *, of_data: bool = False) -> lis
 
 async def test_no_error_quotes_the_row_that_was_refused(database: Database) -> None:
     await refuse_poison(database)
-    poison = report(UUID(int=1), POISON)
-    poison.content = poison.body.replace(b"}", b', "reason": "a secret"}')
+    without = report(UUID(int=1), POISON)
+    poison = replace(without, content=without.body.replace(b"}", b', "reason": "a secret"}'))
 
     await settle(database, [poison])
 
@@ -236,7 +236,7 @@ async def test_the_next_transaction_is_read_while_the_database_has_this_one(
     parts = [[json.loads(report(uuid4(), operation=operation).body) for _ in range(MAX_REPORTS)] for _ in range(3)]
     messages = [message({"reports": part}, REPORTS) for part in parts]
     told: list[str] = []
-    parsing = messages_of.parse
+    parsing = parsing_of.parse
 
     def parse(one: Message) -> list[Item]:
         told.append("read")

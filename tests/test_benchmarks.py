@@ -18,8 +18,9 @@ from tests.benchmarks.latency import Round, medians, ratio
 from tests.benchmarks.throughput import LEAST
 from tests.benchmarks.traffic import Traffic
 from tests.databases import NewDatabase
-from worker.model.messages import ANNOUNCEMENT, REPORTS, Rejected, parse
+from worker.model.messages import ANNOUNCEMENT, REPORTS, Rejected
 from worker.model.outcomes import Reason
+from worker.model.parsing import parse
 from worker.processing.batches import settle
 from worker.store.database import Database
 

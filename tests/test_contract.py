@@ -20,8 +20,9 @@ from tests.sending import ANNOUNCEMENT, NOW, REPORT, REPORTS, encoded, message, 
 from worker.amqp.topology import Topology
 from worker.asyncapi import document as asyncapi
 from worker.asyncapi.examples import EXAMPLES, Example
-from worker.model.messages import Incoming, Message, Rejected, parse
+from worker.model.messages import Incoming, Message, Rejected
 from worker.model.outcomes import Tally
+from worker.model.parsing import parse
 from worker.model.surrogates import whole
 from worker.store.database import Database
 

@@ -22,7 +22,8 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.model.messages import Announced, Incoming, Message, Rejected, parse
+from worker.model.messages import Announced, Incoming, Message, Rejected
+from worker.model.parsing import parse
 from worker.store.database import Database
 from worker.store.tables import activity, operations
 

@@ -1,5 +1,6 @@
 """What documents show of histories, and the pages that have the rest; once on each kind of database."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,8 @@ from tests.sending import (
     process,
     report_body,
 )
-from worker.model.messages import Message, device_operation_id
+from worker.model.identity import device_operation_id
+from worker.model.messages import Message
 from worker.store import dead_letters, queries
 from worker.store.database import Database
 from worker.store.dead_letters import GroupBy, Selection
@@ -183,8 +185,7 @@ async def test_an_operation_that_its_sender_dates_wrong_stands_where_it_came(
     times = [NOW - HOUR, NOW, NOW + HOUR]
     for operation, at, more in zip((*OPERATIONS, ID), times, ({}, {"created_at": claimed}, {}), strict=True):
         sent = message(announcement_body(operation, DEVICES[:1], **more), ANNOUNCEMENT)
-        sent.received_at = at
-        await process(database, [[sent]])
+        await process(database, [[replace(sent, received_at=at)]])
 
     async with database.read() as connection:
         found = await queries.list_operations(connection)

@@ -4,7 +4,7 @@ recount. Each holds on SQLite and on PostgreSQL.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -207,7 +207,7 @@ async def test_history_tells_when_a_state_was_reached_not_when_it_was_taken_up(
     told = message(report_body(OPERATIONS[0], DEVICES[0], "INITIATED", occurred_at=occurred_at.isoformat()))
     sent = message(report_body(OPERATIONS[0], DEVICES[0], "DISPATCHED"))
     received = message(report_body(OPERATIONS[0], DEVICES[0], "PROCESSING"))
-    told.sent_at = sent.sent_at = sent_at
+    told, sent = replace(told, sent_at=sent_at), replace(sent, sent_at=sent_at)
     registration = [message(announcement_body(OPERATIONS[0], DEVICES[:1]), ANNOUNCEMENT)]
     reports = [told, sent, received]
 

@@ -210,11 +210,11 @@ async def test_a_corrected_copy_counts_though_it_keeps_the_report_id_of_the_orig
 
 
 async def test_a_corrected_copy_is_not_said_to_be_packed_as_the_original_was(database: Database) -> None:
-    packed = message(gzip.compress(b"no report"))
-    packed.origin = lambda: Origin(
+    origin = Origin(
         properties={"content_encoding": "gzip", "app_id": "a"},
         headers={"compression": "application/x-gzip", "h": 1},
     )
+    packed = replace(message(gzip.compress(b"no report")), origin=lambda: origin)
     await process(database, [[packed]])
     [row] = await rows(database, ALL)
 

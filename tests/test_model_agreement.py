@@ -8,8 +8,8 @@ from uuid import UUID
 from tests.databases import Stored, clear, read
 from tests.model import Model
 from tests.streams import World, batches, interleaved
-from worker.model.messages import parse
 from worker.model.outcomes import Tally
+from worker.model.parsing import parse
 from worker.processing.splitting import Committed, settle_items
 from worker.store.database import Database
 

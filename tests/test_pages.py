@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, update
 
 from statemachine import Counters, OperationState, State, contribution
-from worker.model.messages import device_operation_id
+from worker.model.identity import device_operation_id
 from worker.store import queries
 from worker.store.database import Database
 from worker.store.pagination import Cursor, Ordering, Page, Place, Window

@@ -26,9 +26,10 @@ from tests.sending import (
 from tests.test_batches import POISON, refuse_poison
 from tests.test_laws import Fleet, arrangements
 from tests.test_model_agreement import check_group
-from worker.model.messages import Message, parse
+from worker.model.messages import Message
 from worker.model.outcomes import Reason, Tally
-from worker.processing import backlog, loading, splitting, write_probe
+from worker.model.parsing import parse
+from worker.processing import backlog, batch_keys, splitting, write_probe
 from worker.processing.backlog_sweeper import release_left
 from worker.processing.direct import answer
 from worker.processing.splitting import Committed, settle_items
@@ -49,16 +50,16 @@ class Died(BaseException):
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make portions so small that a handful of reports takes several."""
-    usual, rehearse = loading.AT_ONCE, write_probe.rehearse
+    usual, rehearse = batch_keys.MAX_DEVICES, write_probe.rehearse
 
     async def of_usual_size(database: Database) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(loading, "AT_ONCE", usual)
+            patch.setattr(batch_keys, "MAX_DEVICES", usual)
             await rehearse(database)
 
     monkeypatch.setattr(write_probe, "rehearse", of_usual_size)  # which is one transaction
     monkeypatch.setattr(backlog, "MAX_REPORTS", 2)
-    monkeypatch.setattr(loading, "AT_ONCE", 2)
+    monkeypatch.setattr(batch_keys, "MAX_DEVICES", 2)
     monkeypatch.setattr(splitting, "DEVICES", 2)
     monkeypatch.setattr(splitting, "LISTED", 3)
 
@@ -67,7 +68,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny(monkeypatch: pytest.MonkeyPatch, small: None) -> None:  # noqa: ARG001
     """Make them smaller still."""
     monkeypatch.setattr(backlog, "MAX_REPORTS", 1)
-    monkeypatch.setattr(loading, "AT_ONCE", 1)
+    monkeypatch.setattr(batch_keys, "MAX_DEVICES", 1)
 
 
 def dying(database: Database, commits: int) -> Committed:
@@ -287,7 +288,7 @@ async def test_large_parked_reports_are_released_few_at_a_time(
         sizes.append(sum(len(letter.message.body) for letter in letters))
         return letters
 
-    monkeypatch.setattr("worker.processing.transaction.read", noted)
+    monkeypatch.setattr("worker.processing.loading.read", noted)
     large = [message(report_body(OPERATION, device, "SUCCESS", nonce="x" * 3_000)) for device in DEVICES * 3]
     large += [message(report_body(OPERATION, DEVICES[0], "INITIATED", nonce="x" * 20_000))]
     await process(database, [large])

@@ -20,7 +20,8 @@ from tests.sending import (
 )
 from worker.dead_letters.replay import replay
 from worker.errors import DeviceopsError
-from worker.model.messages import Message, device_operation_id
+from worker.model.identity import device_operation_id
+from worker.model.messages import Message
 from worker.store import consistency, queries, recount
 from worker.store.database import Database
 from worker.store.dead_letters import Selection

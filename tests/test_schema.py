@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Uuid, bindparam, inspect, make_url, text
 import worker.store
 from tests.command import Deviceops
 from tests.databases import in_a_thread
-from worker.model.messages import device_operation_id
+from worker.model.identity import device_operation_id
 from worker.store import schema
 from worker.store.database import Database
 from worker.store.tables import UtcDateTime, metadata

@@ -16,7 +16,8 @@ from worker.dead_letters.export_import import export, import_, read_line
 from worker.dead_letters.retention import Retention
 from worker.errors import DeviceopsError
 from worker.model.identity import NAMESPACE
-from worker.model.messages import Message, Origin, take_types
+from worker.model.messages import Message, Origin
+from worker.model.parsing import set_aliases
 from worker.store.database import Database
 from worker.store.dead_letters import Selection
 
@@ -82,7 +83,7 @@ async def test_a_parked_report_is_imported_whatever_its_type_is_called(database:
     event = {"specversion": "1.0", "id": "1", "source": "s", "type": "device-operation.report"}
     headers = {f"ce-{name}": value for name, value in event.items()}
     cloud_event = Message(body, NOW, type="any", origin=lambda: Origin("exchange", "key", headers=headers))
-    take_types({"MyApp.Report, MyApp": "device-operation.report"})
+    set_aliases({"MyApp.Report, MyApp": "device-operation.report"})
     try:
         await process(database, [[message(body, "MyApp.Report, MyApp"), cloud_event]])
         lines = await exported(database)
@@ -90,7 +91,7 @@ async def test_a_parked_report_is_imported_whatever_its_type_is_called(database:
 
         assert await import_(database, [read_line(line, 1) for line in lines], actor="me") == 2
     finally:
-        take_types({})
+        set_aliases({})
     with pytest.raises(DeviceopsError, match=r"only for a readable report: type: 'MyApp.Report, MyApp' is not"):
         [read_line(line, 1) for line in lines]
 

@@ -12,7 +12,8 @@ from tests.letters import republished, rows
 from tests.sending import ANNOUNCEMENT, DEVICES, OPERATIONS, announcement_body, message, report_body
 from worker.config.reporters import Service, Trust
 from worker.dead_letters.replay import replay
-from worker.model.messages import Message, Origin, device_operation_id
+from worker.model.identity import device_operation_id
+from worker.model.messages import Message, Origin
 from worker.processing.batches import settle
 from worker.store.database import Database
 from worker.store.dead_letters import Selection
@@ -24,8 +25,7 @@ VOUCHED = Trust({"drift-service": Service()}, verify_user_id=True)
 
 
 def sent_by(user_id: str | None, sent: Message, exchange: str = "device-operations") -> Message:
-    sent.origin = lambda: Origin(exchange, "", {} if user_id is None else {"user_id": user_id})
-    return sent
+    return replace(sent, origin=lambda: Origin(exchange, "", {} if user_id is None else {"user_id": user_id}))
 
 
 def report(state: str, service: str, **more: Any) -> Message:

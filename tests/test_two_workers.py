@@ -16,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.command import Deviceops
 from tests.databases import read
 from tests.model import STATES
-from worker.model.messages import ANNOUNCEMENT, Message, device_operation_id, parse
+from worker.model.identity import device_operation_id
+from worker.model.messages import ANNOUNCEMENT, Message
 from worker.model.outcomes import Tally
+from worker.model.parsing import parse
 from worker.processing.splitting import Committed, settle_items
 from worker.store import batch as store
 from worker.store.database import Database

@@ -6,6 +6,7 @@ import json
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +22,8 @@ from tests.databases import read
 from tests.letters import rows
 from tests.sending import ANNOUNCEMENT, DEVICES, NOW, OPERATIONS, REPORTS, encoded, message, process, report_body
 from worker.model.compression import Unreadable, unpacked
-from worker.model.messages import Incoming, Message, Origin, Rejected, parse, take_types
+from worker.model.messages import Incoming, Message, Origin, Rejected
+from worker.model.parsing import parse, set_aliases
 from worker.model.surrogates import whole
 from worker.store.database import Database
 from worker.store.dead_letters import stored_message
@@ -117,9 +119,8 @@ def test_a_cloud_event_says_id_and_time_where_its_data_has_none(make: Any) -> No
 def test_parts_of_what_was_compressed_are_kept_as_they_are_read() -> None:
     bodies = [report_body(OPERATION, DEVICE, state) for state in ("CREATED", "NONE")]
     sent = wrapped(gzip.compress(encoded({"reports": bodies})), {"content_encoding": "gzip"})
-    sent.type = REPORTS
 
-    created, unreadable = parse(sent)
+    created, unreadable = parse(replace(sent, type=REPORTS))
 
     assert isinstance(created, Incoming)
     assert isinstance(unreadable, Rejected)
@@ -167,9 +168,9 @@ def test_no_bytes_break_the_unpacking(body: bytes, coding: str) -> None:
 
 @pytest.fixture
 def foreign_types() -> Iterator[None]:
-    take_types({"MyApp.DeviceReport, MyApp": "device-operation.report"})
+    set_aliases({"MyApp.DeviceReport, MyApp": "device-operation.report"})
     yield
-    take_types({})
+    set_aliases({})
 
 
 @pytest.mark.usefixtures("foreign_types")
@@ -178,7 +179,7 @@ def test_a_frameworks_name_is_a_type() -> None:
     event = binary("ce-", type="MyApp.DeviceReport, MyApp")
 
     assert [type(item) for each in (sent, event) for item in parse(each)] == [Incoming, Incoming]
-    take_types({})
+    set_aliases({})
     assert [type(item) for each in (sent, event) for item in parse(each)] == [Rejected, Rejected]
 
 

@@ -22,7 +22,7 @@ from tests.benchmarks.stage import Stage, plain
 from tests.benchmarks.traffic import Traffic
 from tests.command import Deviceops
 from tests.serving import OPERATIONS, serving
-from worker.model.messages import device_operation_id
+from worker.model.identity import device_operation_id
 from worker.model.state_times import entry
 from worker.simulate import START
 from worker.store.database import Database

@@ -23,7 +23,8 @@ from tests.benchmarks.consuming import other, running, told
 from tests.benchmarks.sizes import Sizes, Steps
 from tests.benchmarks.stage import Scene, Stage
 from tests.benchmarks.traffic import Traffic
-from worker.model.messages import ANNOUNCEMENT, Incoming, Key, Message, parse
+from worker.model.messages import ANNOUNCEMENT, Incoming, Key, Message
+from worker.model.parsing import parse
 from worker.simulate import Disorder
 from worker.store.bulk import CHANNEL
 

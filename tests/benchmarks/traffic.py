@@ -6,7 +6,7 @@ operations: their counters are contended, as in life.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -63,10 +63,10 @@ class Traffic:
         messages, settled = [], set[str]()
         devices = 0
         for line in lines:
-            message = jsonl.as_message(line.encode())
-            message.type = message.type or REPORT
+            read = jsonl.as_message(line.encode())
             # As `deviceops publish` does: a line that comes twice has the same id twice.
-            message.message_id = message.message_id or body_id(message.body)
+            id_ = read.message_id or body_id(read.body)
+            message = replace(read, type=read.type or REPORT, message_id=id_)
             messages.append(message)
             if message.type == ANNOUNCEMENT:
                 devices += len(json.loads(message.body)["device_ids"])

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 from worker.amqp import session
 from worker.amqp.batching import Buffer
 from worker.amqp.delivery import Delivery
-from worker.model import dead_letter, messages
+from worker.model import dead_letter, messages, parsing
 from worker.processing import batches
 
 BEFORE_COMMIT = "before-commit"
@@ -50,7 +50,7 @@ def prepare() -> None:
 
     event.listen(Engine, "commit", lambda _: strike(BEFORE_COMMIT))
     acknowledge, put = session._Subscription.acknowledge, Buffer.put
-    parse, name = messages.parse, messages.named_in
+    parse, name = parsing.parse, parsing.named_in
 
     async def acknowledge_or_not(subscription: session._Subscription, deliveries: Any) -> None:
         strike(BEFORE_ACKNOWLEDGEMENT)

@@ -23,7 +23,7 @@ from tests.databases import read
 from tests.sending import ANNOUNCEMENT, announcement_body, report_body
 from tests.serving import OPERATIONS, serving
 from tests.watching import running
-from worker.model.messages import device_operation_id
+from worker.model.identity import device_operation_id
 from worker.model.outcomes import Reason, Status
 from worker.store.database import Database
 from worker.store.tables import dead_letters, operations

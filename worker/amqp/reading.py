@@ -38,10 +38,12 @@ def as_given_up(delivery: Delivery, received_at: datetime) -> Message:
     deaths = read_deaths(headers)
     origin = _origin(delivery)
     first = deaths[-1] if deaths else None
-    message.given_up = told(deaths, limit_reached(headers))
-    message.redeliveries = redeliveries(headers)
-    message.origin = lambda: replace(origin, exchange=first.exchange) if first else origin
-    return message
+    return replace(
+        message,
+        given_up=told(deaths, limit_reached(headers)),
+        redeliveries=redeliveries(headers),
+        origin=lambda: replace(origin, exchange=first.exchange) if first else origin,
+    )
 
 
 def is_suspect(delivery: Delivery) -> bool:

@@ -12,8 +12,6 @@ from worker.config.api_tokens import Caller
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import MAX_ID
 from worker.model.messages import Origin
-from worker.model.outcomes import Reason
-from worker.processing.decisions import UNTRUSTED
 
 IdempotencyKey = Annotated[
     str | None,
@@ -34,11 +32,6 @@ def origin(caller: Caller) -> Callable[[], Origin]:
 
 def refuse(letter: DeadLetter, standing: Standing | None = None) -> NoReturn:
     """Answer what was rejected."""
-    if letter.reason in UNTRUSTED:
-        status = HTTPStatus.FORBIDDEN
-    elif letter.reason is Reason.UNKNOWN_DEVICE_OPERATION:
-        status = HTTPStatus.NOT_FOUND
-    else:
-        status = HTTPStatus.BAD_REQUEST
+    status = letter.reason.traits.http_status
     message = "the device operation is not registered" if status is HTTPStatus.NOT_FOUND else letter.detail
     raise Refusal(status, message, standing, {"X-Verdict": letter.reason})

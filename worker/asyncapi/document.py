@@ -3,7 +3,6 @@
 A schema takes what the parser takes, as far as JSON Schema can say it; `UNSAID` is what it cannot.
 """
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -12,30 +11,26 @@ from pydantic.json_schema import models_json_schema
 
 from worker.amqp.topology import DELIVERY_LIMIT, Topology
 from worker.asyncapi.examples import EXAMPLES
-from worker.model.contract import Announcement, Report, Reports
 from worker.model.identity import MAX_ID
-from worker.model.messages import ANNOUNCEMENT, MAX_BODY, REPORT, REPORTS
+from worker.model.messages import MAX_BODY, REPORT
+from worker.model.parsing import TYPES, MessageType
 
 Document = dict[str, Any]
-
-MODELS: Mapping[str, type[BaseModel]] = {REPORT: Report, REPORTS: Reports, ANNOUNCEMENT: Announcement}
-"""What the body of each type of message is."""
 
 UNSAID = (
     f"a message has at most {MAX_BODY:,} bytes, in UTF-8, and half of a surrogate pair in its text counts as ?",
     "NaN and Infinity are not JSON, numbers in documents are those of a double, which 1e400 is not, and arrays "
     "and objects nest no deeper than 200 levels",
     "of a name that comes twice in one object the last counts",
+    "a body may begin with a byte order mark and may be compressed: gzip or deflate by content_encoding, or by "
+    "the header compression, as kombu sets it",
+    "a message may be a CloudEvent 1.0, structured (application/cloudevents+json) or binary (headers "
+    "cloudEvents:, cloudEvents_ or ce-): its type is the message's type, its source and id are the message's id",
     "a bulk message with some unreadable reports is taken: each of those is a dead letter of its own",
     "whether a report is applied is a matter of states, see the examples",
 )
 """What no schema says."""
 
-_NAMES = {
-    REPORT: ("report", "The state of one device operation"),
-    REPORTS: ("reports", "Many reports in one message"),
-    ANNOUNCEMENT: ("announcement", "An operation, and the devices that it targets"),
-}
 _SHORT_STRING = {"type": "string", "maxLength": MAX_ID}
 _HEADERS = {
     "type": "object",
@@ -49,7 +44,7 @@ _HEADERS = {
 
 def json_schema(message_type: str) -> Document:
     """The JSON Schema of the bodies of one type of message."""
-    model = MODELS[message_type]
+    model = TYPES[message_type].model
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": message_type,
@@ -102,8 +97,8 @@ def asyncapi(topology: Topology, host: str, protocol: str) -> Document:
             },
         },
         "components": {
-            "messages": {_NAMES[type_][0]: _message(type_) for type_ in MODELS},
-            "schemas": _schemas([*MODELS.values()], "#/components/schemas/{model}"),
+            "messages": {type_.short_name: _message(type_) for type_ in TYPES.values()},
+            "schemas": _schemas([type_.model for type_ in TYPES.values()], "#/components/schemas/{model}"),
             "securitySchemes": {
                 "user": {"type": "userPassword", "description": "A user that may write to the exchange."}
             },
@@ -118,7 +113,7 @@ def _exchange(topology: Topology) -> Document:
             "routing_key": {
                 "description": "Any: the queue is bound with #.",
                 "default": REPORT,
-                "examples": [*MODELS],
+                "examples": [*TYPES],
             }
         },
         "servers": [{"$ref": "#/servers/broker"}],
@@ -149,25 +144,27 @@ def _queue(topology: Topology) -> Document:
 
 
 def _messages() -> Document:
-    return {name: {"$ref": f"#/components/messages/{name}"} for name, _ in _NAMES.values()}
-
-
-def _message(type_: str) -> Document:
-    name, title = _NAMES[type_]
     return {
-        "name": name,
-        "title": title,
-        "summary": f"AMQP type {type_}" + ("; also of a message without a type." if type_ == REPORT else "."),
+        name: {"$ref": f"#/components/messages/{name}"} for name in (type_.short_name for type_ in TYPES.values())
+    }
+
+
+def _message(type_: MessageType) -> Document:
+    return {
+        "name": type_.short_name,
+        "title": type_.title,
+        "summary": f"AMQP type {type_.name}"
+        + ("; also of a message without a type." if type_.name == REPORT else "."),
         "contentType": "application/json",
         "headers": _HEADERS,
-        "payload": {"$ref": f"#/components/schemas/{MODELS[type_].__name__}"},
-        "bindings": _amqp({"messageType": type_}),
+        "payload": {"$ref": f"#/components/schemas/{type_.model.__name__}"},
+        "bindings": _amqp({"messageType": type_.name}),
         "examples": [
             {"name": example.name, "summary": example.summary, "payload": example.body}
             for example in EXAMPLES
-            if example.type == type_
+            if example.type == type_.name
         ],
-        "x-amqp-properties": _properties(type_),
+        "x-amqp-properties": _properties(type_.name),
     }
 
 

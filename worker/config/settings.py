@@ -21,7 +21,8 @@ from worker.config.secret_files import PREFIX, variable
 from worker.errors import SettingsError
 from worker.model.contract import Name
 from worker.model.encodings import foreign
-from worker.model.messages import MessageType, take_types
+from worker.model.parsing import TYPES, set_aliases
+from worker.model.text import shown
 
 ENV_FILE = Path(".env")
 ENV_FILE_ENCODING = "utf-8-sig"  # a byte order mark is no part of the first name
@@ -37,6 +38,15 @@ class Address(NamedTuple):
     host: str
     port: int
     is_chosen: bool
+
+
+def _type_name(name: str) -> str:
+    if name not in TYPES:
+        raise ValueError(f"{shown(name)} is not a message type (expected {', '.join(TYPES)})")
+    return name
+
+
+TypeName = Annotated[str, AfterValidator(_type_name)]
 
 
 class Settings(BaseSettings):
@@ -142,7 +152,7 @@ class Settings(BaseSettings):
         '{"drift-service": {"operation_types": ["CONVERGE"], "states": ["SUCCESS", "FAILURE"]}, "console": {}}; '
         "what is left out is not restricted; empty for anybody",
     )
-    message_types: Annotated[Json[dict[Name, MessageType]] | None, NoDecode, _EMPTY_IS_NONE] = Field(
+    message_types: Annotated[Json[dict[Name, TypeName]] | None, NoDecode, _EMPTY_IS_NONE] = Field(
         None,
         description="names that frameworks put into a message's type, as JSON: for each what it is, such as "
         '{"MyApp.DeviceReport, MyApp": "device-operation.report"}',
@@ -229,7 +239,7 @@ class Settings(BaseSettings):
             )
             raise SettingsError(wrong) from None
         settings._kept_in = {name: path for name, path in _origins().items() if isinstance(path, Path)}
-        take_types(settings.message_types or {})
+        set_aliases(settings.message_types or {})
         for make in (settings.amqp_tls, settings.database_tls):
             make()  # what is wrong with a file shows here, before any work
         return settings

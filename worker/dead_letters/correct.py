@@ -1,5 +1,6 @@
 """A corrected copy of a dead letter: kept beside the original, linked to it, and then processed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -11,8 +12,10 @@ from worker.config.reporters import Trust
 from worker.dead_letters.replay import Summary, replay
 from worker.errors import DeviceopsError
 from worker.model.identity import identity
-from worker.model.messages import Rejected, named_in, parse, text_of
+from worker.model.messages import Rejected
 from worker.model.outcomes import Action, Status
+from worker.model.parsing import named_in, parse
+from worker.model.unwrapping import text_of
 from worker.store import batch, dead_letters
 from worker.store.database import Database
 from worker.store.dead_letters import Selection, stored_message
@@ -40,11 +43,11 @@ async def correct(
 
     Raises DeviceopsError, and changes nothing, if the new body cannot be read or the original has changed since.
     """
-    message = stored_message(row)
+    original = stored_message(row)
     # The corrected body is text as it stands, however the original was packed.
-    origin = message.origin().plain()
-    message.origin = lambda: origin
-    message.content, message.message_id, message.type = _with_own_ids(body, row.report_id), str(uuid4()), type_
+    origin = original.origin().plain()
+    content, id_ = _with_own_ids(body, row.report_id), str(uuid4())
+    message = replace(original, content=content, message_id=id_, type=type_, origin=lambda: origin)
     rejected = next((item for item in parse(message) if isinstance(item, Rejected)), None)
     if rejected is not None:
         raise DeviceopsError(f"not corrected: {rejected.detail}")

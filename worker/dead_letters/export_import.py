@@ -25,14 +25,15 @@ from worker.dead_letters.replay import replay
 from worker.errors import DeviceopsError
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import NAMESPACE
-from worker.model.messages import NAMING, Incoming, Message, Origin, Rejected, explain, parse
+from worker.model.messages import Incoming, Message, Origin, Rejected
 from worker.model.outcomes import Action, Reason, Status
+from worker.model.parsing import NAMING, describe_invalid, parse
 from worker.processing.batches import waiting_out_failures
 from worker.store import batch, dead_letters, documents
 from worker.store.database import Database
 from worker.store.dead_letters import Selection
 
-REPORTS_OWN = (Reason.CONFLICT, Reason.UNKNOWN_DEVICE_OPERATION, Reason.OPERATION_TYPE_MISMATCH)
+REPORTS_OWN = tuple(reason for reason in Reason if reason.traits.keeps_identity)
 """Reasons for which a report is kept with its identity."""
 
 Base64 = Annotated[
@@ -148,7 +149,7 @@ def read_line(line: bytes, number: int) -> Line:
         found = Line.model_validate(json.loads(line, parse_constant=_no_constant))
         found.row(found.received_at)
     except ValidationError as error:
-        raise DeviceopsError(f"line {number}: {explain(error)}") from None
+        raise DeviceopsError(f"line {number}: {describe_invalid(error)}") from None
     except json.JSONDecodeError as error:
         raise DeviceopsError(f"line {number}: is not JSON: {error.msg} at character {error.colno}") from None
     except UnicodeDecodeError:

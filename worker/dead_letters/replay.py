@@ -14,8 +14,8 @@ from worker.dead_letters.paging import PATIENCE, Progress, pages
 from worker.model.messages import Item
 from worker.model.outcomes import Tally
 from worker.processing.batches import settle, transactions
-from worker.processing.decisions import Ledger, Outcome
-from worker.processing.dry_run import foresee
+from worker.processing.decisions import Outcome
+from worker.processing.dry_run import DryRun
 from worker.store.database import Database
 from worker.store.dead_letters import Selection, stored_message
 
@@ -76,22 +76,23 @@ async def foretell(
     progress: Progress = id,
 ) -> tuple[Summary, dict[int, Outcome]]:
     """What a replay would do, and with each dead letter: decided for real in one snapshot, nothing changed."""
-    ledger, selected = Ledger(trust=trust), 0
+    selected = 0
     async with database.read() as connection:
+        dry_run = DryRun(connection, trust)
 
         async def batches() -> AsyncIterator[Sequence[Item]]:
             nonlocal selected
             async for rows in pages(lambda: nullcontext(connection), selection, limit):
                 # What an earlier page has released is resolved by now: a replay would not select it.
-                still_open = [row for row in rows if not isinstance(ledger.outcomes.get(row.id), str)]
+                still_open = [row for row in rows if not isinstance(dry_run.outcomes.get(row.id), str)]
                 selected += len(still_open)
                 async for items in transactions(map(stored_message, still_open)):
                     yield items
                 progress(len(rows))
 
-        await foresee(connection, batches(), ledger)
-    outcomes = {id_: outcome for id_, outcome in ledger.outcomes.items() if id_ in ledger.stored}
-    return Summary(selected, ledger.tally), outcomes
+        await dry_run.run(batches())
+    outcomes = {id_: outcome for id_, outcome in dry_run.outcomes.items() if id_ in dry_run.selected}
+    return Summary(selected, dry_run.tally), outcomes
 
 
 def outcome_documents(found: Mapping[int, Outcome]) -> list[dict[str, str | int]]:

@@ -5,6 +5,7 @@ the mark that is made here after the broker's confirmation: were it made before,
 for a duplicate of its own dead letter, a report could be lost.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row
@@ -50,5 +51,4 @@ def _republished(row: Row[Any]) -> Message:
     kept = {name: value for name, value in row.headers.items() if not name.startswith(_STRIPPED_HEADERS)}
     headers = {**kept, REPLAY_OF: str(row.fingerprint), REPLAYS: row.attempts}
     origin = Origin(row.exchange, row.routing_key, row.properties, headers)
-    message.origin = lambda: origin
-    return message
+    return replace(message, origin=lambda: origin)

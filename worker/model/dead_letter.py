@@ -10,9 +10,10 @@ from uuid import UUID
 
 from pydantic_core import to_jsonable_python
 
-from worker.model.identity import body_id, identity
-from worker.model.messages import NAMING, Incoming, Message, named_in, pair_id
+from worker.model.identity import body_id, identity, pair_id
+from worker.model.messages import Incoming, Message
 from worker.model.outcomes import Example, Reason, Status
+from worker.model.parsing import NAMING, named_in
 from worker.model.text import clean, shown
 
 DEADLY = 2

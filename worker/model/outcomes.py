@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from http import HTTPStatus
 from typing import NamedTuple
 from uuid import UUID
 
@@ -24,6 +25,41 @@ class Reason(StrEnum):
     """The service may report, but not this state, or not for this type of operation."""
     UNDELIVERABLE = "undeliverable"
     """The broker gave it up before a worker could settle it."""
+
+    @property
+    def traits(self) -> "_Traits":
+        """What follows from it."""
+        return _TRAITS[self]
+
+
+class _Traits(NamedTuple):
+    """What follows from a reason."""
+
+    http_status: HTTPStatus = HTTPStatus.BAD_REQUEST
+    keeps_identity: bool = False
+    """Whether the dead letter has its report's identity, so that the report sent again is a duplicate."""
+    is_parked: bool = False
+    """Whether the registration of the device operation releases it."""
+    is_untrusted: bool = False
+    """Whether the report must not use its id, which is free for those who may."""
+
+
+_TRAITS: Mapping[Reason, _Traits] = {
+    Reason.MALFORMED: _Traits(),
+    Reason.CONFLICT: _Traits(keeps_identity=True),
+    Reason.UNKNOWN_DEVICE_OPERATION: _Traits(HTTPStatus.NOT_FOUND, keeps_identity=True, is_parked=True),
+    Reason.OPERATION_TYPE_MISMATCH: _Traits(keeps_identity=True),
+    Reason.UNKNOWN_SERVICE: _Traits(HTTPStatus.FORBIDDEN, is_untrusted=True),
+    Reason.NOT_ALLOWED: _Traits(HTTPStatus.FORBIDDEN, is_untrusted=True),
+    Reason.UNDELIVERABLE: _Traits(),
+}
+
+
+class Rejection(NamedTuple):
+    """Why a report is rejected."""
+
+    reason: Reason
+    detail: str
 
 
 class Status(StrEnum):

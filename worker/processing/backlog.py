@@ -1,4 +1,4 @@
-"""The parked reports that wait for registrations: how many one transaction takes up, and how they are read."""
+"""The backlog of parked reports: listed, divided into portions for transactions, and read."""
 
 import asyncio
 from collections import defaultdict
@@ -12,24 +12,22 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.model.dead_letter import DeadLetter
-from worker.model.messages import Incoming, parse
+from worker.model.messages import Incoming
+from worker.model.parsing import parse
+from worker.processing.batch_keys import TooLarge
 from worker.store import batch as store
 from worker.store.dead_letters import stored_message
 
 MAX_REPORTS = 1_000
-"""Parked reports that one transaction takes up."""
+"""Parked reports that one transaction releases."""
 MAX_BYTES = 4_000_000
-"""Bytes of them, about: of one report, as many as it has."""
+"""Bytes of parked reports that one transaction releases, about; a single report may have more."""
 TURN = 0.02
-"""Seconds of work after which others get a turn."""
+"""Seconds of work after which the event loop gets a turn."""
 
 
-class TooMuch(Exception):
-    """One transaction would have to do more than it should: the items are to be taken in portions."""
-
-
-class Waiting(NamedTuple):
-    """A parked report that is not read yet."""
+class ParkedReport(NamedTuple):
+    """A parked report without its body."""
 
     id: int
     operation_id: UUID
@@ -38,21 +36,23 @@ class Waiting(NamedTuple):
     """Bytes of what is stored of it, about."""
 
 
-async def waiting(connection: AsyncConnection, device_operations: Collection[UUID], limit: int) -> list[Waiting]:
-    """The parked reports of device operations, `limit` at most: by device operation, the oldest of each first."""
-    return [Waiting(*row) for row in await store.parked(connection, device_operations, limit)]
+async def list_parked(
+    connection: AsyncConnection, device_operations: Collection[UUID], limit: int
+) -> list[ParkedReport]:
+    """The parked reports of device operations, at most `limit`, by device operation, the oldest of each first."""
+    return [ParkedReport(*row) for row in await store.parked(connection, device_operations, limit)]
 
 
-async def waiting_for(
+async def parked_for(
     connection: AsyncConnection, device_operations: Collection[UUID]
 ) -> defaultdict[UUID, list[DeadLetter]]:
-    """The parked reports that wait for these registrations, by device operation.
+    """The parked reports of device operations, by device operation.
 
-    Raises TooMuch if one transaction should not take up as many.
+    Raises TooLarge if they are more than one transaction should release.
     """
-    found = await waiting(connection, device_operations, MAX_REPORTS + 1)
-    if is_too_much(found):
-        raise TooMuch
+    found = await list_parked(connection, device_operations, MAX_REPORTS + 1)
+    if is_too_large(found):
+        raise TooLarge
     letters: defaultdict[UUID, list[DeadLetter]] = defaultdict(list)
     for letter in await read(connection, [each.id for each in found]):
         assert letter.report is not None
@@ -60,14 +60,14 @@ async def waiting_for(
     return letters
 
 
-def is_too_much(found: Sequence[Waiting]) -> bool:
-    """Whether one transaction should not take up all of these."""
+def is_too_large(found: Sequence[ParkedReport]) -> bool:
+    """Whether these are more than one transaction should release."""
     return len(found) > 1 and (len(found) > MAX_REPORTS or sum(each.size for each in found) > MAX_BYTES)
 
 
-def portions(found: Iterable[Waiting]) -> Iterator[list[Waiting]]:
-    """What transactions take up, one after another; all of a device operation in one, if they fit."""
-    portion: list[Waiting] = []
+def portions(found: Iterable[ParkedReport]) -> Iterator[list[ParkedReport]]:
+    """What transactions release, one after another; all of a device operation in one, if they fit."""
+    portion: list[ParkedReport] = []
     size = 0
 
     def is_full(count: int, more: int) -> bool:
@@ -89,7 +89,7 @@ def portions(found: Iterable[Waiting]) -> Iterator[list[Waiting]]:
 
 
 async def read(connection: AsyncConnection, ids: Sequence[int]) -> list[DeadLetter]:
-    """The parked reports with these ids, the oldest first, without those that are parked no more."""
+    """The reports with these ids that are still parked, the oldest first."""
     letters = []
     began = perf_counter()
     for row in await store.read_parked(connection, ids):

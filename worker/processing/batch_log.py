@@ -1,4 +1,4 @@
-"""What the log says of a batch at level debug, once it is committed: one line, and nothing of what was sent."""
+"""One debug log line for a committed batch, without anything that was sent but ids."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -9,19 +9,19 @@ import structlog
 from worker.model.messages import Item
 from worker.model.outcomes import Tally
 from worker.model.text import one_line
-from worker.processing.loading import Scope
+from worker.processing.batch_keys import BatchKeys
 
 NAMED = 3
-"""How many messages and operations of a batch are named, at most."""
+"""Messages and operations of a batch that are named, at most."""
 
 _log = structlog.get_logger()
 
 
-def tell(items: Sequence[Item], scope: Scope, tally: Tally, seconds: float) -> None:
-    """Log one transaction: how much it was, how long it took, and what became of it."""
+def log_batch(items: Sequence[Item], keys: BatchKeys, tally: Tally, seconds: float) -> None:
+    """Log the size, the duration and the results of one transaction."""
     if not _log.is_enabled_for(logging.DEBUG):
         return
-    operations = scope.operations | {id_ for id_, _ in scope.announcements}
+    operations = keys.operations | {id_ for id_, _ in keys.announcements}
     ids = dict.fromkeys(item.message.message_id for item in items if item.message.message_id)
     _log.debug(
         "batch committed",

@@ -7,6 +7,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -20,8 +21,9 @@ from tenacity import (
 )
 
 from worker.config.reporters import Trust
-from worker.model.messages import Announced, Item, Message, parse
+from worker.model.messages import Announced, Item, Message
 from worker.model.outcomes import Tally
+from worker.model.parsing import parse
 from worker.processing.splitting import Committed, settle_items
 from worker.processing.write_probe import rehearse
 from worker.store import dead_letters
@@ -111,10 +113,9 @@ def _as_stored(message: Message, rows: Mapping[UUID, Row[Any]]) -> Message:
     row = rows.get(message.replay_of) if message.replay_of else None
     if row is None or row.body != message.body:
         return message
-    stored = stored_message(row)
-    stored.is_republished = True
-    stored.given_up, stored.redeliveries = message.given_up, message.redeliveries
-    return stored
+    return replace(
+        stored_message(row), is_republished=True, given_up=message.given_up, redeliveries=message.redeliveries
+    )
 
 
 async def transactions(messages: Iterable[Message]) -> AsyncIterator[list[Item]]:

@@ -3,6 +3,7 @@
 Nothing here waits for a database that is away: who asked is told, and asks again.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
@@ -10,8 +11,9 @@ from statemachine import SETTLED, State
 from worker.config.reporters import Objection, Trust
 from worker.model.contract import Report
 from worker.model.dead_letter import DeadLetter
-from worker.model.identity import NAMESPACE
-from worker.model.messages import Incoming, Message, Origin, Rejected, device_operation_id, parse
+from worker.model.identity import NAMESPACE, device_operation_id
+from worker.model.messages import Incoming, Message, Origin, Rejected
+from worker.model.parsing import parse
 from worker.processing.decisions import Answer
 from worker.processing.splitting import Committed, settle_items
 from worker.processing.transaction import process_together
@@ -29,12 +31,11 @@ async def answer(
 
     `unless_settled` is as for `Incoming`. Raises what the database raises; then nothing has happened.
     """
-    message.is_awaited = True
-    [item] = parse(message)
+    [item] = parse(replace(message, is_awaited=True))
     if isinstance(item, Rejected):
-        return Answer(DeadLetter(item.reason, item.detail, message, None))
+        return Answer(DeadLetter(item.reason, item.detail, item.message, None))
     if isinstance(item, Incoming):
-        item.unless_settled = unless_settled
+        item = replace(item, unless_settled=unless_settled)
     answers: list[Answer] = []
     await settle_items(Committed(database, trust, answers=answers), [item])
     return answers[-1]

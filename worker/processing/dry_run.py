@@ -1,4 +1,4 @@
-"""What would come of a replay: the same decisions as the processor's, without a lock and without a trace."""
+"""Dry run of a replay: the same loading, without locks, and the same decisions; nothing is written."""
 
 import asyncio
 from collections.abc import AsyncIterable, Collection, Mapping, Sequence
@@ -6,149 +6,153 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.config.reporters import Trust
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Item, Key
 from worker.model.outcomes import Status, Tally
-from worker.processing import backlog as waiting
-from worker.processing.backlog import TooMuch, Waiting
-from worker.processing.decisions import Ledger
-from worker.processing.loading import Scope
+from worker.processing import backlog
+from worker.processing.backlog import ParkedReport, is_too_large, list_parked
+from worker.processing.batch_keys import BatchKeys, TooLarge
+from worker.processing.decider import Decider
+from worker.processing.decisions import Decisions, Outcome
+from worker.processing.known import Known
+from worker.processing.loading import peek, peek_parked
 from worker.processing.splitting import settle_items
-from worker.processing.transaction import take
+from worker.processing.transaction import decide
 from worker.store import batch as store
 from worker.store.errors import is_refused
 
 
-async def foresee(connection: AsyncConnection, batches: AsyncIterable[Sequence[Item]], ledger: Ledger) -> None:
-    """Take batches of stored dead letters into a ledger, one after another; nothing is written.
+class DryRun:
+    """Transactions over one snapshot that write nothing; each knows the decisions of those before."""
 
-    The connection gives one snapshot. The ledger then has the tally, and the outcomes of the dead letters that it
-    has as `stored`.
-    """
-    foreseen, tally = _Foreseen(connection, ledger), Tally()
-    async for items in batches:
-        tally.add(await settle_items(foreseen, items))
-    ledger.tally = tally
-
-
-class _Foreseen:
-    """Transactions that only a ledger knows of."""
-
-    def __init__(self, connection: AsyncConnection, ledger: Ledger) -> None:
+    def __init__(self, connection: AsyncConnection, trust: Trust | None = None) -> None:
         self._connection = connection
-        self._ledger = ledger
-        self._met: set[Key] = set()
-        """The announcements that were looked up."""
-        self._taken_up: set[UUID] = set()
-        """Device operations of which nothing waits any more, but what came since."""
+        self._known = Known()
+        self._decider = Decider(self._known, trust)
+        self._peeked: set[Key] = set()
+        """Announcements and beginnings that were looked up."""
+        self._released: set[UUID] = set()
+        """Device operations whose stored parked reports are all decided."""
         self._listed: dict[int, DeadLetter] = {}
-        """What waits since it came, by the id that it was listed with."""
+        """Reports that were parked in this dry run, by the id that they were listed with."""
+        self.tally = Tally()
+        self.outcomes: dict[int, Outcome] = {}
+        """The final outcome of each stored dead letter, by id."""
 
-    async def process(self, items: Sequence[Item], *, takes_up: bool = True) -> Tally:
+    async def run(self, batches: AsyncIterable[Sequence[Item]]) -> None:
+        """Decide batches of stored dead letters, one after another."""
+        async for items in batches:
+            self.tally.add(await settle_items(self, items))
+
+    @property
+    def selected(self) -> Collection[int]:
+        """The stored dead letters that were among the items."""
+        return self._known.stored.keys()
+
+    async def process(self, items: Sequence[Item], *, releases_parked: bool = True) -> Tally:
         """Decide items."""
-        ledger, scope = self._ledger, Scope.of(items)
-        letters = await self._waiting_for(scope) if takes_up else []
-        scope.announcements -= self._met
-        self._met |= scope.announcements
-        await self._learn(scope)
+        keys = BatchKeys.of(items)
+        letters = await self._parked_for(keys) if releases_parked else []
+        keys.announcements -= self._peeked
+        keys.beginnings -= self._peeked
+        self._peeked |= keys.announcements | keys.beginnings
+        self._learn(await peek(self._connection, keys, self._known), keys.stored)
         for letter in letters:
             assert letter.report is not None
-            ledger.waiting[letter.report.key[0]].append(letter)
-        ledger.tally, ledger.takes_up = Tally(), takes_up
-        await take(ledger, items)
-        fingerprints = {letter.fingerprint for letter in ledger.dead_letters}
-        kept_before = await store.kept_before(self._connection, fingerprints)
-        ledger.count_as_duplicates(
-            fingerprints - kept_before, await store.discarded_before(self._connection, kept_before)
-        )
-        if takes_up:
-            self._taken_up |= scope.registering & ledger.held.keys()
-        self._forget(scope.registering)
-        return ledger.tally
+            self._known.parked[letter.report.key[0]].append(letter)
+        decisions = self._begin(releases_parked=releases_parked)
+        await decide(items, self._decider)
+        fingerprints = {letter.fingerprint for letter in decisions.dead_letters}
+        before = await store.kept_before(self._connection, fingerprints)
+        discarded = await store.discarded_before(self._connection, before)
+        decisions.count_unidentified(fingerprints - before, discarded)
+        if releases_parked:
+            self._released |= keys.registering & self._known.registered.keys()
+        self._end(keys.registering)
+        return decisions.tally
 
-    async def release(self, found: Sequence[Waiting], *, refused: str | None = None) -> Tally:  # noqa: ARG002
+    async def release(self, found: Sequence[ParkedReport], *, refused: str | None = None) -> Tally:  # noqa: ARG002
         """Decide parked reports."""
-        ledger = self._ledger
-        letters = [self._listed.pop(each.id) for each in found if each.id in self._listed]
-        for letter in letters:
+        new = [self._listed.pop(each.id) for each in found if each.id in self._listed]
+        for letter in new:
             assert letter.report is not None
-            ledger.waiting[letter.report.key[0]].remove(letter)
-        letters = await waiting.read(self._connection, [each.id for each in found]) + letters
-        scope = Scope.of_waiting(found)
-        ledger.tally = Tally()
-        scope.reports += [letter.report.key for letter in letters if letter.report]
-        await self._learn(scope)
+            self._known.parked[letter.report.key[0]].remove(letter)
+        letters = await backlog.read(self._connection, [each.id for each in found]) + new
+        self._learn(await peek_parked(self._connection, found, letters, self._known), ())
+        decisions = self._begin(releases_parked=self._decider.releases_parked)
         for letter in letters:
-            if letter.report is not None and letter.report.key[0] in ledger.held:
-                ledger.release(letter)
-        self._forget(())
-        return ledger.tally
+            if letter.report is not None and letter.report.key[0] in self._known.registered:
+                self._decider.release(letter)
+        self._end(())
+        return decisions.tally
 
-    async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[Waiting]:
-        """The parked reports of device operations, those that came since among them."""
-        outcomes = self._ledger.outcomes
-        stored = await waiting.waiting(self._connection, device_operations, limit + len(outcomes))
-        since = (letter for id_ in device_operations for letter in self._ledger.waiting.get(id_, ()))
-        self._listed = {letter.message.dead_letter_id or -n: letter for n, letter in enumerate(since, 1)}
-        found = [each for each in stored if each.id not in outcomes]
+    async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[ParkedReport]:
+        """The parked reports of device operations, those parked in this dry run included."""
+        stored = await list_parked(self._connection, device_operations, limit + len(self.outcomes))
+        new = (letter for id_ in device_operations for letter in self._known.parked.get(id_, ()))
+        self._listed = {letter.message.dead_letter_id or -n: letter for n, letter in enumerate(new, 1)}
+        found = [each for each in stored if each.id not in self.outcomes]
         for id_, letter in self._listed.items():
             assert letter.report is not None
             key, operation = letter.report.key, letter.report.report.operation_id
-            found.append(Waiting(id_, operation, key[0], len(letter.message.body)))
-        # What has no id is younger than all that have.
+            found.append(ParkedReport(id_, operation, key[0], len(letter.message.body)))
+        # New dead letters, without an id, are younger than all stored ones.
         found.sort(key=lambda each: (each.device_operation_id.bytes, each.id < 0, abs(each.id)))
         return found[:limit]
 
     async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
-        """How many parked reports device operations have."""
-        return await store.weigh_parked(self._connection, set(device_operations) - self._taken_up)
+        """How many parked reports device operations have, and their bytes."""
+        return await store.weigh_parked(self._connection, set(device_operations) - self._released)
 
-    async def pause(self, seconds: float) -> None:  # noqa: ARG002  # it holds nothing that others wait for
-        """Let others have their turn."""
+    async def pause(self, seconds: float) -> None:  # noqa: ARG002  # it holds no lock
+        """Give the event loop a turn."""
         await asyncio.sleep(0)
 
     async def is_of_data(self, error: Exception) -> bool:
         """Whether the data of a transaction broke it."""
         return is_refused(error)
 
-    async def _waiting_for(self, scope: Scope) -> list[DeadLetter]:
-        """What would be taken up beside what came since: but for what comes in its own turn now."""
-        found = await self.waiting(scope.registering, waiting.MAX_REPORTS + 1)
-        if waiting.is_too_much(found):
-            raise TooMuch
-        ids = [each.id for each in found if each.id not in self._listed and each.id not in scope.stored]
-        return await waiting.read(self._connection, ids)
+    def _begin(self, *, releases_parked: bool) -> Decisions:
+        fingerprints = self._decider.decisions.fingerprints
+        decisions = Decisions(self._known, outcomes=self.outcomes, fingerprints=fingerprints)
+        self._decider.decisions, self._decider.releases_parked = decisions, releases_parked
+        return decisions
 
-    async def _learn(self, scope: Scope) -> None:
-        """Read what a transaction is about, but for what earlier ones know better."""
-        ledger, connection = self._ledger, self._connection
-        ledger.held |= scope.held(await store.look(connection, scope.claims.keys() - ledger.held.keys()))
-        known_before = await store.announced_before(connection, scope.announcements | scope.beginnings)
-        ledger.new_announcements |= scope.announcements - known_before
-        ledger.begun |= scope.beginnings & known_before
-        known = await store.known(connection, scope.reports, scope.operations - ledger.operation_types.keys())
-        ledger.operation_types |= known.operation_types
-        ledger.seen |= known.accepted
-        kept = {key: id_ for key, id_ in known.kept.items() if not self._has_lost_identity(id_)}
-        ledger.kept = kept | ledger.kept
-        # What an earlier transaction has released is resolved by now.
-        is_done = {id_: isinstance(ledger.outcomes.get(id_), str) for id_ in scope.stored}
-        ledger.stored |= {id_: Status.RESOLVED if done else Status.OPEN for id_, done in is_done.items()}
+    def _end(self, device_operations: Collection[UUID]) -> None:
+        """Keep of the parked reports those that are new: the snapshot has the others."""
+        for id_ in device_operations:
+            letters = self._known.parked.pop(id_, ())
+            new = [each for each in letters if self._is_new(each.message.dead_letter_id)]
+            if new:
+                self._known.parked[id_] = new
+
+    def _is_new(self, dead_letter_id: int | None) -> bool:
+        return dead_letter_id is None or dead_letter_id in self.outcomes
+
+    async def _parked_for(self, keys: BatchKeys) -> list[DeadLetter]:
+        """The stored parked reports to release, without those that the batch itself replays."""
+        found = await self.waiting(keys.registering, backlog.MAX_REPORTS + 1)
+        if is_too_large(found):
+            raise TooLarge
+        ids = [each.id for each in found if each.id not in self._listed and each.id not in keys.stored]
+        return await backlog.read(self._connection, ids)
+
+    def _learn(self, found: Known, stored: Collection[int]) -> None:
+        """Add what is stored; what this dry run has decided counts more."""
+        known = self._known
+        known.registered |= found.registered
+        known.new_announcements |= found.new_announcements
+        known.begun |= found.begun
+        known.operation_types |= found.operation_types
+        known.accepted |= found.accepted
+        kept = {key: id_ for key, id_ in found.kept.items() if not self._has_lost_identity(id_)}
+        known.kept = kept | known.kept
+        # What an earlier transaction of this dry run has released is resolved.
+        is_resolved = {id_: isinstance(self.outcomes.get(id_), str) for id_ in stored}
+        known.stored |= {id_: Status.RESOLVED if done else Status.OPEN for id_, done in is_resolved.items()}
 
     def _has_lost_identity(self, id_: int) -> bool:
-        """Whether an earlier transaction would have kept a dead letter without its stored identity."""
-        outcome = self._ledger.outcomes.get(id_)
+        """Whether an earlier transaction has kept a dead letter without its report's identity."""
+        outcome = self.outcomes.get(id_)
         return isinstance(outcome, DeadLetter) and outcome.report is None
-
-    def _forget(self, device_operations: Collection[UUID]) -> None:
-        """Keep nothing that would be written by now, or that the snapshot still has for a registration refused."""
-        ledger = self._ledger
-        for written in (ledger.activity, ledger.dead_letters, ledger.history):
-            written.clear()
-        for id_ in device_operations:
-            since = [each for each in ledger.waiting.pop(id_, ()) if self._came_since(each.message.dead_letter_id)]
-            if since:
-                ledger.waiting[id_] = since
-
-    def _came_since(self, dead_letter_id: int | None) -> bool:
-        return dead_letter_id is None or dead_letter_id in self._ledger.outcomes

@@ -1,99 +1,125 @@
-"""What a batch is about: what its items alone say of that, and what is known of it before anything is decided."""
+"""Loading: what a transaction reads and locks before it decides, in the order in which all transactions lock.
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+The order: operations that it creates, announcements, device operations that exist, device operations that it
+inserts, dead letters; each by id. `worker.processing.transaction` locks the operations that it counts for last.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Self
 from uuid import UUID
 
-from worker.model.messages import Announced, Incoming, Item, Key, device_operation_id, plausible
-from worker.model.state_times import entry
-from worker.processing.backlog import TooMuch, Waiting
-from worker.processing.decisions import CREATED, Claim, DeviceOperation
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.model.dead_letter import DeadLetter
+from worker.model.outcomes import Status
+from worker.processing.backlog import ParkedReport, parked_for, read
+from worker.processing.batch_keys import BatchKeys
+from worker.processing.known import Claim, Known, TrackedDeviceOperation
 from worker.store import batch as store
 
-AT_ONCE = 5_000
-"""Devices of an announcement in one transaction."""
 _UNUSED = UUID(int=0), datetime.max.replace(tzinfo=UTC), ""
-"""What a claim has beside the operation, where nothing is registered."""
+"""The rest of a claim on a device operation that is registered."""
 
 
-@dataclass(slots=True)
-class Scope:
-    """What the items of a batch are about."""
+class Overtaken(Exception):
+    """Another transaction has registered a device operation that this one was about to register."""
 
-    claims: dict[UUID, Claim] = field(default_factory=dict)
-    """Device operations, by id."""
-    registering: set[UUID] = field(default_factory=set)
-    """Those of them that the items register if they are not."""
-    creating: dict[UUID, datetime] = field(default_factory=dict)
-    """The operations that the items create if they are unknown, and when."""
-    announcements: set[Key] = field(default_factory=set)
-    """Those that are begun or done with."""
-    beginnings: set[Key] = field(default_factory=set)
-    """Those of them that are begun."""
-    reports: list[Key] = field(default_factory=list)
-    stored: set[int] = field(default_factory=set)
-    """The stored dead letters among the items."""
 
-    @classmethod
-    def of(cls, items: Iterable[Item]) -> Self:
-        """The scope of items. Raises TooMuch if one of them announces too many devices for one transaction."""
-        scope = cls()
-        for item in items:
-            if isinstance(item, Incoming):
-                scope._take_report(item)
-            elif isinstance(item, Announced):
-                scope._take_announcement(item)
-            letter = item.message.dead_letter_id or item.message.part_of
-            if letter is not None:
-                scope.stored.add(letter)
-        return scope
+async def load(connection: AsyncConnection, keys: BatchKeys, now: datetime, *, releases_parked: bool) -> Known:
+    """Read and lock everything that a batch touches, and insert the device operations that it may register.
 
-    @classmethod
-    def of_waiting(cls, waiting: Iterable[Waiting]) -> Self:
-        """The scope of parked reports whose device operations are registered."""
-        return cls(claims={each.device_operation_id: (each.operation_id, *_UNUSED) for each in waiting})
+    `releases_parked` is whether registrations release parked reports. Raises Overtaken, upon which the transaction
+    is to start again, and TooLarge if more is parked than one transaction should release.
+    """
+    created = await store.create_operations(connection, keys.creating)
+    new_announcements = await store.take_announcements(connection, keys.announcements)
+    begun = await store.announced_before(connection, keys.beginnings)
+    registered = _tracked(keys.claims, await store.hold(connection, keys.claims.keys()))
+    missing = keys.claims.keys() - registered.keys()
+    inserted = await store.claim(connection, [(id_, *keys.claims[id_]) for id_ in missing], now)
+    registered |= _tracked(keys.claims, await store.hold_free(connection, missing - inserted))
+    if len(registered) + len(inserted) < len(keys.claims):
+        raise Overtaken
+    # Also of device operations that are registered: the worker that did may have died before it released them.
+    parked = await parked_for(connection, keys.registering if releases_parked else ())
+    ids = {letter.message.dead_letter_id or 0 for letters in parked.values() for letter in letters}
+    locked = await store.lock_dead_letters(connection, ids | keys.stored)
+    stored = {id_: status for id_, (status, *_) in locked.items()}
+    known = await store.known(connection, keys.reports, keys.operations)
+    return Known(
+        operation_types=known.operation_types,
+        new_announcements=new_announcements,
+        begun=begun,
+        registered=registered,
+        accepted=known.accepted,
+        kept=known.kept,
+        discarded=known.discarded,
+        parked=_still_parked(parked, stored, keys.stored),
+        stored=stored,
+        claims=keys.claims,
+        inserted=inserted,
+        created_operations=created,
+    )
 
-    @property
-    def operations(self) -> set[UUID]:
-        """Every operation that the items are about."""
-        return {operation_id for operation_id, *_ in self.claims.values()} | self.creating.keys()
 
-    def held(self, rows: Iterable[store.Held]) -> dict[UUID, DeviceOperation]:
-        """The device operations that are registered, by id, from what is stored of them."""
-        claims = self.claims
-        return {
-            id_: DeviceOperation(claims[id_][0], state, dispatched, reached, (state, dispatched, reached), False)
-            for id_, state, dispatched, reached in rows
-        }
+async def load_parked(
+    connection: AsyncConnection, found: Sequence[ParkedReport]
+) -> tuple[Known, list[DeadLetter]]:
+    """Read and lock device operations and their parked reports; gives those still parked, the oldest first."""
+    claims = {each.device_operation_id: (each.operation_id, *_UNUSED) for each in found}
+    registered = _tracked(claims, await store.hold(connection, claims.keys()))
+    locked = await store.lock_dead_letters(connection, [each.id for each in found])
+    letters = await read(connection, list(locked))
+    keys = [letter.report.key for letter in letters if letter.report]
+    before = await store.known(connection, keys, {each.operation_id for each in found})
+    known = Known(operation_types=before.operation_types, registered=registered, accepted=before.accepted)
+    return known, letters
 
-    def _take_report(self, item: Incoming) -> None:
-        id_, report = item.key[0], item.report
-        self.reports.append(item.key)
-        if report.state is CREATED:
-            since = plausible(item.at, item.message.received_at)
-            self.creating.setdefault(report.operation_id, since)
-            self._register(id_, report.operation_id, report.device_id, since, entry(CREATED, since))
-        elif id_ not in self.claims:
-            self.claims[id_] = (report.operation_id, report.device_id, item.at, "")
 
-    def _take_announcement(self, item: Announced) -> None:
-        operation_id, devices = item.announcement.id, item.devices
-        if len(devices) > AT_ONCE:
-            raise TooMuch
-        since = plausible(item.at, item.message.received_at)
-        reached = entry(CREATED, since)
-        self.creating.setdefault(operation_id, since)
-        if item.key is not None and (item.begins or item.ends):
-            self.announcements.add(item.key)
-        if item.beginning is not None and item.begins:
-            self.beginnings.add(item.beginning)
-        for device_id in devices:
-            id_ = device_operation_id(operation_id, device_id)
-            self._register(id_, operation_id, device_id, since, reached)
+async def peek(connection: AsyncConnection, keys: BatchKeys, already: Known) -> Known:
+    """What `load` reads, without a lock and without an insert, of what is not known `already`.
 
-    def _register(self, id_: UUID, operation_id: UUID, device_id: UUID, since: datetime, reached: str) -> None:
-        if id_ not in self.registering:
-            self.registering.add(id_)
-            self.claims[id_] = (operation_id, device_id, since, reached)
+    Neither parked reports nor stored dead letters are among it.
+    """
+    unknown = keys.claims.keys() - already.registered.keys()
+    registered = _tracked(keys.claims, await store.look(connection, unknown))
+    announced = await store.announced_before(connection, keys.announcements | keys.beginnings)
+    known = await store.known(connection, keys.reports, keys.operations - already.operation_types.keys())
+    return Known(
+        operation_types=known.operation_types,
+        new_announcements=keys.announcements - announced,
+        begun=keys.beginnings & announced,
+        registered=registered,
+        accepted=known.accepted,
+        kept=known.kept,
+    )
+
+
+async def peek_parked(
+    connection: AsyncConnection, found: Sequence[ParkedReport], reports: Sequence[DeadLetter], already: Known
+) -> Known:
+    """What `load_parked` reads, in the same way, for the reports that were found."""
+    claims = {each.device_operation_id: (each.operation_id, *_UNUSED) for each in found}
+    keys = [letter.report.key for letter in reports if letter.report]
+    return await peek(connection, BatchKeys(claims=claims, reports=keys), already)
+
+
+def _tracked(claims: Mapping[UUID, Claim], rows: Iterable[store.Held]) -> dict[UUID, TrackedDeviceOperation]:
+    return {
+        id_: TrackedDeviceOperation(claims[id_][0], state, dispatched, times, (state, dispatched, times), False)
+        for id_, state, dispatched, times in rows
+    }
+
+
+def _still_parked(
+    parked: Mapping[UUID, list[DeadLetter]], stored: Mapping[int, Status], replaying: Collection[int]
+) -> defaultdict[UUID, list[DeadLetter]]:
+    """The dead letters that are open now that they are locked, without those that the batch itself replays."""
+    still: defaultdict[UUID, list[DeadLetter]] = defaultdict(list)
+    for id_, letters in parked.items():
+        for letter in letters:
+            number = letter.message.dead_letter_id or 0
+            if stored.get(number) is Status.OPEN and number not in replaying:
+                still[id_].append(letter)
+    return still

@@ -18,12 +18,13 @@ from uuid import UUID
 
 from statemachine import State
 from worker.config.reporters import Trust
-from worker.model.messages import Announced, Incoming, Item, Portion, Rejected, device_operation_id
+from worker.model.identity import device_operation_id
+from worker.model.messages import Announced, Incoming, Item, Portion, Rejected
 from worker.model.outcomes import Tally
 from worker.model.text import one_line
-from worker.processing import backlog as waiting
-from worker.processing import loading as scopes
-from worker.processing.backlog import TooMuch, Waiting
+from worker.processing import backlog, batch_keys
+from worker.processing.backlog import ParkedReport, list_parked, portions
+from worker.processing.batch_keys import BatchKeys, TooLarge
 from worker.processing.decisions import Answer
 from worker.processing.transaction import process_batch, release
 from worker.processing.write_probe import is_refused_alone
@@ -44,13 +45,13 @@ Result = TypeVar("Result")
 class Transactions(Protocol):
     """Transactions, one after another, however they are done."""
 
-    async def process(self, items: Sequence[Item], *, takes_up: bool = True) -> Tally:
+    async def process(self, items: Sequence[Item], *, releases_parked: bool = True) -> Tally:
         """Process items, see `process_batch`."""
 
-    async def release(self, found: Sequence[Waiting], *, refused: str | None = None) -> Tally:
+    async def release(self, found: Sequence[ParkedReport], *, refused: str | None = None) -> Tally:
         """Take up parked reports, see `worker.processing.transaction.release`."""
 
-    async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[Waiting]:
+    async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[ParkedReport]:
         """The parked reports of device operations, see `worker.processing.backlog.waiting`."""
 
     async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
@@ -89,7 +90,7 @@ class Committed:
     answers: list[Answer] | None = None
     judge: Callable[[Database, Exception], Coroutine[Any, Any, bool]] = is_refused_alone
 
-    async def process(self, items: Sequence[Item], *, takes_up: bool = True) -> Tally:
+    async def process(self, items: Sequence[Item], *, releases_parked: bool = True) -> Tally:
         """Process items."""
         return await self.run(
             partial(
@@ -98,21 +99,21 @@ class Committed:
                 items,
                 self.trust,
                 self.actor,
-                takes_up=takes_up,
+                releases_parked=releases_parked,
                 answers=self.answers,
             )
         )
 
-    async def release(self, found: Sequence[Waiting], *, refused: str | None = None) -> Tally:
+    async def release(self, found: Sequence[ParkedReport], *, refused: str | None = None) -> Tally:
         """Take up parked reports."""
         return await self.run(partial(release, self.database, found, self.trust, self.actor, refused=refused))
 
-    async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[Waiting]:
+    async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[ParkedReport]:
         """The parked reports of device operations."""
 
-        async def look() -> Sequence[Waiting]:
+        async def look() -> Sequence[ParkedReport]:
             async with self.database.read() as connection:
-                return await waiting.waiting(connection, device_operations, limit)
+                return await list_parked(connection, device_operations, limit)
 
         return await self.run(look)
 
@@ -141,7 +142,7 @@ async def settle_items(transactions: Transactions, items: Sequence[Item]) -> Tal
     """
     try:
         return await transactions.process(items)
-    except TooMuch:
+    except TooLarge:
         parts = [] if len(items) == 1 else await _cut(transactions, items)
     except Exception as error:
         if not await transactions.is_of_data(error):
@@ -160,9 +161,9 @@ async def release_all(transactions: Transactions, device_operations: Iterable[UU
     tally = Tally()
     ids = iter(device_operations)
     while some := list(islice(ids, DEVICES)):
-        before: Sequence[Waiting] = ()
+        before: Sequence[ParkedReport] = ()
         while (found := await transactions.waiting(some, LISTED)) != before:  # by us, or by others, some are done
-            for portion in waiting.portions(found):
+            for portion in portions(found):
                 began = perf_counter()
                 tally.add(await _released(transactions, portion))
                 await transactions.pause(perf_counter() - began)
@@ -172,7 +173,7 @@ async def release_all(transactions: Transactions, device_operations: Iterable[UU
     return tally
 
 
-async def _released(transactions: Transactions, found: Sequence[Waiting]) -> Tally:
+async def _released(transactions: Transactions, found: Sequence[ParkedReport]) -> Tally:
     try:
         return await transactions.release(found)
     except Exception as error:
@@ -213,7 +214,7 @@ async def _settle_alone(transactions: Transactions, item: Item) -> Tally:
 async def _settle_in_portions(transactions: Transactions, item: Item) -> Tally:
     if isinstance(item, Announced):
         return await _announce(transactions, item)
-    tally = await transactions.process([item], takes_up=False)
+    tally = await transactions.process([item], releases_parked=False)
     if isinstance(item, Incoming) and item.report.state is State.CREATED:
         tally.add(await release_all(transactions, [item.key[0]]))
     return tally
@@ -223,10 +224,10 @@ async def _announce(transactions: Transactions, announced: Announced) -> Tally:
     """Register devices, take up what waits for them, and be done with the announcement; or refuse it at once."""
     tally = Tally()
     devices = list(announced.devices)
-    for start in range(0, len(devices) or 1, scopes.AT_ONCE):
+    for start in range(0, len(devices) or 1, batch_keys.MAX_DEVICES):
         began = perf_counter()
-        portion = Portion(devices[start : start + scopes.AT_ONCE], is_first=start == 0)
-        tally.add(await transactions.process([replace(announced, portion=portion)], takes_up=False))
+        portion = Portion(devices[start : start + batch_keys.MAX_DEVICES], is_first=start == 0)
+        tally.add(await transactions.process([replace(announced, portion=portion)], releases_parked=False))
         if tally.received:
             return tally
         await transactions.pause(perf_counter() - began)
@@ -250,8 +251,8 @@ async def _registered(number: int, item: Item) -> Collection[UUID] | None:
     if number % DEVICES == 0:
         await asyncio.sleep(0)
     try:
-        return scopes.Scope.of([item]).registering
-    except TooMuch:
+        return BatchKeys.of([item]).registering
+    except TooLarge:
         return None
 
 
@@ -265,7 +266,7 @@ def _parts(
     for item, ids in zip(items, registered, strict=True):
         found = [weights[id_] for id_ in ids or () if id_ in weights]
         more, larger = sum(each for each, _ in found), sum(each for _, each in found)
-        is_full = reports + more > waiting.MAX_REPORTS or size + larger > waiting.MAX_BYTES
+        is_full = reports + more > backlog.MAX_REPORTS or size + larger > backlog.MAX_BYTES
         if part and (ids is None or is_full):
             yield part
             part, reports, size = [], 0, 0

@@ -14,8 +14,9 @@ from sqlalchemy import text
 
 from worker.config.reporters import Trust
 from worker.errors import DeviceopsError
-from worker.model.messages import ANNOUNCEMENT, REPORT, Item, Message, Origin, parse
+from worker.model.messages import ANNOUNCEMENT, REPORT, Item, Message, Origin
 from worker.model.outcomes import Tally
+from worker.model.parsing import parse
 from worker.processing.transaction import process_within
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import Database

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from statemachine import Counters, State
 from worker.model.contract import Announcement
 from worker.model.messages import Key
+from worker.model.operation import StoredOperation
 from worker.model.outcomes import Action, Status
 from worker.store import statements as sql
 from worker.store.bulk import run_together
@@ -28,15 +29,6 @@ Held = tuple[UUID, State, bool, str]
 
 _STATES = {state.value: state for state in State}
 """By code: a call of the type takes ten times as long."""
-
-
-class StoredOperation(NamedTuple):
-    """What the processor needs of an operation that it has counted for."""
-
-    operation_type: str | None
-    state: str
-    expected: int | None
-    counters: Counters
 
 
 async def create_operations(connection: AsyncConnection, missing: Mapping[UUID, datetime]) -> set[UUID]:

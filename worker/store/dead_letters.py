@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, func, insert, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import ABOVE
-from worker.model.identity import body_id, identity
-from worker.model.messages import Message, Origin, device_operation_id
+from worker.model.identity import body_id, device_operation_id, identity
+from worker.model.messages import Message, Origin
 from worker.model.outcomes import AT_ONCE, Action, Reason, Status
 from worker.store import batch, documents
 from worker.store.queries import get_state

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, OperationState, State
 from worker.model import state_times
-from worker.model.messages import device_operation_id
+from worker.model.identity import device_operation_id
 from worker.store import documents, pagination
 from worker.store.pagination import Page, Window
 from worker.store.tables import device_operations, operation_activity, operations

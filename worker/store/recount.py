@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, contribution, operation_state
 from worker.errors import DeviceopsError
+from worker.model.operation import StoredOperation
 from worker.store import batch, consistency
 from worker.store.database import Database
 from worker.store.tables import device_operations, operations, recounts
@@ -78,7 +79,7 @@ async def find_drift(database: Database) -> tuple[int, list[Drift]]:
     return count, drifted
 
 
-def _compared(id_: UUID, stored: batch.StoredOperation | None, actual: Counters, wrong_histories: int) -> Drift:
+def _compared(id_: UUID, stored: StoredOperation | None, actual: Counters, wrong_histories: int) -> Drift:
     expected = stored.expected if stored else None
     found: dict[str, int | str] = {**actual._asdict(), "state": operation_state(actual, expected)}
     if stored is None:
@@ -122,7 +123,7 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
 
 async def _operations(
     connection: AsyncConnection,
-) -> AsyncIterator[tuple[dict[UUID, batch.StoredOperation], defaultdict[UUID, Counters]]]:
+) -> AsyncIterator[tuple[dict[UUID, StoredOperation], defaultdict[UUID, Counters]]]:
     """Operations as they are stored, in the order of their ids, and recounted; also those that are not stored."""
     column = operations.c
     query = select(
@@ -137,7 +138,7 @@ async def _operations(
     while True:
         rows = (await connection.execute(query.where(after).order_by(column.id).limit(SIZE))).all()
         stored = {
-            id_: batch.StoredOperation(type_, state, expected, Counters(*counters))
+            id_: StoredOperation(type_, state, expected, Counters(*counters))
             for id_, type_, state, expected, *counters in rows
         }
         if len(rows) < SIZE:

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, Verdict, contribution, decide, operation_state, shows_dispatch
 from worker.model.contract import Announcement, Report
-from worker.model.messages import Message, device_operation_id
+from worker.model.identity import device_operation_id
+from worker.model.messages import Message
 from worker.model.state_times import entry, noted
 from worker.store.tables import activity, dead_letters, device_operations, operation_activity, operations
 

@@ -20,7 +20,7 @@ from worker.config.settings import Settings
 from worker.dead_letters.correct import correct, open_letter
 from worker.dead_letters.replay import Summary
 from worker.errors import DeviceopsError, SettingsError
-from worker.model.messages import as_far_as_readable
+from worker.model.unwrapping import as_far_as_readable
 from worker.store.dead_letters import stored_message
 
 app = typer.Typer()

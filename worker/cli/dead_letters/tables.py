@@ -13,8 +13,9 @@ from rich.text import Text
 
 from worker.cli.tables import numbers, plain, since, table, time
 from worker.dead_letters.replay import outcome_documents
-from worker.model.messages import Message, Origin, as_far_as_readable
+from worker.model.messages import Message, Origin
 from worker.model.outcomes import Reason, Status
+from worker.model.unwrapping import as_far_as_readable
 from worker.processing.decisions import Outcome
 from worker.store import documents
 

@@ -1,0 +1,278 @@
+"""Parsing: from the bytes of a message to its items, or to what is wrong with it.
+
+`parse` never raises on what a sender wrote: an unreadable message becomes a `Rejected` item.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+import pydantic_core
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from worker.model.compression import Unreadable
+from worker.model.contract import Announcement, AnyReports, LeftOut, Name, Report, Reports
+from worker.model.encodings import foreign
+from worker.model.identity import NAMESPACE, body_id, device_operation_id, identity
+from worker.model.messages import (
+    ANNOUNCEMENT,
+    MAX_BODY,
+    REPORT,
+    REPORTS,
+    Announced,
+    Incoming,
+    Item,
+    Message,
+    Rejected,
+)
+from worker.model.outcomes import Reason
+from worker.model.text import one_line, shown
+from worker.model.unwrapping import read
+
+_aliases: dict[str, str] = {}
+"""Other names of message types, from the settings; per process, as everything that parses needs the same."""
+
+_report = TypeAdapter(Report)
+_announcement = TypeAdapter(Announcement)
+_reports = TypeAdapter(AnyReports)
+NAMING: Mapping[str, TypeAdapter[UUID | str]] = {
+    "operation_id": TypeAdapter(UUID),
+    "device_id": TypeAdapter(UUID),
+    "service_id": TypeAdapter(Name),
+}
+"""What a report names, and how it is read from a document that is no report."""
+
+
+def parse(message: Message) -> list[Item]:
+    """Read one message: its report or announcement, each of its reports, or what is wrong with it."""
+    if message.given_up is not None:
+        return [Rejected(message.given_up, message, Reason.UNDELIVERABLE)]
+    if len(message.body) > MAX_BODY:
+        return [Rejected(f"body: is larger than {MAX_BODY:,} bytes", message)]
+    try:
+        reading = read(message)
+    except Unreadable as error:
+        return [Rejected(str(error), message)]
+    name = reading.type or REPORT
+    type_ = TYPES.get(_aliases.get(name, name))
+    if type_ is None:
+        return [Rejected(f"type: {shown(name)} is not a message type (expected {', '.join(TYPES)})", message)]
+    return type_.parse(reading, message)
+
+
+def set_aliases(names: Mapping[str, str]) -> None:
+    """Accept other names of message types from now on, in this process: of each, the type's own name."""
+    _aliases.clear()
+    _aliases.update(names)
+
+
+def named_in(message: Message) -> Mapping[str, UUID | str]:
+    """What a message that is kept names, as far as it can be read, so that its dead letter can be found.
+
+    What the broker gave up may be as readable as any; of many reports it is what all of them name.
+    """
+    if message.is_bare:
+        return {}
+    items = [] if message.given_up is None else parse(replace(message, given_up=None, dead_letter_id=None))
+    named = [set(_named(item).items()) for item in items if not isinstance(item, Rejected)]
+    return dict(set.intersection(*named)) if named else _named_in_body(message)
+
+
+def _named(item: Incoming | Announced) -> Mapping[str, UUID | str]:
+    if isinstance(item, Announced):
+        return {"operation_id": item.announcement.id}
+    return {name: getattr(item.report, name) for name in NAMING}
+
+
+def _named_in_body(message: Message) -> Mapping[str, UUID | str]:
+    if len(message.body) > MAX_BODY:
+        return {}
+    try:
+        message = read(message)
+        document = pydantic_core.from_json(message.body)
+    except ValueError:
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    if message.type == ANNOUNCEMENT:
+        document = {"operation_id": document.get("id")}
+    named: dict[str, UUID | str] = {}
+    for field_name, adapter in NAMING.items():
+        try:
+            named[field_name] = adapter.validate_python(document.get(field_name))
+        except ValidationError:
+            continue
+    return named
+
+
+def _parse_report(reading: Message, message: Message) -> list[Item]:
+    return [_report_item(reading, message)]
+
+
+def _report_item(reading: Message, message: Message) -> Incoming | Rejected:
+    try:
+        report = _report.validate_json(reading.body)
+    except ValidationError as error:
+        return Rejected(_unreadable(error, reading.body) + _meant(reading), message)
+    return _incoming(report, reading, message)
+
+
+def _meant(reading: Message) -> str:
+    """What a message without a type that is no report looks like, as a hint for its sender."""
+    if reading.type:
+        return ""
+    with suppress(ValueError):
+        document = pydantic_core.from_json(reading.body)
+        if isinstance(document, dict) and "operation_id" not in document:
+            types = (type_.name for type_ in TYPES.values() if not type_.own_fields.isdisjoint(document))
+            return next((f"; was it to be of type {type_}?" for type_ in types), "")
+    return ""
+
+
+def _incoming(report: Report, reading: Message, message: Message) -> Incoming:
+    at, note = report.occurred_at, None
+    if at is None or isinstance(at, LeftOut):
+        note = None if at is None else _note({"occurred_at": at.value})
+        at = reading.sent_at or message.received_at
+    return Incoming(
+        report,
+        (
+            device_operation_id(report.operation_id, report.device_id),
+            identity(report.report_id) or _identity(reading, message),
+        ),
+        at,
+        message,
+        note,
+    )
+
+
+def _identity(reading: Message, message: Message) -> str:
+    return identity(reading.message_id) or body_id(message.body)
+
+
+def _parse_announcement(reading: Message, message: Message) -> list[Item]:
+    try:
+        announcement = _announcement.validate_json(reading.body)
+    except ValidationError as error:
+        return [Rejected(_unreadable(error, reading.body), message)]
+    at = announcement.created_at or reading.sent_at or message.received_at
+    # An id of its own kind: a report may well carry the same message id as the announcement.
+    own = _identity(reading, message)
+    report_id = str(uuid5(NAMESPACE, f"announcement {own}"))
+    key = (announcement.id, own) if identity(reading.message_id) else None
+    return [Announced(announcement, key, report_id, at, message, note=_note(announcement.left_out))]
+
+
+def _note(left_out: Mapping[str, object]) -> str | None:
+    if not left_out:
+        return None
+    return one_line(
+        "; ".join(f"{name} {shown(value)} cannot be read, and is left out" for name, value in left_out.items())
+    )
+
+
+def _parse_reports(reading: Message, message: Message) -> list[Item]:
+    body = reading.body
+    try:
+        reports = _reports.validate_json(body).reports
+    except ValidationError as error:
+        return [Rejected(_unreadable(error, body), message)]
+    if not reports and message.dead_letter_id is not None:
+        return [Rejected("reports: has none", message)]  # something has to say what became of it
+    # Not the body: many that were small when they came would be held while they are processed.
+    bodies = cache(lambda: pydantic_core.from_json(read(message).body)["reports"])
+    parts = _parts(reading, message, len(reports), bodies)
+    return [
+        _incoming(report, part, part) if isinstance(report, Report) else _report_item(part, part)
+        for report, part in zip(reports, parts, strict=True)
+    ]
+
+
+def _parts(reading: Message, message: Message, count: int, bodies: Callable[[], list[Any]]) -> list[Message]:
+    """Each report of a bulk message as a message of its own, which can be kept and replayed alone."""
+    base = _identity(reading, message)
+    return [
+        Message(
+            partial(_body_of_part, bodies, index),
+            message.received_at,
+            f"{base}/{index}",
+            REPORT,
+            reading.sent_at,
+            reading.origin,
+            part_of=message.dead_letter_id,
+            is_last_part=index == count - 1,
+            is_republished=message.is_republished,
+            is_plain=True,
+        )
+        for index in range(count)
+    ]
+
+
+def _body_of_part(bodies: Callable[[], list[Any]], index: int) -> bytes:
+    return pydantic_core.to_json(bodies()[index])
+
+
+def _unreadable(error: ValidationError, body: bytes) -> str:
+    """What is wrong with a body: what it is, where that is no JSON in UTF-8 at all."""
+    if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
+        return describe_invalid(error)
+    if not body:
+        return "body: is empty"
+    found = foreign(body)
+    if found is None:
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            found = "not UTF-8"
+    return describe_invalid(error) if found is None else f"body: is {found}, and has to be JSON in UTF-8"
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """What is wrong with a document, in one line: at most three findings, as the rest rarely tells more."""
+    findings = error.errors(include_url=False, include_context=False)
+    told = [
+        f"{'.'.join(map(str, finding['loc'])) or 'body'}: {finding['msg'].removeprefix('Value error, ')}"
+        for finding in findings[:3]
+    ]
+    if len(findings) > len(told):
+        told.append(f"and {len(findings) - len(told)} more")
+    return one_line("; ".join(told))
+
+
+class MessageType(NamedTuple):
+    """A message type: all that parsing, the contract and the command line know of it."""
+
+    name: str
+    """The AMQP property `type`."""
+    short_name: str
+    """In the AsyncAPI document."""
+    title: str
+    model: type[BaseModel]
+    """Of its body."""
+    parse: Callable[[Message, Message], list[Item]]
+    """Makes items of the message as plain JSON, and of the message as it came."""
+    own_fields: frozenset[str] = frozenset()
+    """Fields that only this type has, to recognise a message that lacks its type."""
+
+
+TYPES: Mapping[str, MessageType] = {
+    each.name: each
+    for each in (
+        MessageType(REPORT, "report", "The state of one device operation", Report, _parse_report),
+        MessageType(
+            REPORTS, "reports", "Many reports in one message", Reports, _parse_reports, frozenset({"reports"})
+        ),
+        MessageType(
+            ANNOUNCEMENT,
+            "announcement",
+            "An operation, and the devices that it targets",
+            Announcement,
+            _parse_announcement,
+            frozenset({"device_ids", "device_count"}),
+        ),
+    )
+}
+"""Every message type, by name. A message without a type is a report."""
