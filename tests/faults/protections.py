@@ -5,6 +5,7 @@ from dataclasses import dataclass
 SUPERVISION = "worker/watch/watchdog.py"
 SESSION, CONSUMER = "worker/amqp/session.py", "worker/amqp/consumer.py"
 BATCHES, DATABASE, ERRORS = "worker/processing/batches.py", "worker/store/database.py", "worker/store/errors.py"
+LOADING = "worker/processing/loading.py"
 LINES = "worker/store/dead_connections.py"
 
 TOPOLOGY = "worker/amqp/topology.py"
@@ -53,8 +54,12 @@ PROTECTIONS = (
         "reports that were seen before are duplicates",
         "test_worker_dies.py::test_killed_at_the_worst_moment[postgresql-before-acknowledgement]",
         (
-            ("worker/processing/transaction.py", "seen=known.accepted,\n        kept", "seen={},\n        kept"),
-            ("worker/processing/transaction.py", "seen=before.accepted,\n", "seen={},\n"),
+            (
+                LOADING,
+                "accepted=known.accepted,\n        kept=known.kept,\n        discarded",
+                "kept={},\n        discarded",
+            ),
+            (LOADING, ", accepted=before.accepted)", ")"),
         ),
     ),
     Protection(
@@ -63,10 +68,12 @@ PROTECTIONS = (
         (
             (
                 "worker/processing/transaction.py",
-                "                await _write(connection, ledger, ledger.deltas(), now)\n",
-                "                await _write(connection, ledger, {}, now)\n"
+                "                await write(connection, decisions, now, actor)\n",
+                "                await _write_registrations(connection, decisions)\n"
+                "                await _write_dead_letters(connection, decisions, now, actor)\n"
+                "                await _write_operations(connection, decisions, {}, now)\n"
                 "    async with database.write() as connection:\n"
-                "        await _write(connection, Ledger(), ledger.deltas(), now)\n",
+                "        await _write_operations(connection, Decisions(), decisions.counter_changes(), now)\n",
             ),
         ),
         tries=3,
@@ -76,9 +83,9 @@ PROTECTIONS = (
         "test_worker_dies.py::test_killed_between_the_portions_of_what_waits[postgresql]",
         (
             (
-                "worker/processing/transaction.py",
-                "scope.registering if takes_up else ()",
-                "inserted & scope.registering",
+                LOADING,
+                "keys.registering if releases_parked else ()",
+                "inserted & keys.registering",
             ),
             ("worker/processing/backlog_sweeper.py", "        if registered:\n", "        if False:\n"),
         ),
@@ -88,9 +95,9 @@ PROTECTIONS = (
         "test_worker_dies.py::test_killed_between_the_portions_of_what_waits[postgresql]",
         (
             (
-                "worker/processing/decisions.py",
-                "            self.tally.received -= 1  # it counts once it is done with\n",
-                "            self.tally.received -= 1\n            self.new_announcements.clear()\n",
+                "worker/processing/decider.py",
+                "        if not announced.ends:\n",
+                "        if not announced.ends:\n            known.new_announcements.clear()\n",
             ),
             ("worker/processing/backlog_sweeper.py", "        if registered:\n", "        if False:\n"),
         ),
@@ -101,7 +108,7 @@ PROTECTIONS = (
         (
             ("worker/processing/backlog.py", "MAX_REPORTS = 1_000", "MAX_REPORTS = 10**9"),
             ("worker/processing/backlog.py", "MAX_BYTES = 4_000_000", "MAX_BYTES = 10**12"),
-            ("worker/processing/loading.py", "AT_ONCE = 5_000", "AT_ONCE = 10**9"),
+            ("worker/processing/batch_keys.py", "MAX_DEVICES = 5_000", "MAX_DEVICES = 10**9"),
         ),
     ),
     Protection(
@@ -214,9 +221,11 @@ PROTECTIONS = (
         "test_duplicates.py",
         (
             (
-                "worker/processing/transaction.py",
-                "known = await store.known(connection, scope.reports, scope.operations)",
-                "known = await store.known(connection, (), scope.operations)",
+                LOADING,
+                "    known = await store.known(connection, keys.reports, keys.operations)\n    return Known(\n"
+                "        operation_types=known.operation_types,\n        new_announcements=new",
+                "    known = await store.known(connection, (), keys.operations)\n    return Known(\n"
+                "        operation_types=known.operation_types,\n        new_announcements=new",
             ),
         ),
     ),
