@@ -56,8 +56,8 @@ PROTECTIONS = (
         (
             (
                 LOADING,
-                "accepted=known.accepted,\n        kept=known.kept,\n        discarded",
-                "kept={},\n        discarded",
+                "        accepted=known.accepted,\n        kept=known.kept,\n        discarded",
+                "        kept=known.kept,\n        discarded",
             ),
             (LOADING, ", accepted=before.accepted)", ")"),
         ),
