@@ -17,8 +17,8 @@ from worker.log_writer import CLOSING, LIMIT, LogWriter
 LINE = "x" * 999
 UNTIL_DRAINED = f"""
 import logging
-from worker.cli import logs
-logs.configure("INFO", "json")
+from worker.cli import log_format
+log_format.configure("INFO", "json")
 log = logging.getLogger("worker")
 for number in range({3 * LIMIT // 1_000}):
     log.info("%s", number * 10 ** 900)

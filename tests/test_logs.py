@@ -36,9 +36,9 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 TROUBLES = f"""
 import asyncio, gc, logging, sys, threading, warnings
-from worker.cli import logs
+from worker.cli import log_format
 
-logs.configure("INFO", sys.argv[1])
+log_format.configure("INFO", sys.argv[1])
 warnings.warn("something is deprecated")
 logging.getLogger("sqlalchemy.pool").error("a connection is %s", "lost")
 logging.getLogger("aiormq.connection").error("repeats what ours say")

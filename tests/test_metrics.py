@@ -186,10 +186,6 @@ def tally(*services: str) -> Tally:
     return made
 
 
-async def given(value: Tally) -> Tally:
-    return value
-
-
 MESSAGE = Message(b"{}", NOW, type=REPORT)
 
 
@@ -197,7 +193,8 @@ async def test_services_beyond_the_first_hundred_are_counted_together() -> None:
     meter = Meter(CollectorRegistry())
     names = [f"service-{number}" for number in range(SERVICES + 2)]
     for batch in (names[:60], ["", *names[40:], names[0]]):
-        await meter.measured([MESSAGE], given(tally(*batch)))
+        with meter.measured([MESSAGE], tally(*batch)):
+            pass
     counted = {service: count for (service, _), count in meter.tally.by_service.items()}
     assert counted.pop(OTHER) == 2
     assert counted.pop("") == 1
@@ -206,7 +203,8 @@ async def test_services_beyond_the_first_hundred_are_counted_together() -> None:
 
 async def test_where_services_are_named_only_those_are_told_apart() -> None:
     meter = Meter(CollectorRegistry(), {"drift-service": object()})
-    await meter.measured([MESSAGE], given(tally("drift-service", "made-up", "made-up-too")))
+    with meter.measured([MESSAGE], tally("drift-service", "made-up", "made-up-too")):
+        pass
     assert meter.tally.by_service == {("drift-service", "applied"): 1, (OTHER, "applied"): 2}
 
 
@@ -214,7 +212,8 @@ async def test_where_services_are_named_only_those_are_told_apart() -> None:
 async def test_the_lag_is_that_of_the_first_message_and_never_negative(age: float, bucket: float) -> None:
     registry = CollectorRegistry()
     first = Message(b"{}", NOW, sent_at=datetime.now(UTC) - timedelta(seconds=age))
-    await Meter(registry).measured([first, MESSAGE], given(tally()))
+    with Meter(registry).measured([first, MESSAGE], tally()):
+        pass
     (lag,) = (each for each in registry.collect() if each.name == "deviceops_publish_to_commit_seconds")
     reached = [float(sample.labels["le"]) for sample in lag.samples if sample.labels and sample.value == 1]
     assert min(reached) == bucket
@@ -226,7 +225,8 @@ async def test_the_lag_is_that_of_the_first_message_and_never_negative(age: floa
 @pytest.mark.parametrize("sent_at", [datetime.fromtimestamp(0, UTC), NOW + timedelta(days=30_000)])
 async def test_a_lag_that_cannot_be_true_is_not_measured(sent_at: datetime) -> None:
     registry = CollectorRegistry()
-    await Meter(registry).measured([Message(b"{}", NOW, sent_at=sent_at)], given(tally()))
+    with Meter(registry).measured([Message(b"{}", NOW, sent_at=sent_at)], tally()):
+        pass
     assert registry.get_sample_value("deviceops_publish_to_commit_seconds_count") == 0
     assert registry.get_sample_value("deviceops_batch_messages_count") == 1
 

@@ -18,6 +18,7 @@ from worker.amqp.publisher import Destination, publish
 from worker.amqp.topology import Topology
 from worker.config.settings import Settings
 from worker.model.messages import Message
+from worker.model.outcomes import Tally
 from worker.processing.batches import settle
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
@@ -58,7 +59,9 @@ async def seconds_to_process(settings: Settings, database: Database, count: int)
     database.on_commit = meter.on_commit
 
     async def process(messages: Sequence[Message]) -> None:
-        await meter.measured(messages, settle(database, messages))
+        tally = Tally()
+        with meter.measured(messages, tally):
+            tally.add(await settle(database, messages))
         if meter.tally.received == count:
             stop.set()
 

@@ -15,7 +15,7 @@ Besides:
 - `processing.direct`: synchronous processing for HTTP; `processing.dry_run`: what a replay would do;
   `processing.write_probe`: a batch that is written and rolled back before anything is consumed;
   `processing.backlog`: parked reports
-- `api`: the HTTP API; `cli`: the `deviceops` command
+- `api`: the HTTP API; `service`: a running worker; `cli`: the `deviceops` command
 - `watch`: probes, metrics, systemd notifications, watchdog; `tracing`: OpenTelemetry
 - `asyncapi`: the contract for producers
 - `config`: settings, secret files, URLs, TLS, reporters, API tokens

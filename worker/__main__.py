@@ -13,12 +13,11 @@ def main() -> None:
     """Import the command line, and run it."""
     open_closed_descriptors()
     gc.disable()
+    gc.set_threshold(GARBAGE)
     from worker.cli import main as run
 
-    # What was imported stays. To look for garbage in it, above all at the end, took a quarter of a short command.
-    gc.freeze()
-    gc.set_threshold(GARBAGE)
-    gc.enable()
+    # The collector stays off until the command that is called was imported, see `worker.cli.lazy`, which then
+    # freezes what there is: to look for garbage in it, above all at the end, took a quarter of a short command.
     run()
 
 

@@ -11,8 +11,10 @@ import sys
 import time
 
 from tests.faults import sabotage
-from worker.cli import main
-from worker.watch import metrics, probes, watchdog  # noqa: F401  # what a life would have to import
+from worker.cli import (
+    main,
+    run,  # noqa: F401  # what a life would have to import
+)
 
 is_stopping = False
 

@@ -252,9 +252,9 @@ PROTECTIONS = (
         "test_postgresql_fails.py::test_away_already_when_the_worker_starts",
         (
             (
-                "worker/cli/run.py",
-                "await waiting_out_failures(store, until_idle, _try_out, store)",
-                "await _try_out(store)",
+                "worker/service.py",
+                "await waiting_out_failures(self._store, until_idle, _try_out, self._store)",
+                "await _try_out(self._store)",
             ),
         ),
     ),
@@ -271,7 +271,7 @@ PROTECTIONS = (
     Protection(
         "what is ready has written, not read",
         f"{NO_RETRY}[postgresql-without_a_right-permission denied for table de]",
-        (("worker/cli/run.py", "    await rehearse(store)\n", ""),),
+        (("worker/service.py", "    await rehearse(store)\n", ""),),
     ),
     Protection(
         "the data is at fault only where a rehearsal is taken",

@@ -1,25 +1,22 @@
-"""The `deviceops` command: thin entry points, one file for each kind of work.
+"""The `deviceops` command: a file for each command, imported when it is called.
 
-- `wiring`: settings, the database and the event loop of a command
-- `logs`: how the log is written
-- `output`: standard output, for whatever reads it
-- `render`: tables and progress bars
-- `running`: run
-- `feeding`: ingest, publish
-- `reading`: status, devices, device
-- `dead_letters`: everything about what was rejected
-- `serving`: serve, token
-- `upkeep`: migrate, check, recount, prune
-- `describing`: diagram, contract
-- `trying`: simulate, demo
+- `lazy`: the groups that do so; a command's name and its line of help are in the table below
+- `common`: settings, the database and the event loop of a command
+- `log_format`: how the log is written; `failures`: the line that ends a process
+- `stdout`: standard output, for what reads it
+- `options`: options that several commands have; `feed`: JSON lines from a file or standard input
+- `tables`: tables and progress bars
+- `dead_letters`: the commands about rejected messages, `token`: those about tokens of the HTTP API
 """
 
 import sys
+from typing import ClassVar
 
 import typer
 from typer.exceptions import TyperException
 
-from worker.cli import dead_letters, describing, feeding, log_format, reading, run, serving, stdout, trying, upkeep
+from worker.cli import failures, stdout
+from worker.cli.lazy import LazyGroup, Place
 from worker.errors import DeviceopsError
 from worker.files import ReaderGone
 from worker.log_writer import writer
@@ -27,7 +24,61 @@ from worker.log_writer import writer
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
+
+class Commands(LazyGroup):
+    """Every command; a test compares names and help with those of the modules."""
+
+    places: ClassVar = {
+        "run": Place("worker.cli.run", "Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."),
+        "ingest": Place(
+            "worker.cli.ingest",
+            "Process JSON lines without a broker: reports, or envelopes of body, type, message_id and headers.",
+        ),
+        "publish": Place(
+            "worker.cli.publish", "Send JSON lines to the exchange; each counts once the broker has confirmed it."
+        ),
+        "status": Place("worker.cli.status", "Show operations and their progress."),
+        "devices": Place("worker.cli.devices", "Show a page of an operation's device operations."),
+        "device": Place(
+            "worker.cli.device",
+            "Show one device operation and the reports about it; with --json when it reached its states.",
+        ),
+        "serve": Place(
+            "worker.cli.serve", "Serve the HTTP API until SIGTERM or Ctrl-C; its documentation is at /docs."
+        ),
+        "migrate": Place(
+            "worker.cli.migrate", "Bring the database's schema to the version that this deviceops needs."
+        ),
+        "check": Place(
+            "worker.cli.check", "List every setting, and see whether the database and the broker can be used."
+        ),
+        "recount": Place(
+            "worker.cli.recount",
+            "Recount every operation's device operations, and look for rows that belong to nothing; exit 3 on "
+            "drift.",
+        ),
+        "prune": Place(
+            "worker.cli.prune",
+            "Remove what the settings DEVICEOPS_KEEP_… no longer keep, in small transactions beside running "
+            "workers.",
+        ),
+        "diagram": Place("worker.cli.diagram", "Print the state machine as a Mermaid diagram."),
+        "contract": Place(
+            "worker.cli.contract",
+            "Print, as JSON, what producers may send: for generators, validators and documentation.",
+        ),
+        "simulate": Place("worker.cli.simulate", "Print a fleet's life as JSON lines for ingest and publish."),
+        "demo": Place(
+            "worker.cli.demo",
+            "Watch a roll-out over 500 simulated devices, through RabbitMQ where it answers.",
+        ),
+        "dead-letters": Place("worker.cli.dead_letters", "See what was rejected, and why, and mend it."),
+        "token": Place("worker.cli.token", "Tokens of the HTTP API."),
+    }
+
+
 app = typer.Typer(
+    cls=Commands,
     name="deviceops",
     help="Exact, order-independent tracking of device operations reported over AMQP.",
     no_args_is_help=True,
@@ -35,10 +86,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (run, feeding, reading, serving, upkeep, describing, trying):
-    app.add_typer(commands.app)
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(serving.token_app, name="token")
+
+
+@app.callback()
+def deviceops() -> None:
+    """Typer makes a group of an app that has a callback."""
 
 
 def main() -> None:
@@ -67,5 +119,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    log_format.tell_failure(" ".join(message.split()), code)
+    failures.report(" ".join(message.split()), code)
     return code

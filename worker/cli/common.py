@@ -8,12 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 import pydantic_core
-import structlog
 import typer
 import uvloop
 from rich.console import Console
 
-from worker.cli import log_format
 from worker.config.secret_files import variable
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
@@ -29,8 +27,6 @@ screen = Console(markup=False, highlight=False)
 """Standard output, for people."""
 notices = Console(file=StandardError(), markup=False)  # type: ignore[arg-type]  # it has what is used of a file
 """Standard error, for progress and hints."""
-
-_log = structlog.get_logger()
 
 
 def run_async(main: Coroutine[Any, Any, Result]) -> Result:
@@ -61,9 +57,11 @@ async def ready_database(
 
 def log_database(settings: Settings) -> None:
     """Log which database is used. To be called before it is opened, which makes an SQLite file."""
+    import structlog  # here, as what only reads logs nothing
+
     url = settings.sqlalchemy_url
     file = {} if (path := sqlite.file_of(url)) is None else {"file": str(path.absolute())}
-    _log.info(
+    structlog.get_logger().info(
         "using the database",
         database=url.render_as_string(hide_password=True),
         **file,
@@ -113,4 +111,6 @@ def print_json(document: object) -> None:
 
 def configure_logging(settings: Settings) -> None:
     """Log as the settings say."""
+    from worker.cli import log_format
+
     log_format.configure(settings.log_level, settings.log_format)

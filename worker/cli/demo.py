@@ -1,4 +1,4 @@
-"""The tour: a simulated roll-out through a topology and a database of its own, from report to exact counters."""
+"""The command that shows a tour, demo: a simulated roll-out through a topology and a database of its own."""
 
 import asyncio
 import os
@@ -7,7 +7,9 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
@@ -18,7 +20,8 @@ from worker.amqp.consumer import Consumer
 from worker.amqp.publisher import Destination, publish
 from worker.amqp.topology import Topology
 from worker.cli import log_format, tables
-from worker.cli.common import ready_database, screen
+from worker.cli.common import ready_database, run_async, screen
+from worker.cli.options import Seed
 from worker.config.settings import Settings, without_password
 from worker.errors import DeviceopsError
 from worker.model.messages import Message
@@ -37,7 +40,19 @@ SECONDS = 6
 STEPS = 60
 """Pictures of it."""
 
+app = typer.Typer(add_completion=False)
+
 Feed = Callable[[Sequence[Message]], Awaitable[None]]
+
+
+@app.command()
+def demo(
+    devices: Annotated[int, typer.Option(min=1, max=100_000, help="Devices of the roll-out.")] = 500,
+    seed: Seed = 1,
+) -> None:
+    """Watch a roll-out over 500 simulated devices, through RabbitMQ where it answers."""
+    forget_last_demo()
+    run_async(run_demo(Settings.load(), devices, seed))
 
 
 def forget_last_demo() -> None:

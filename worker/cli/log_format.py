@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from structlog.types import EventDict, Processor
 
+from worker.cli import failures
 from worker.log_writer import writer
 from worker.model.text import one_line
 
@@ -22,17 +23,11 @@ FIRST = ("timestamp", "level", "event", "logger")
 _log = structlog.get_logger()
 
 
-class _Written:
-    """Whether standard error has JSON, and nothing else."""
-
-    is_json_only = False
-
-
 def configure(level: str, format_: str = "auto") -> None:
     """Log what has this level or a higher one; `format_` is json, text, or auto for what standard error is."""
     on_terminal = sys.stderr.isatty()
     as_text = on_terminal if format_ == "auto" else format_ == "text"
-    _Written.is_json_only = format_ == "json"
+    failures.report_to(_log_failure if format_ == "json" else None)
     named: list[Processor] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name]
     rendered = _as_text(in_color=on_terminal and "NO_COLOR" not in os.environ) if as_text else _AS_JSON
     handler = _Handler()
@@ -65,12 +60,8 @@ def configure(level: str, format_: str = "auto") -> None:
     _hear_python()
 
 
-def tell_failure(message: str, code: int) -> None:
-    """Say in one line what ends the process."""
-    if _Written.is_json_only:
-        _log.critical("failed", error=message, exit_code=code)
-    else:
-        writer.write(f"deviceops: {message}")
+def _log_failure(message: str, code: int) -> None:
+    _log.critical("failed", error=message, exit_code=code)
 
 
 class _Handler(logging.Handler):

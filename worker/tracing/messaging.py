@@ -3,11 +3,10 @@
 A batch has messages of many producers, so its span belongs to none of their traces, and links to them instead.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -28,8 +27,6 @@ MAX_LINKS = 128
 
 TRACEPARENT = "traceparent"
 """The header of the W3C's Trace Context, in AMQP as in HTTP."""
-
-Result = TypeVar("Result")
 
 _contexts = TraceContextTextMapPropagator()
 
@@ -54,8 +51,9 @@ class Tracer:
         finally:
             spans.let_open(None)
 
-    async def processing(self, messages: Sequence[Message], settling: Awaitable[Tally]) -> Tally:
-        """What settling a batch gives; its span links to what its messages were sent in."""
+    @contextmanager
+    def processing(self, messages: Sequence[Message], tally: Tally) -> Iterator[None]:
+        """A span of a block that settles a batch and adds it to `tally`; it links to the messages' own spans."""
         topology = self._topology
         is_given_up = messages[0].given_up is not None
         exchange = topology.dead_letters if is_given_up else topology.prefix
@@ -65,18 +63,16 @@ class Tracer:
         with self._span("process", SpanKind.CONSUMER, destination, len(messages), links) as span:
             if left_out:
                 span.set_attribute("deviceops.links_left_out", left_out)
-            tally = await settling
+            yield
             span.set_attributes(_counts(tally))
-        return tally
 
-    async def sending(
-        self, messages: Sequence[Message], send: Callable[[Sequence[Message]], Awaitable[Result]]
-    ) -> Result:
-        """What sending messages together gives; each tells of the span, unless it tells of another already."""
+    @contextmanager
+    def sending(self, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+        """A span of a block that sends messages together; gives them with its context, unless they have one."""
         with self._span("send", SpanKind.PRODUCER, self._topology.prefix, len(messages)):
             headers: dict[str, str] = {}
             _contexts.inject(headers)
-            return await send([replace(each, origin=partial(_told, each.origin, headers)) for each in messages])
+            yield [replace(each, origin=partial(_told, each.origin, headers)) for each in messages]
 
     @contextmanager
     def _span(

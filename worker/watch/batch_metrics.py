@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter as Counts
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -67,10 +68,11 @@ class Meter:
         self.on_commit = commit.observe
         """Takes how many seconds a commit took."""
 
-    async def measured(self, messages: Sequence[Message], settling: Awaitable[Tally]) -> Tally:
-        """Wait until messages, at least one, are settled, take note of how that went, and give their tally."""
+    @contextmanager
+    def measured(self, messages: Sequence[Message], tally: Tally) -> Iterator[None]:
+        """Measure a block that settles messages, at least one, and adds them to `tally`; not if it fails."""
         began = time.perf_counter()
-        tally = await settling
+        yield
         self._settled_at.set_to_current_time()
         self._seconds.observe(time.perf_counter() - began)
         self._messages.observe(len(messages))
@@ -79,7 +81,6 @@ class Meter:
             if -AHEAD <= lag <= LONGEST_LAG:  # else it cannot be true
                 self._lag.observe(max(lag, 0))
         self.count(tally)
-        return tally
 
     def count(self, tally: Tally) -> None:
         """Add to the tally of all batches; services beyond those that are told apart become one."""

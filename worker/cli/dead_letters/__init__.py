@@ -1,18 +1,71 @@
-"""Commands about what was rejected: `deviceops dead-letters`.
+"""Commands about what was rejected: `deviceops dead-letters`, a file for each.
 
-- `seeing`: list, show
-- `replaying`: replay, here or through the broker, or only foretold
-- `editing`: edit
-- `closing`: discard, restore
-- `moving`: export, import, prune
-- `selecting`: the options that select dead letters, the same for every command
-- `render`: how people see them
+- `options`: the options that select dead letters, the same for every command
+- `marking`: changes of their status, for discard and restore
+- `tables`: how people see them
 """
+
+from typing import ClassVar
 
 import typer
 
-from worker.cli.dead_letters import closing, edit, export_import, replay, seeing
+from worker.cli.lazy import LazyGroup, Place
 
-app = typer.Typer(help="See what was rejected, and why, and mend it.", no_args_is_help=True)
-for commands in (seeing, replay, edit, closing, export_import):
-    app.add_typer(commands.app)
+
+class DeadLetterCommands(LazyGroup):
+    """The commands, by name."""
+
+    places: ClassVar = {
+        "list": Place(
+            "worker.cli.dead_letters.list",
+            "List dead letters, the oldest first; the open ones unless told otherwise.",
+        ),
+        "show": Place(
+            "worker.cli.dead_letters.show",
+            "Show one dead letter: why, every attempt, the body, the AMQP properties and headers, where it came "
+            "from.",
+        ),
+        "replay": Place(
+            "worker.cli.dead_letters.replay",
+            "Process open dead letters again, and mark them in the same transaction; safe to run twice, or at "
+            "once.",
+        ),
+        "edit": Place(
+            "worker.cli.dead_letters.edit",
+            "Replace an open dead letter by a corrected copy, linked to it, and process the copy at once.",
+        ),
+        "discard": Place(
+            "worker.cli.dead_letters.discard",
+            "Discard open dead letters, with a reason; they stay readable, and `restore` takes it back.",
+        ),
+        "restore": Place(
+            "worker.cli.dead_letters.restore",
+            "Make discarded dead letters open again; a parked one is taken up if its registration has come "
+            "meanwhile.",
+        ),
+        "export": Place(
+            "worker.cli.dead_letters.export",
+            "Write dead letters as JSON lines with everything that was kept of them, the body's bytes exactly.",
+        ),
+        "import": Place(
+            "worker.cli.dead_letters.import_",
+            "Bring in exported dead letters; one that is here already is left as it is.",
+        ),
+        "prune": Place(
+            "worker.cli.dead_letters.prune",
+            "Remove resolved and discarded dead letters for good, in small transactions beside running workers.",
+        ),
+    }
+
+
+app = typer.Typer(
+    cls=DeadLetterCommands,
+    help="See what was rejected, and why, and mend it.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.callback()
+def dead_letters() -> None:
+    """Typer makes a group of an app that has a callback."""

@@ -23,7 +23,7 @@ from worker.errors import DeviceopsError, SettingsError
 from worker.model.unwrapping import as_far_as_readable
 from worker.store.dead_letters import stored_message
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from worker.model.outcomes import Status
 from worker.processing.decisions import Outcome
 from worker.store.dead_letters import Selection
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

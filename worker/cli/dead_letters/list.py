@@ -1,4 +1,4 @@
-"""See what was rejected: list, show."""
+"""The command that lists dead letters: list."""
 
 from typing import Annotated
 
@@ -6,9 +6,8 @@ import typer
 
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
 from worker.cli.dead_letters import tables
-from worker.cli.dead_letters.options import Id, Limit, selecting
+from worker.cli.dead_letters.options import Limit, selecting
 from worker.config.settings import Settings
-from worker.errors import DeviceopsError
 from worker.store import dead_letters, documents
 from worker.store.dead_letters import GroupBy, Selection
 
@@ -18,7 +17,7 @@ SHOWN = 50
 ROOMY = 120
 """Columns of a terminal that has room for more."""
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command("list")
@@ -67,21 +66,3 @@ async def _groups(
 ) -> list[documents.Group]:
     async with ready_database(settings) as database, database.read() as connection:
         return await dead_letters.count_by(connection, selection, group_by, limit)
-
-
-@app.command()
-def show(id_: Id, json: Json = False) -> None:
-    """Show one dead letter: why, every attempt, the body, the AMQP properties and headers, where it came from."""
-    found = run_async(_show(Settings.load(), id_))
-    if json:
-        print_json(found)
-    else:
-        screen.print(tables.dead_letter(found))
-
-
-async def _show(settings: Settings, id_: int) -> documents.DeadLetterDetails:
-    async with ready_database(settings) as database, database.read() as connection:
-        found = await dead_letters.get(connection, id_)
-    if found is None:
-        raise DeviceopsError(f"dead letter {id_} is unknown")
-    return found

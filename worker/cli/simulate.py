@@ -1,19 +1,16 @@
-"""Commands to try deviceops with: simulate, demo."""
+"""The command that prints generated traffic: simulate."""
 
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from worker.cli.common import run_async
-from worker.cli.demo import forget_last_demo, run_demo
+from worker.cli.options import Seed
 from worker.config.settings import Settings
 from worker.simulate import Disorder
 from worker.simulate import simulate as simulated
 
-app = typer.Typer()
-
-Seed = Annotated[int, typer.Option(help="The same seed gives the same fleet.")]
+app = typer.Typer(add_completion=False)
 
 
 def _probability(help_text: str) -> Any:
@@ -35,13 +32,3 @@ def simulate(
     Settings.load()  # wrong ones are refused by every command alike
     for line in simulated(operations, devices, seed, Disorder(disorder, duplicates, conflicts, malformed, early)):
         sys.stdout.write(line + "\n")
-
-
-@app.command()
-def demo(
-    devices: Annotated[int, typer.Option(min=1, max=100_000, help="Devices of the roll-out.")] = 500,
-    seed: Seed = 1,
-) -> None:
-    """Watch a roll-out over 500 simulated devices, through RabbitMQ where it answers."""
-    forget_last_demo()
-    run_async(run_demo(Settings.load(), devices, seed))

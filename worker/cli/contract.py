@@ -1,4 +1,4 @@
-"""Commands that tell what deviceops is: diagram, contract."""
+"""The command that prints what producers may send: contract."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -6,14 +6,13 @@ from typing import Annotated
 import typer
 import yarl
 
-from statemachine.diagram import mermaid
 from worker.amqp.topology import Topology
 from worker.asyncapi import document
 from worker.cli.common import print_json
 from worker.config.settings import Settings
 from worker.model.messages import ANNOUNCEMENT, REPORT, REPORTS
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 class Format(StrEnum):
@@ -29,13 +28,6 @@ class MessageType(StrEnum):
     REPORT = REPORT
     REPORTS = REPORTS
     ANNOUNCEMENT = ANNOUNCEMENT
-
-
-@app.command()
-def diagram() -> None:
-    """Print the state machine as a Mermaid diagram."""
-    Settings.load()  # wrong ones are refused by every command alike
-    print(mermaid())  # noqa: T201
 
 
 @app.command()

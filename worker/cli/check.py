@@ -1,0 +1,53 @@
+"""The command that lists settings and tries the database and the broker: check."""
+
+import asyncio
+
+import typer
+
+from worker.amqp import policies
+from worker.amqp.connection import connected
+from worker.amqp.topology import Topology
+from worker.cli import tables
+from worker.cli.common import configure_logging, notices, ready_database, run_async, screen
+from worker.config.secret_files import variable
+from worker.config.settings import Settings
+from worker.errors import DeviceopsError
+from worker.processing.write_probe import rehearse
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def check() -> None:
+    """List every setting, and see whether the database and the broker can be used."""
+    settings = Settings.load()
+    configure_logging(settings)
+    descriptions = {variable(name): field.description or "" for name, field in Settings.model_fields.items()}
+    screen.print(tables.settings(settings.shown(), settings.origins(), descriptions))
+    failures = run_async(_check(settings))
+    if failures:
+        raise DeviceopsError("; ".join(failures))
+
+
+async def _check(settings: Settings) -> list[str]:
+    failures = []
+    try:
+        async with ready_database(settings, for_batches=True) as opened:
+            await opened.answered(rehearse(opened), settings.database_timeout)
+            screen.print(f"database {opened}: ready, and a write was committed")
+    except DeviceopsError as error:
+        failures.append(str(error))
+    try:
+        async with connected(settings) as connection:
+            screen.print(await Topology(settings.topology_prefix).verify(connection))
+    except DeviceopsError as error:
+        return [*failures, str(error)]
+    try:
+        dangers = await asyncio.to_thread(policies.dangers, settings)
+    except policies.PoliciesUnread as error:
+        notices.print(str(error), style="yellow", soft_wrap=True)  # it names commands
+    else:
+        failures += dangers
+        if not dangers:
+            screen.print("policies of the broker: none that takes messages out of the queues")
+    return failures

@@ -1,0 +1,33 @@
+"""The command that puts dead letters away: discard."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from worker.cli.common import Json, utf8
+from worker.cli.dead_letters.marking import change_status
+from worker.cli.dead_letters.options import Limit, selecting
+from worker.dead_letters import discard as closing
+from worker.errors import SettingsError
+from worker.model.outcomes import Status
+from worker.model.text import clean
+from worker.store.dead_letters import Selection
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@selecting(changing=Status.OPEN)
+def discard(
+    selection: Selection,
+    because: Annotated[
+        str, typer.Option(parser=utf8, metavar="TEXT", help="Why nobody needs them; kept with each.")
+    ],
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Discard open dead letters, with a reason; they stay readable, and `restore` takes it back."""
+    if not because.strip():
+        raise SettingsError("--because: say why")
+    change_status("discarded", selection, limit, json, partial(closing.discard, because=clean(because)))

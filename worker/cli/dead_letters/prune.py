@@ -1,0 +1,31 @@
+"""The command that removes closed dead letters for good: prune."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from worker.cli.common import Json, configure_logging, print_json, run_async, screen
+from worker.cli.dead_letters.options import age
+from worker.cli.prune import prune_past
+from worker.config.settings import Settings
+from worker.dead_letters.retention import Retention
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        timedelta, typer.Option(parser=age, metavar="AGE", help="Resolved or discarded so long ago, such as 30d.")
+    ],
+    json: Json = False,
+) -> None:
+    """Remove resolved and discarded dead letters for good, in small transactions beside running workers."""
+    settings = Settings.load()
+    configure_logging(settings)
+    count = run_async(prune_past(settings, Retention(closed=older_than)))["dead_letters"]
+    if json:
+        print_json({"dead_letters": count})
+    else:
+        screen.print(f"dead letters removed: {count:,}")

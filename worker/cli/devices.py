@@ -1,0 +1,67 @@
+"""The command that shows an operation's device operations: devices."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+from uuid import UUID
+
+import typer
+
+from statemachine import State
+from worker.cli import options, tables
+from worker.cli.common import Json, print_json, ready_database, run_async, screen
+from worker.cli.options import OperationId, known
+from worker.config.settings import Settings
+from worker.store import documents, queries
+from worker.store.pagination import LIMIT, MAX_LIMIT, MAX_OFFSET, Neighbour, Page, Window
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def devices(
+    operation_id: OperationId,
+    state: Annotated[
+        State | None,
+        typer.Option(
+            "--state", parser=options.state, metavar="STATE", help="Only those in this state: name or code."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="Device operations on a page.")] = LIMIT,
+    offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="Device operations before the page.")] = 0,
+    json: Json = False,
+) -> None:
+    """Show a page of an operation's device operations."""
+    window = Window(limit, offset)
+    page = run_async(_devices(Settings.load(), operation_id, state, window))
+    if json:
+        print_json(_document(page, operation_id, state))
+        return
+    screen.print(tables.device_operations(page.results))
+    first = min(offset + 1, page.count)
+    screen.print(f"{first:,} to {min(offset + limit, page.count):,} of {page.count:,}", style="dim")
+
+
+async def _devices(
+    settings: Settings, operation_id: UUID, state: State | None, window: Window
+) -> Page[documents.DeviceOperation]:
+    async with ready_database(settings) as database, database.read() as connection:
+        _, progress = known(await queries.get_operation(connection, operation_id), operation_id)
+        return await queries.page_of_device_operations(connection, progress, operation_id, state, window)
+
+
+def _document(
+    page: Page[documents.DeviceOperation], operation_id: UUID, state: State | None
+) -> documents.Page[documents.DeviceOperation]:
+    """The page with its neighbours' addresses in the HTTP API, but for the host, which no command knows."""
+
+    def address(neighbour: Neighbour | None) -> str | None:
+        filters = {"state": state.name} if state else {}
+        path = f"/v0/operations/{operation_id}/devices/"
+        return None if neighbour is None else f"{path}?{urlencode({**filters, **neighbour})}"
+
+    return documents.Page[documents.DeviceOperation](
+        count=page.count,
+        previous=address(page.previous),
+        next=address(page.next),
+        results=list(page.results),
+    )

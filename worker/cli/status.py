@@ -1,0 +1,107 @@
+"""The command that shows operations and their progress: status."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from worker.cli import tables
+from worker.cli.common import Json, print_json, ready_database, run_async, screen
+from worker.cli.options import known
+from worker.config.settings import Settings
+from worker.errors import SettingsError
+from worker.store import dead_letters, documents, queries
+from worker.store.database import Database
+
+MANY = 10**12
+SHOWN = 50
+"""Operations in a table that was not told how many."""
+LONGEST_WAITS = 10
+"""Operations whose parked reports are told below it."""
+REFRESH = 1
+"""Seconds between two looks of `--watch`."""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def status(
+    operation_id: Annotated[UUID | None, typer.Argument(help="One operation; all of them if left out.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, max=MANY, help="The latest so many operations.")] = None,
+    json: Json = False,
+) -> None:
+    """Show operations and their progress."""
+    if watch and (json or not screen.is_terminal):
+        raise SettingsError("--watch is for people: it needs a terminal, and no --json")
+    settings = Settings.load()
+    if json:
+        print_json(run_async(_status_document(settings, operation_id, limit)))
+    elif watch:
+        with suppress(KeyboardInterrupt):
+            run_async(_watch(settings, operation_id, limit))
+    else:
+        screen.print(run_async(_status_once(settings, operation_id, limit)))
+
+
+async def _status_document(settings: Settings, operation_id: UUID | None, limit: int | None) -> object:
+    async with ready_database(settings) as database, database.read() as connection:
+        if operation_id is None:
+            return [operation for operation, _ in await queries.list_operations(connection, limit)]
+        found = await queries.get_operation(connection, operation_id)
+    return known(found, operation_id)[0]
+
+
+async def _status_once(settings: Settings, operation_id: UUID | None, limit: int | None) -> RenderableType:
+    async with ready_database(settings) as database:
+        return await _status(database, operation_id, limit, settings.stale_after)
+
+
+async def _watch(settings: Settings, operation_id: UUID | None, limit: int | None) -> None:
+    async with ready_database(settings) as database:
+        with Live(console=screen, auto_refresh=False) as live:
+            while True:
+                shown = await _status(database, operation_id, limit, settings.stale_after)
+                live.update(shown, refresh=True)
+                await asyncio.sleep(REFRESH)
+
+
+async def _status(
+    database: Database, operation_id: UUID | None, limit: int | None, stale_after: float
+) -> RenderableType:
+    stale_before = datetime.now(UTC) - timedelta(seconds=stale_after)
+    async with database.read() as connection:
+        if operation_id is not None:
+            found_one = await queries.get_operation(connection, operation_id)
+            parked = await dead_letters.parked(connection, stale_before, 1, operation_id)
+            operation = tables.operation(*known(found_one, operation_id, parked))
+            return Group(operation, "", tables.parked(parked)) if parked else operation
+        found = await queries.list_operations(connection, limit or SHOWN)
+        count = await queries.count_operations(connection)
+        backlog = await dead_letters.backlog(connection, stale_before)
+        parked = await dead_letters.parked(connection, stale_before, LONGEST_WAITS)
+    return Group(*_overview(found, count, backlog, parked))
+
+
+def _overview(
+    found: Sequence[tuple[documents.Operation, documents.Progress]],
+    count: int,
+    backlog: documents.Backlog,
+    parked: Sequence[documents.Parked],
+) -> Iterable[RenderableType]:
+    yield tables.operations(found) if found else "no operations yet"
+    if len(found) < count:
+        yield Text(f"the latest {len(found):,} of {count:,}; --limit shows more", style="dim")
+    if parked:
+        yield ""
+        yield f"parked reports, which wait for their registration: {backlog.reports:,}"
+        yield tables.parked(parked)
+        if backlog.operations > len(parked):
+            yield Text(f"those that wait longest of {backlog.operations:,} operations", style="dim")

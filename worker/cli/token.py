@@ -1,0 +1,47 @@
+"""The commands about tokens of the HTTP API: `deviceops token`."""
+
+from shlex import quote
+from typing import Annotated
+
+import typer
+from pydantic_core import to_json
+
+from worker.cli.common import Json, print_json, screen, utf8
+from worker.config import api_tokens
+from worker.config.api_tokens import Scope
+from worker.config.secret_files import PREFIX
+from worker.config.settings import Settings
+from worker.errors import SettingsError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def token() -> None:
+    """Tokens of the HTTP API."""
+
+
+@app.command()
+def create(
+    name: Annotated[
+        str, typer.Argument(parser=utf8, metavar="NAME", help="Who has it; kept with what is done with it.")
+    ],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; repeat it for more.")],
+    json: Json = False,
+) -> None:
+    """Make a token and print it once, with what to put into DEVICEOPS_API_TOKENS; it is kept nowhere."""
+    name = name.strip()
+    if not 1 <= len(name) <= 255:
+        raise SettingsError("NAME: a name has 1 to 255 characters")
+    known = Settings.load().api_tokens or {}
+    text, made = api_tokens.create(frozenset(scope))
+    setting = to_json({**known, name: made}).decode()
+    if json:
+        print_json({"name": name, "token": text, "setting": setting})
+        return
+    screen.print("The token, which is shown this once:")
+    print(text, end="\n\n")  # noqa: T201  # to be copied, as the setting is: no line of it may be broken
+    if name in known:
+        screen.print(f"It takes the place of the token that {name} had.")
+    screen.print(f"The setting, which has {len({*known, name})} of them:")
+    print(f"{PREFIX}API_TOKENS={quote(setting)}")  # noqa: T201

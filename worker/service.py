@@ -1,0 +1,127 @@
+"""A running worker: puts consumer, processing, metrics, probes and watchdog together."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from worker.amqp.consumer import Consumer
+from worker.config.settings import Settings
+from worker.model.messages import Message
+from worker.model.outcomes import Tally
+from worker.processing import backlog_sweeper
+from worker.processing.batches import settle, waiting_out_failures
+from worker.processing.write_probe import rehearse
+from worker.store import database, schema
+from worker.store.database import Database
+from worker.tracing import tracing
+from worker.watch import probes, watchdog
+from worker.watch.batch_metrics import Meter
+from worker.watch.database_metrics import Standing
+from worker.watch.health import Health
+from worker.watch.metrics import WorkerMetrics
+from worker.watch.process_metrics import registry_of_process
+from worker.watch.rejection_log import Contradictions, Rejections
+
+if TYPE_CHECKING:
+    from worker.tracing.messaging import Tracer
+
+SQLITE_LOCK_TIMEOUT = 5
+"""Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
+thread hears of no stop."""
+
+
+async def run(settings: Settings, stop: asyncio.Event, until_idle: float | None = None) -> Tally:
+    """Consume until `stop` is set, or until nothing has come for `until_idle` seconds; gives what came."""
+    is_sqlite = settings.sqlalchemy_url.get_backend_name() == "sqlite"
+    async with (
+        tracing(settings, stop) as tracer,
+        database.opened(
+            settings,
+            lock_timeout=SQLITE_LOCK_TIMEOUT if is_sqlite else None,
+            answer_timeout=settings.database_timeout,
+            for_batches=True,
+        ) as store,
+    ):
+        worker = Worker(settings, store, tracer, stop)
+        await worker.run(until_idle)
+    return worker.meter.tally
+
+
+class Worker:
+    """A consumer with all that watches it."""
+
+    def __init__(self, settings: Settings, store: Database, tracer: "Tracer | None", stop: asyncio.Event) -> None:
+        self._settings = settings
+        self._store = store
+        self._tracer = tracer
+        self._stop = stop
+        self._notices = Rejections(), Contradictions()
+        self._is_ready = asyncio.Event()
+        self._registry = registry_of_process({"batches": store})
+        self.meter = Meter(self._registry, settings.services)
+        store.on_commit = self.meter.on_commit
+
+    async def run(self, until_idle: float | None) -> None:
+        """Consume until `stop` is set, or until idle for so many seconds."""
+
+        async def ready() -> None:
+            await waiting_out_failures(self._store, until_idle, _try_out, self._store)
+            self._is_ready.set()
+
+        settings, store = self._settings, self._store
+        consumer = Consumer(settings, self._process, self._stop, ready=ready, database=store.condition)
+        health = Health((consumer.condition, store.condition), self._stop)
+        standing = Standing(store, settings.stale_after)
+        self._registry.register(
+            WorkerMetrics(self.meter.tally, health, standing, lambda: consumer.queues, lambda: consumer.remade)
+        )
+        async with (
+            watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
+            probes.answering(settings.worker_probes, health, self._registry),
+        ):
+            gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
+            async with self._in_background(standing):
+                await consumer.run(until_idle)
+
+    async def _process(self, messages: Sequence[Message]) -> None:
+        """Settle a batch, measured and traced."""
+        tally = Tally()
+        traced = nullcontext() if self._tracer is None else self._tracer.processing(messages, tally)
+        with self.meter.measured(messages, tally), traced:
+            tally.add(await settle(self._store, messages, trust=self._settings.trust))
+        self._note(tally)
+
+    def _note(self, tally: Tally) -> None:
+        for notice in self._notices:
+            notice.note(tally)
+
+    def _note_released(self, tally: Tally) -> None:
+        self.meter.count(tally)
+        self._note(tally)
+
+    async def _release(self) -> None:
+        """Take up parked reports whose registration has come, once batches can be written."""
+        await self._is_ready.wait()
+        await backlog_sweeper.watch(self._store, self._settings.trust, self._stop, self._note_released)
+
+    @asynccontextmanager
+    async def _in_background(self, standing: Standing) -> AsyncIterator[None]:
+        """Measure the database and release parked reports during a block; sets `stop` at its end."""
+        tasks = asyncio.create_task(standing.watch(self._stop)), asyncio.create_task(self._release())
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for notice in self._notices:
+                notice.close()
+
+
+async def _try_out(store: Database) -> None:
+    """See whether a batch can be written, before there is one."""
+    await schema.require_current_schema(store)
+    await rehearse(store)
