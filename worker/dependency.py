@@ -2,10 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-
-import structlog
-
-_log = structlog.get_logger()
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -38,13 +35,19 @@ class Condition:
         if not self._is_told:
             self.failures += 1
             self._since = time.monotonic()
-            _log.warning(self.lost, **facts, error=why)
+            _log().warning(self.lost, **facts, error=why)
         elif is_refusal and not self._refusal_is_told:
-            _log.warning(f"the {self.name} refuses", **facts, error=why)
+            _log().warning(f"the {self.name} refuses", **facts, error=why)
         self.trouble, self._is_told, self._refusal_is_told = why, True, self._refusal_is_told or is_refusal
 
     def works(self, **facts: object) -> None:
         """Take note that it works."""
         if self.trouble is not None:
-            _log.info(self.found, **facts, after=round(time.monotonic() - self._since, 1))
+            _log().info(self.found, **facts, after=round(time.monotonic() - self._since, 1))
         self.trouble, self._is_told, self._refusal_is_told = None, False, False
+
+
+def _log() -> Any:
+    import structlog  # here, as commands that only read log nothing
+
+    return structlog.get_logger()

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 
-import humanize
 from rich.console import Group, RenderableType
 from rich.progress import (
     BarColumn,
@@ -203,6 +202,8 @@ def time(moment: datetime) -> str:
 
 def since(moment: datetime) -> str:
     """How long ago a time was, about."""
+    import humanize
+
     return humanize.naturaldelta(datetime.now(UTC) - moment)
 
 

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import (
     URL,
     BigInteger,
@@ -29,6 +28,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
+
+if TYPE_CHECKING:
+    import asyncpg
 
 CHANNEL = "deviceops_operations"
 """Where PostgreSQL tells of an operation that changed: its id."""
@@ -166,7 +168,7 @@ def _has_begun(connection: AsyncConnection) -> bool:
 
 
 @asynccontextmanager
-async def _on_driver(connection: AsyncConnection) -> AsyncIterator[asyncpg.Connection]:
+async def _on_driver(connection: AsyncConnection) -> AsyncIterator["asyncpg.Connection"]:
     """PostgreSQL's driver, for statements in a transaction that has begun.
 
     Without SQLAlchemy a statement takes a third of the processor time, and a batch has up to fifteen of them:
@@ -179,7 +181,7 @@ async def _on_driver(connection: AsyncConnection) -> AsyncIterator[asyncpg.Conne
         raise
 
 
-def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
+def _driver_of(connection: AsyncConnection) -> "asyncpg.Connection":
     assert connection.sync_connection is not None
     return connection.sync_connection.connection.driver_connection
 

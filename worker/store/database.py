@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
-import asyncpg
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,6 +16,7 @@ from worker.config.settings import Settings
 from worker.dependency import Condition
 from worker.errors import DeviceopsError
 from worker.store.dead_connections import REFUSAL_TIMEOUT, ConnectionState
+from worker.store.driver import asyncpg
 from worker.store.errors import casts_doubt, explain, is_of_connection, is_of_database, is_of_others, is_passing
 from worker.store.postgresql import LIFETIME, Login, postgresql_engine, session_settings
 from worker.store.sqlite import READ_ONLY, sqlite_engine

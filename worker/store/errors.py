@@ -5,8 +5,8 @@ import os
 import socket
 import sqlite3
 from ssl import SSLError
+from typing import Any
 
-import asyncpg
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -14,6 +14,7 @@ from worker.config.tls import explain as explain_tls
 from worker.config.tls import is_refusal as is_refusal_of_tls
 from worker.config.tls import trouble as tls_trouble
 from worker.errors import SettingsError
+from worker.store.driver import asyncpg
 
 _SQLITE_PASSES = {
     sqlite3.SQLITE_BUSY,
@@ -190,7 +191,7 @@ def _of_driver(error: BaseException) -> BaseException | None:
     return error.orig if error.orig is None or error.orig.__cause__ is None else error.orig.__cause__
 
 
-def _passes(error: asyncpg.PostgresError) -> bool:
+def _passes(error: Any) -> bool:
     if isinstance(error, asyncpg.InvalidCachedStatementError):  # a table was altered: to be planned again
         return True
     if _state(error) in _OF_SESSION:
@@ -199,7 +200,7 @@ def _passes(error: asyncpg.PostgresError) -> bool:
     return _state(error).startswith(("08", "25", "40", "53", "55", "57", "58"))
 
 
-def _state(error: asyncpg.PostgresError) -> str:
+def _state(error: Any) -> str:
     return str(error.sqlstate)
 
 
