@@ -12,7 +12,7 @@ from tests.databases import read
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
 from worker.model.parsing import parse
-from worker.processing.splitting import Committed, settle_items
+from worker.processing.splitting import WriteTransactions, process_items
 from worker.store.database import Database
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -57,7 +57,7 @@ async def process(database: Database, batches: Iterable[Iterable[Message]]) -> T
     tally = Tally()
     for batch in batches:
         items = [item for message in batch for item in parse(message)]
-        tally.add(await settle_items(Committed(database), items))
+        tally.add(await process_items(WriteTransactions(database), items))
     return tally
 
 

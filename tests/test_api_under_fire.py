@@ -21,7 +21,7 @@ from tests.sending import OPERATIONS as OPERATIONS_SENT
 from tests.sending import assert_counters_are_a_recount, message, process, report_body
 from tests.services import PrivatePostgreSQL
 from tests.serving import OPERATIONS, serving
-from worker.processing.direct import answer
+from worker.processing.direct import process_message
 from worker.store.database import Database
 from worker.store.errors import is_passing
 
@@ -162,6 +162,6 @@ async def test_who_writes_over_http_waits_for_a_lock_so_long_and_no_longer(postg
         await connection.execute(text("SELECT id FROM device_operations FOR UPDATE"))
         report = message(report_body(OPERATIONS_SENT[0], DEVICES_SENT[0], "SUCCESS"))
         with pytest.raises(DBAPIError) as refused:
-            await answer(hurried, report)
+            await process_message(hurried, report)
     await hurried.close()
     assert is_passing(refused.value)  # which the API answers with 503

@@ -21,8 +21,8 @@ from worker.model.dead_letter import DeadLetter
 from worker.model.messages import ANNOUNCEMENT, REPORTS, Item, Message
 from worker.model.outcomes import Reason
 from worker.processing import batches
-from worker.processing.batches import MAX_WEIGHT, settle
-from worker.processing.direct import answer
+from worker.processing.batches import MAX_WEIGHT, process_messages
+from worker.processing.direct import process_message
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import Database
 from worker.store.tables import dead_letters
@@ -80,7 +80,7 @@ async def test_a_dead_letter_that_is_refused_too_is_kept_with_what_is_certain(da
     parked = replace(registering, content=registering.body.replace(b"CREATED", b"SUCCESS"))
     unreadable = replace(message({}), message_id="cursed")
 
-    tally = await settle(database, [report(UUID(int=2)), parked, unreadable, report(UUID(int=3))])
+    tally = await process_messages(database, [report(UUID(int=2)), parked, unreadable, report(UUID(int=3))])
 
     assert tally.document()["applied"] == 2
     assert tally.dead_lettered == {Reason.MALFORMED: 2}
@@ -89,7 +89,7 @@ async def test_a_dead_letter_that_is_refused_too_is_kept_with_what_is_certain(da
     assert [row.body for row in rows] == [parked.body, unreadable.body]
     assert {(row.message_id, row.service_id, row.operation_id) for row in rows} == {(None, None, None)}
     assert all("the database refuses it: " in row.detail and "cursed \\u2026" in row.detail for row in rows)
-    again = await settle(database, [parked, unreadable])
+    again = await process_messages(database, [parked, unreadable])
     assert again.duplicate == 2
 
 
@@ -104,7 +104,7 @@ async def test_data_that_breaks_a_transaction_is_kept_alone_and_its_batch_mates_
     devices = [uuid4() for _ in range(count)]
     messages = [report(device, POISON if n in poisoned else "drift") for n, device in enumerate(devices)]
 
-    tally = await settle(database, messages)
+    tally = await process_messages(database, messages)
 
     assert tally.verdicts[Verdict.APPLIED] == count - len(poisoned)
     assert tally.dead_lettered[Reason.MALFORMED] == len(poisoned)
@@ -125,7 +125,9 @@ async def test_what_a_trigger_refuses_of_one_message_ends_no_worker_whatever_err
         for statement in raising(database, "new.service_id = 'poison-service'"):
             await connection.execute(text(statement))
 
-    tally = await settle(database, [report(UUID(int=n), POISON if n == 2 else "drift") for n in range(1, 6)])
+    tally = await process_messages(
+        database, [report(UUID(int=n), POISON if n == 2 else "drift") for n in range(1, 6)]
+    )
 
     assert (tally.verdicts[Verdict.APPLIED], tally.dead_lettered) == (4, {Reason.MALFORMED: 1})
 
@@ -136,7 +138,7 @@ async def test_a_database_that_refuses_whatever_it_gets_makes_no_dead_letters(da
             await connection.execute(text(statement))
 
     with pytest.raises(DeviceopsError, match="takes no batch: not now"):
-        await settle(database, [report(UUID(int=n)) for n in range(1, 6)])
+        await process_messages(database, [report(UUID(int=n)) for n in range(1, 6)])
 
     assert (await read(database)).dead_letters.total() == 0
 
@@ -159,7 +161,7 @@ async def test_no_error_quotes_the_row_that_was_refused(database: Database) -> N
     without = report(UUID(int=1), POISON)
     poison = replace(without, content=without.body.replace(b"}", b', "reason": "a secret"}'))
 
-    await settle(database, [poison])
+    await process_messages(database, [poison])
 
     async with database.read() as connection:
         [detail] = (await connection.execute(select(dead_letters.c.detail))).scalars()
@@ -172,11 +174,11 @@ async def test_who_waits_is_told_what_a_rule_of_the_database_refuses(database: D
         for statement in raising(database, "new.service_id = 'poison-service'"):
             await connection.execute(text(statement))
 
-    given = await answer(database, report(UUID(int=1), POISON))
+    given = await process_message(database, report(UUID(int=1), POISON))
 
     assert isinstance(given.outcome, DeadLetter)
     assert (given.outcome.reason, given.outcome.detail) == (Reason.MALFORMED, "the database refuses it: not now")
-    assert (await answer(database, report(UUID(int=1)))).outcome == Verdict.APPLIED
+    assert (await process_message(database, report(UUID(int=1)))).outcome == Verdict.APPLIED
 
 
 async def test_many_bulk_messages_are_cut_into_transactions_of_bounded_size(database: Database) -> None:
@@ -190,8 +192,8 @@ async def test_many_bulk_messages_are_cut_into_transactions_of_bounded_size(data
     }
 
     parts = [half[at : at + MAX_REPORTS] for half in halves for at in range(0, len(half), MAX_REPORTS)]
-    tally = await settle(database, [message({"reports": part}, REPORTS) for part in parts])
-    tally.add(await settle(database, [message(announcement, ANNOUNCEMENT)]))
+    tally = await process_messages(database, [message({"reports": part}, REPORTS) for part in parts])
+    tally.add(await process_messages(database, [message(announcement, ANNOUNCEMENT)]))
 
     assert tally.verdicts[Verdict.APPLIED] == len(bodies)
     stored = await read(database)
@@ -205,7 +207,7 @@ async def test_a_defect_of_the_program_is_raised_not_kept(database: Database, co
 
     with pytest.raises((DBAPIError, asyncpg.UndefinedColumnError)):
         async with asyncio.timeout(10):
-            await settle(database, [report(uuid4()) for _ in range(count)], patience=1)
+            await process_messages(database, [report(uuid4()) for _ in range(count)], patience=1)
 
 
 async def test_batches_find_their_rows_by_index_though_the_tables_were_empty(
@@ -218,7 +220,7 @@ async def test_batches_find_their_rows_by_index_though_the_tables_were_empty(
 
     database = Database(url, for_batches=True)
     for part in [registrations[:1], registrations[1:], *([message(state)] for state in states[:50])]:
-        await settle(database, part)
+        await process_messages(database, part)
     await database.close()
 
     connection = await asyncpg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
@@ -245,7 +247,7 @@ async def test_the_next_transaction_is_read_while_the_database_has_this_one(
     monkeypatch.setattr(batches, "parse", parse)
     sqlite_database.on_commit = lambda _: told.append("committed")
 
-    await settle(sqlite_database, messages)
+    await process_messages(sqlite_database, messages)
 
     assert MAX_REPORTS < MAX_WEIGHT < 2 * MAX_REPORTS + 1, "the first two fill a transaction"
     assert told[:4] == ["read", "read", "read", "committed"]

@@ -21,7 +21,7 @@ from tests.databases import NewDatabase
 from worker.model.messages import ANNOUNCEMENT, REPORTS, Rejected
 from worker.model.outcomes import Reason
 from worker.model.parsing import parse
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.store.database import Database
 
 ROOT = Path(__file__).parent.parent
@@ -130,7 +130,7 @@ def test_a_consumer_that_lost_a_report_is_found_out(new_sqlite_database: NewData
 
     async def process(url: str, count: int) -> int:
         database = Database(make_url(url))
-        tally = await settle(database, traffic.messages[:count])
+        tally = await process_messages(database, traffic.messages[:count])
         await database.close()
         await check_database(url, traffic.expected)
         assert set(tally.dead_lettered) == {Reason.MALFORMED, Reason.CONFLICT, Reason.UNKNOWN_DEVICE_OPERATION}

@@ -38,7 +38,7 @@ from worker.dead_letters import paging
 from worker.dead_letters.replay import foretell, replay
 from worker.model.outcomes import Reason
 from worker.processing import batches as batches_module
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.store import dead_letters
 from worker.store.database import Database
 from worker.store.dead_letters import Selection
@@ -61,7 +61,7 @@ async def test_a_dry_run_tells_what_the_replay_then_does_whatever_the_trust(
     await clear(database)
     for batch in stream:
         sent = [through_the_broker(one, given_up=random.random() < 0.2) for one in batch]
-        await settle(database, sent, trust=random.choice(TRUSTS))
+        await process_messages(database, sent, trust=random.choice(TRUSTS))
     monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 3, 500]))
 
     await replay_as_foretold(
@@ -73,7 +73,7 @@ async def test_a_dry_run_tells_what_the_replay_then_does_whatever_the_trust(
 
 async def test_a_dry_run_tells_that_a_registration_of_its_own_page_releases_a_report(database: Database) -> None:
     await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
-    await settle(database, [message(report_body(OPERATION, DEVICE, "CREATED"))], trust=NOBODY)
+    await process_messages(database, [message(report_body(OPERATION, DEVICE, "CREATED"))], trust=NOBODY)
 
     await replay_as_foretold(database, None)
 
@@ -85,7 +85,7 @@ async def test_a_dry_run_releases_a_report_once_however_often_its_registration_w
     await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
     for service in ("stranger", "friend"):
         registration = message({**report_body(OPERATION, DEVICE, "CREATED"), "service_id": service})
-        await settle(database, [registration], trust=Trust({}))
+        await process_messages(database, [registration], trust=Trust({}))
 
     friends = Trust({"drift-service": Service(), "friend": Service()})
     await replay_as_foretold(database, friends, Selection(reason=Reason.UNKNOWN_SERVICE))
@@ -98,7 +98,7 @@ async def test_a_dry_run_knows_whose_identity_an_earlier_page_has_given_away(
     monkeypatch.setattr(paging, "SIZE", size)
     for id_ in ("one", "two"):
         registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
-        await settle(database, [through_the_broker(registration, given_up=True)])
+        await process_messages(database, [through_the_broker(registration, given_up=True)])
     await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="two"))]])
 
     # The first registration has the parked report refused, so that the second one takes its identity.
@@ -112,7 +112,7 @@ async def test_a_dry_run_does_not_release_what_comes_in_its_own_turn_after_a_reg
     await process(database, [[message([])]])
     for id_ in ("one", "two"):
         registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
-        await settle(database, [through_the_broker(registration, given_up=True)])
+        await process_messages(database, [through_the_broker(registration, given_up=True)])
     await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="one"))]])
 
     await replay_as_foretold(database, None)
@@ -120,8 +120,8 @@ async def test_a_dry_run_does_not_release_what_comes_in_its_own_turn_after_a_reg
 
 async def test_a_dry_run_knows_an_unreadable_report_that_was_kept_before(database: Database) -> None:
     bulk = through_the_broker(message({"reports": [None]}, REPORTS, "one"))
-    await settle(database, [bulk])
-    await settle(database, [replace(bulk, given_up="it was full")])
+    await process_messages(database, [bulk])
+    await process_messages(database, [replace(bulk, given_up="it was full")])
 
     await replay_as_foretold(database, None, Selection(reason=Reason.UNDELIVERABLE))
 
@@ -139,7 +139,7 @@ async def test_a_dry_run_selects_what_the_replay_does_though_pages_change_what_f
     early = report_body(OPERATION, DEVICE, "SUCCESS") | {"service_id": "friend" if limit else "drift-service"}
     for body in (boss, early, elsewhere, late):
         trust = Trust({"drift-service": narrow, "friend": Service(), "boss": Service(states=frozenset())})
-        await settle(database, [message(body)], trust=trust)
+        await process_messages(database, [message(body)], trust=trust)
     selection = ALL if limit else Selection(reason=Reason.NOT_ALLOWED)
     trust = Trust({"drift-service": narrow, "friend": Service(), "boss": Service()})
 
@@ -160,7 +160,7 @@ async def test_no_worker_waits_for_a_dry_run_and_none_breaks_it(
     async def page_while_a_worker_works(*arguments: Any) -> tuple[Rows, int]:
         late = message(report_body(OPERATION, DEVICE, "TIMEOUT", report_id=str(uuid4())))
         async with asyncio.timeout(5):
-            await settle(database, [late])
+            await process_messages(database, [late])
         return await page(*arguments)
 
     monkeypatch.setattr(dead_letters, "page", page_while_a_worker_works)
@@ -176,6 +176,6 @@ async def test_a_dry_run_is_cut_into_transactions_as_the_replay_is(
     monkeypatch.setattr(batches_module, "MAX_WEIGHT", 1)
     registration = message({**report_body(OPERATION, DEVICE, "CREATED"), "service_id": "boss"})
     early = message(report_body(OPERATION, DEVICE, "SUCCESS"))
-    await settle(database, [registration, early], trust=Trust({"drift-service": Service()}))
+    await process_messages(database, [registration, early], trust=Trust({"drift-service": Service()}))
 
     await replay_as_foretold(database, None)

@@ -20,7 +20,7 @@ from worker.amqp.topology import Topology
 from worker.config.settings import Settings
 from worker.model.messages import REPLAY_OF, Message
 from worker.model.outcomes import Tally
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.store.database import Database
 
 shorts = st.binary(max_size=255)
@@ -116,7 +116,7 @@ async def test_whatever_is_sent_through_the_broker_is_taken_or_kept(
     async def process(batch: Sequence[Message]) -> None:
         nonlocal deliveries
         deliveries += len(batch)
-        tally.add(await settle(sqlite_database, batch))
+        tally.add(await process_messages(sqlite_database, batch))
 
     await Consumer(Settings(amqp_url=amqp_url, topology_prefix=topology_prefix), process, asyncio.Event()).run(0.2)
 

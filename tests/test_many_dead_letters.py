@@ -11,7 +11,7 @@ from tests.command import Deviceops
 from tests.databases import in_a_thread
 from tests.sending import message
 from worker.config.reporters import Service, Trust
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.store.bulk import Statement
 from worker.store.database import Database
 from worker.store.statements import PARKED
@@ -37,7 +37,9 @@ async def reject(url: str, number: int) -> str:
                     {**report("FAILURE", device, operation), "service_id": "rogue"},
                     {**report("FAILURE", device, operation), "state": f"FINE{start}"},
                 ]
-            await settle(database, [message(body, message_id=str(uuid4())) for body in bodies], trust=trust)
+            await process_messages(
+                database, [message(body, message_id=str(uuid4())) for body in bodies], trust=trust
+            )
     finally:
         await database.close()
     return operations[0]

@@ -57,7 +57,7 @@ from worker.dead_letters.republish import republish
 from worker.dead_letters.retention import Retention
 from worker.model.messages import Message, Origin
 from worker.model.outcomes import OF_DISCARDED, Action, Reason, Status
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.store import dead_letters
 from worker.store.database import Database
 from worker.store.dead_letters import Selection, stored_message
@@ -82,13 +82,13 @@ async def send_to_the_broker(database: Database, trust: Trust | None) -> None:
     """Marked before a worker has them, and they come twice."""
     found = await rows(database)
     await mark_republished(database, found)
-    await settle(database, [republished(row) for row in [*found, *found]], trust=trust)
+    await process_messages(database, [republished(row) for row in [*found, *found]], trust=trust)
 
 
 async def send_to_a_fast_worker(database: Database, trust: Trust | None) -> None:
     """The worker is done before they are marked."""
     found = await rows(database)
-    await settle(database, [republished(row) for row in found], trust=trust)
+    await process_messages(database, [republished(row) for row in found], trust=trust)
     await mark_republished(database, found)
 
 
@@ -122,7 +122,7 @@ async def test_any_mending_between_any_batches_ends_in_the_same(
     for batch in stream:
         sent = [through_the_broker(one, given_up=random.random() < 0.3) for one in batch]
         trust = random.choice([None, NOBODY])
-        assert_everything_is_accounted_for(await settle(database, sent, trust=trust))
+        assert_everything_is_accounted_for(await process_messages(database, sent, trust=trust))
         monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 500]))
         if random.random() < 0.5:
             await random.choice(MENDING)(database, trust if random.random() < 0.3 else None)
@@ -142,7 +142,7 @@ async def test_the_product_agrees_with_the_model_when_everything_is_replayed_now
         random = Random(seed)  # noqa: S311
         worlds = [World(random) for _ in range(15)]
         for batch in batches(random, interleaved(random, worlds)):
-            await settle(database, [sent.message for _, sent in batch])
+            await process_messages(database, [sent.message for _, sent in batch])
             for world, sent in batch:
                 for event in sent.events:
                     world.model.take(event)
@@ -167,7 +167,7 @@ async def test_a_parked_report_that_is_replayed_and_released_by_one_batch_has_on
     [row] = await rows(database)
     batch = [message(report_body(OPERATION, DEVICE, "CREATED")), stored_message(row)]
 
-    tally = await settle(database, batch if registered_first else batch[::-1], actor="me")
+    tally = await process_messages(database, batch if registered_first else batch[::-1], actor="me")
 
     assert_everything_is_accounted_for(tally)
     assert await state(database) == "SUCCESS"
@@ -185,7 +185,7 @@ async def test_history_keeps_what_a_replay_found_when_the_same_batch_then_releas
     found = await rows(database)
 
     registration = message(report_body(OPERATION, DEVICE, "CREATED"))
-    await settle(database, [*map(stored_message, found), registration], actor="me")
+    await process_messages(database, [*map(stored_message, found), registration], actor="me")
 
     told = [(entry.action, entry.outcome) for entry in await history(database, found[1])]
     parked = Reason.UNKNOWN_DEVICE_OPERATION.value
@@ -244,10 +244,10 @@ async def test_a_report_corrected_into_a_bulk_message_counts(database: Database)
 async def test_what_was_discarded_while_a_replay_had_it_stays_so_and_counts_once_it_is_restored(
     database: Database, kind: str | None, body: object
 ) -> None:
-    await settle(database, [through_the_broker(message(body, kind, "one"), given_up=True)])
+    await process_messages(database, [through_the_broker(message(body, kind, "one"), given_up=True)])
     stale = await rows(database)
     await discard(database, ALL, "not now", actor="me")
-    await settle(database, [stored_message(row) for row in stale])
+    await process_messages(database, [stored_message(row) for row in stale])
     assert not (await read(database)).operations
 
     await restore(database, DISCARDED, actor="me")
@@ -259,7 +259,7 @@ async def test_what_was_discarded_while_a_replay_had_it_stays_so_and_counts_once
 
 async def test_what_is_exported_comes_back_exactly_with_its_history(database: Database) -> None:
     await conflict(database)
-    await settle(database, [through_the_broker(Message(b"\xff\x00", NOW), given_up=True)])
+    await process_messages(database, [through_the_broker(Message(b"\xff\x00", NOW), given_up=True)])
     await replay(database, ALL, actor="me")
     before = {found.fingerprint: (found, await history(database, found)) for found in await rows(database)}
     lines = [read_line(line, 1) async for page in export(database, ALL) for line in page]
@@ -280,7 +280,7 @@ async def test_one_report_in_two_imported_dead_letters_does_not_stop_its_registr
     await process(database, [[parked]])
     [line] = [read_line(line, 1) async for page in export(database, ALL) for line in page]
     await clear(database)
-    await settle(database, [through_the_broker(parked, given_up=True)])
+    await process_messages(database, [through_the_broker(parked, given_up=True)])
     await replay(database, ALL, actor="me")
     await import_(database, [line], actor="me")
 
@@ -296,7 +296,7 @@ async def test_a_forged_header_gives_another_body_no_place(database: Database) -
     )
     unknown = replace(republished(row), replay_of=uuid4())
 
-    tally = await settle(database, [forged, unknown])
+    tally = await process_messages(database, [forged, unknown])
 
     assert tally.document()["dead_lettered"] == {"conflict": 1}
     assert tally.duplicate == 1
@@ -309,7 +309,7 @@ async def test_who_sent_it_again_is_kept_also_where_the_worker_was_faster(
     row, _ = await conflict(database)
 
     async def publish(_destination: object, _messages: object) -> None:
-        await settle(database, [republished(row)])
+        await process_messages(database, [republished(row)])
 
     monkeypatch.setattr("worker.dead_letters.republish.publish", publish)
     destination = Destination(cast(AbstractExchange, None), None)
@@ -330,12 +330,12 @@ async def test_what_was_discarded_and_comes_again_is_counted_by_itself(database:
         message(report_body(OPERATION, DEVICE, "FAILURE", service_id="unknown")),
     ]
     trust = Trust({"drift-service": Service()})
-    await settle(database, sent, trust=trust)
-    again = await settle(database, sent, trust=trust)
+    await process_messages(database, sent, trust=trust)
+    again = await process_messages(database, sent, trust=trust)
     assert not any(outcome == OF_DISCARDED for (_, outcome), count in again.by_service.items() if count)
     await discard(database, ALL, "no", actor="me")
 
-    tally = await settle(database, sent, trust=trust)
+    tally = await process_messages(database, sent, trust=trust)
 
     assert tally.duplicate == len(sent)
     assert {service: n for (service, outcome), n in tally.by_service.items() if outcome == OF_DISCARDED} == {
@@ -351,7 +351,7 @@ async def test_a_message_that_comes_after_retention_emptied_its_dead_letter_coun
     await Retention(bodies=timedelta(seconds=-1)).prune(database)
 
     registration = message(report_body(OPERATION, DEVICE, "CREATED"))
-    await settle(database, [registration, republished(found[0])])
+    await process_messages(database, [registration, republished(found[0])])
 
     assert await state(database) == "SUCCESS"
 
@@ -362,7 +362,7 @@ async def test_a_message_that_came_while_its_dead_letter_was_discarded_is_not_ma
     await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
     found = await rows(database)
     await discard(database, ALL, "not now", actor="me")
-    await settle(database, [republished(found[0])])
+    await process_messages(database, [republished(found[0])])
     await restore(database, DISCARDED, actor="me")
     await mark_republished(database, found)
 
@@ -378,7 +378,7 @@ async def test_history_tells_of_a_release_by_the_batch_that_it_came_in_also_late
     [row] = await rows(database, Selection(status=None))
     before = await history(database, row)
 
-    await settle(database, [republished(row)])
+    await process_messages(database, [republished(row)])
 
     after = await history(database, row)
     assert [entry.action for entry in before] == [Action.RECEIVED, Action.RELEASED]

@@ -10,7 +10,7 @@ from tests.model import Model
 from tests.streams import World, batches, interleaved
 from worker.model.outcomes import Tally
 from worker.model.parsing import parse
-from worker.processing.splitting import Committed, settle_items
+from worker.processing.splitting import WriteTransactions, process_items
 from worker.store.database import Database
 
 GROUPS, GROUPS_OF_CI = 10, 30
@@ -38,7 +38,7 @@ async def check_group(database: Database, seed: int, *, in_portions: bool = Fals
     states: defaultdict[UUID, list[str]] = defaultdict(list)
     for batch in batches(random, interleaved(random, worlds)):
         items = [item for _, sent in batch for item in parse(sent.message)]
-        tally.add(await settle_items(Committed(database), items))
+        tally.add(await process_items(WriteTransactions(database), items))
         touched = {id(world): world for world, _ in batch}
         for world, sent in batch:
             for event in sent.events:

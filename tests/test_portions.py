@@ -30,9 +30,9 @@ from worker.model.messages import Message
 from worker.model.outcomes import Reason, Tally
 from worker.model.parsing import parse
 from worker.processing import backlog, batch_keys, splitting, write_probe
-from worker.processing.backlog_sweeper import release_left
-from worker.processing.direct import answer
-from worker.processing.splitting import Committed, settle_items
+from worker.processing.backlog_sweeper import sweep
+from worker.processing.direct import process_message
+from worker.processing.splitting import WriteTransactions, process_items
 from worker.store.database import Database
 from worker.store.tables import announcements, operation_activity
 
@@ -50,14 +50,14 @@ class Died(BaseException):
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make portions so small that a handful of reports takes several."""
-    usual, rehearse = batch_keys.MAX_DEVICES, write_probe.rehearse
+    usual, probe = batch_keys.MAX_DEVICES, write_probe.probe_write
 
     async def of_usual_size(database: Database) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(batch_keys, "MAX_DEVICES", usual)
-            await rehearse(database)
+            await probe(database)
 
-    monkeypatch.setattr(write_probe, "rehearse", of_usual_size)  # which is one transaction
+    monkeypatch.setattr(write_probe, "probe_write", of_usual_size)  # which is one transaction
     monkeypatch.setattr(backlog, "MAX_REPORTS", 2)
     monkeypatch.setattr(batch_keys, "MAX_DEVICES", 2)
     monkeypatch.setattr(splitting, "DEVICES", 2)
@@ -71,7 +71,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, small: None) -> None:  # noqa: ARG001
     monkeypatch.setattr(batch_keys, "MAX_DEVICES", 1)
 
 
-def dying(database: Database, commits: int) -> Committed:
+def dying(database: Database, commits: int) -> WriteTransactions:
     """Transactions of a process that is killed after so many commits."""
     done = 0
 
@@ -83,11 +83,11 @@ def dying(database: Database, commits: int) -> Committed:
         done += isinstance(result, Tally)
         return result
 
-    return Committed(database, run=run)
+    return WriteTransactions(database, run=run)
 
 
-async def settled(transactions: Committed, one: Message) -> Tally:
-    return await settle_items(transactions, parse(one))
+async def settled(transactions: WriteTransactions, one: Message) -> Tally:
+    return await process_items(transactions, parse(one))
 
 
 def announced(*devices: UUID, message_id: str | None = "older", **more: object) -> Message:
@@ -146,7 +146,7 @@ async def test_whoever_takes_portions_and_is_killed_after_any_of_them_goes_on_wi
         if commits > 1:
             assert first.operations[OPERATION].expected == len(MANY)
 
-        again = await settled(Committed(database), announced(*MANY))
+        again = await settled(WriteTransactions(database), announced(*MANY))
 
         assert again.announced == 1
         assert_all_succeeded(await read(database))
@@ -154,7 +154,7 @@ async def test_whoever_takes_portions_and_is_killed_after_any_of_them_goes_on_wi
         assert await keys(database) == ["older"]
         states = await states_of_operation(database)
         assert states.count("COMPLETED") == 1, states
-        assert (await settled(Committed(database), announced(*MANY, UUID(int=99)))).announced == 1
+        assert (await settled(WriteTransactions(database), announced(*MANY, UUID(int=99)))).announced == 1
         assert_all_succeeded(await read(database))  # it came before, so it has no effect
     assert commits > 8
 
@@ -170,8 +170,8 @@ async def test_a_newer_announcement_between_two_portions_is_not_undone_by_the_ol
             await settled(dying(database, commits), announced(*MANY, reason="older"))
 
         newer = announced(MANY[0], message_id="newer", reason="newer", device_count=4, operation_type="REBOOT")
-        await settled(Committed(database), newer)
-        await settled(Committed(database), announced(*MANY, reason="older"))
+        await settled(WriteTransactions(database), newer)
+        await settled(WriteTransactions(database), announced(*MANY, reason="older"))
 
         assert_all_succeeded(await read(database))
         operation = (await read(database)).operations[OPERATION]
@@ -194,9 +194,9 @@ async def test_what_waits_for_one_device_is_released_to_the_end_though_the_regis
             await settled(dying(database, commits), registration)
 
         if comes_again or commits == 0:
-            await settled(Committed(database), registration)
+            await settled(WriteTransactions(database), registration)
         else:
-            await release_left(database, None)
+            await sweep(database, None)
 
         stored = await read(database)
         assert stored.operations[OPERATION].devices[MANY[0]].state == "SUCCESS"
@@ -211,7 +211,7 @@ async def test_what_is_not_registered_stays_parked_when_somebody_looks_for_what_
     await park(database)
     before = await read(database)
 
-    await release_left(database, None)
+    await sweep(database, None)
 
     assert await read(database) == before
 
@@ -221,8 +221,11 @@ async def test_two_who_take_the_same_portions_at_once_release_everything_once(da
     await park(database)
 
     tallies = await asyncio.gather(
-        *(settled(Committed(database), announced(*MANY, message_id=id_)) for id_ in ("older", "older", "other")),
-        settled(Committed(database), message(report_body(OPERATION, MANY[0], "CREATED"))),
+        *(
+            settled(WriteTransactions(database), announced(*MANY, message_id=id_))
+            for id_ in ("older", "older", "other")
+        ),
+        settled(WriteTransactions(database), message(report_body(OPERATION, MANY[0], "CREATED"))),
     )
 
     assert sum(tally.released for tally in tallies) == len(MANY) * len(WAY) + 4
@@ -236,9 +239,9 @@ async def test_two_who_take_the_same_portions_at_once_release_everything_once(da
 async def test_who_waits_for_the_answer_gets_it_when_everything_is_released(database: Database) -> None:
     await park(database)
 
-    assert (await answer(database, announced(*MANY))).outcome == "announced"
+    assert (await process_message(database, announced(*MANY))).outcome == "announced"
     assert_all_succeeded(await read(database))
-    assert (await answer(database, announced(*MANY))).outcome == "duplicate"
+    assert (await process_message(database, announced(*MANY))).outcome == "duplicate"
 
 
 @pytest.mark.usefixtures("small")
@@ -248,7 +251,7 @@ async def test_an_operation_is_not_over_before_all_of_its_devices_are_whatever_t
     """Each device is registered before the first one is settled, and settled before the next one is begun."""
     await park(database)
 
-    await settled(Committed(database), announced(*MANY, device_count=1))
+    await settled(WriteTransactions(database), announced(*MANY, device_count=1))
 
     assert await states_of_operation(database) == ["RESOLVED", "DISPATCHING", "COMPLETED"]
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.processing.write_probe import rehearse
+from worker.processing.write_probe import probe_write
 from worker.store import bulk, statements
 from worker.store.bulk import Statement
 from worker.store.database import Database
@@ -38,7 +38,7 @@ async def test_a_rehearsal_runs_every_statement_of_batches(
     monkeypatch.setattr(bulk, "_execute", execute_and_note)
     monkeypatch.setattr(Statement, "_copy", copy_and_note)
 
-    await rehearse(database)
+    await probe_write(database)
 
     if database.is_sqlite:
         ran.add("KEEP")  # it has another way to write dead letters
@@ -50,7 +50,7 @@ async def test_it_leaves_no_row_and_counts_as_no_commit(database: Database) -> N
     commits: list[float] = []
     database.on_commit = commits.append
 
-    await rehearse(database)
+    await probe_write(database)
 
     async with database.read() as connection:
         for table in metadata.tables:
@@ -60,14 +60,14 @@ async def test_it_leaves_no_row_and_counts_as_no_commit(database: Database) -> N
 
 async def test_rehearsals_at_the_same_time_do_not_wait_for_one_another(postgresql_database: Database) -> None:
     async with asyncio.timeout(20), postgresql_database.engine.begin() as connection:
-        await rehearse(postgresql_database)
+        await probe_write(postgresql_database)
         await connection.execute(text("SELECT 1"))
-        await asyncio.gather(*(rehearse(postgresql_database) for _ in range(3)))
+        await asyncio.gather(*(probe_write(postgresql_database) for _ in range(3)))
 
 
 async def test_a_write_is_committed_to_an_sqlite_file(sqlite_database: Database) -> None:
     with closing(sqlite3.connect(sqlite_database.url.database or "")) as other:
         version = other.execute("PRAGMA data_version").fetchone()  # another one after each commit of others
-        await rehearse(sqlite_database)
+        await probe_write(sqlite_database)
         assert other.execute("PRAGMA data_version").fetchone() != version
         assert other.execute("PRAGMA user_version").fetchone() == (0,)

@@ -11,7 +11,7 @@ from tests.command import Deviceops
 from tests.databases import NewDatabase
 from tests.serving import OPERATIONS, refused, serving
 from tests.test_batches import report
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.store.database import Database
 from worker.store.errors import Away
 
@@ -45,7 +45,7 @@ async def test_nothing_is_committed_or_read_where_the_files_are_others(
     sqlite_database: Database, change: Callable[[Path], None]
 ) -> None:
     file = Path(sqlite_database.url.database or "")
-    await settle(sqlite_database, [report(uuid4())])
+    await process_messages(sqlite_database, [report(uuid4())])
 
     async def change_within_a_transaction() -> None:
         async with sqlite_database.write() as connection:
@@ -59,14 +59,14 @@ async def test_nothing_is_committed_or_read_where_the_files_are_others(
             async with sqlite_database.read() as connection:
                 await connection.execute(COUNT)
         with pytest.raises(Away):
-            await settle(sqlite_database, [report(uuid4())], patience=0.1)
+            await process_messages(sqlite_database, [report(uuid4())], patience=0.1)
         assert not list(file.parent.glob(f"{file.name}*"))
     else:  # what is there now is used
-        await settle(sqlite_database, [report(uuid4())], patience=5)
+        await process_messages(sqlite_database, [report(uuid4())], patience=5)
 
 
 async def test_nothing_is_read_from_a_file_that_was_removed(sqlite_database: Database) -> None:
-    await settle(sqlite_database, [report(uuid4())])
+    await process_messages(sqlite_database, [report(uuid4())])
     removed(Path(sqlite_database.url.database or ""))
     with pytest.raises(Away):
         async with sqlite_database.read() as connection:

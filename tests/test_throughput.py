@@ -19,7 +19,7 @@ from worker.amqp.topology import Topology
 from worker.config.settings import Settings
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
 from worker.watch.batch_metrics import Meter
@@ -61,7 +61,7 @@ async def seconds_to_process(settings: Settings, database: Database, count: int)
     async def process(messages: Sequence[Message]) -> None:
         tally = Tally()
         with meter.measured(messages, tally):
-            tally.add(await settle(database, messages))
+            tally.add(await process_messages(database, messages))
         if meter.tally.received == count:
             stop.set()
 

@@ -20,7 +20,7 @@ from worker.model.identity import device_operation_id
 from worker.model.messages import ANNOUNCEMENT, Message
 from worker.model.outcomes import Tally
 from worker.model.parsing import parse
-from worker.processing.splitting import Committed, settle_items
+from worker.processing.splitting import WriteTransactions, process_items
 from worker.store import batch as store
 from worker.store.database import Database
 
@@ -56,7 +56,9 @@ def report(operation: UUID, device: UUID, state: str) -> Message:
 
 async def process(database: Database, messages: list[Message]) -> Tally:
     """One batch in one transaction; a deadlock or a serialization failure is an error here: nothing retries."""
-    return await settle_items(Committed(database), [item for message in messages for item in parse(message)])
+    return await process_items(
+        WriteTransactions(database), [item for message in messages for item in parse(message)]
+    )
 
 
 async def assert_exact(database: Database) -> None:

@@ -16,7 +16,7 @@ from tests.services import PrivatePostgreSQL
 from tests.test_batches import report
 from worker.model.outcomes import Tally
 from worker.processing import batches
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import Database
 from worker.store.errors import Away
@@ -27,9 +27,9 @@ async def test_a_database_that_is_away_is_waited_for_and_fills_no_dead_letters()
     with PrivatePostgreSQL() as server:
         database = Database(make_url(server.url).set(drivername="postgresql+asyncpg"))
         await migrate(database)
-        await settle(database, [report(uuid4())])
+        await process_messages(database, [report(uuid4())])
         server.kill()
-        settling = asyncio.create_task(settle(database, [report(uuid4())]))
+        settling = asyncio.create_task(process_messages(database, [report(uuid4())]))
         await asyncio.sleep(0.5)
         assert not settling.done()
         await asyncio.to_thread(server.start)
@@ -47,7 +47,7 @@ async def test_a_lock_that_is_held_too_long_is_waited_out(postgresql_database: D
     await holder.execute(f"ALTER DATABASE {url.database} SET lock_timeout = '100ms'")
     async with holder.transaction():
         await holder.execute("LOCK TABLE device_operations IN EXCLUSIVE MODE")
-        settling = asyncio.create_task(settle(postgresql_database, [report(uuid4())]))
+        settling = asyncio.create_task(process_messages(postgresql_database, [report(uuid4())]))
         await asyncio.sleep(0.5)
         assert not settling.done()
     await holder.close()
@@ -85,7 +85,7 @@ async def test_what_postgresql_fails_at_for_a_while_is_tried_again_and_is_no_dea
             )
         )
 
-    tally = await settle(postgresql_database, [report(uuid4()) for _ in range(count)])
+    tally = await process_messages(postgresql_database, [report(uuid4()) for _ in range(count)])
 
     assert tally.document() == {**Tally().document(), "received": count, "applied": count}
 
@@ -98,7 +98,7 @@ async def test_a_full_disk_under_sqlite_is_waited_out_and_is_no_dead_letter(sqli
         connection.execute(f"PRAGMA max_page_count = {pages['limit']}")
 
     messages = [report(uuid4()) for _ in range(500)]
-    settling = asyncio.create_task(settle(sqlite_database, messages))
+    settling = asyncio.create_task(process_messages(sqlite_database, messages))
     await asyncio.sleep(0.5)
     assert not settling.done()
     pages["limit"] = 100_000
@@ -121,14 +121,14 @@ async def test_work_that_does_not_even_end_when_it_is_cancelled_is_left_behind(
         with pytest.raises(TimeoutError, match=r"does not answer within 0\.1 s"):
             await sqlite_database.answered(wait_for_a_dead_connection(), 0.1)
     over.set()
-    assert (await settle(sqlite_database, [report(uuid4())])).verdicts == {Verdict.APPLIED: 1}
+    assert (await process_messages(sqlite_database, [report(uuid4())])).verdicts == {Verdict.APPLIED: 1}
 
 
 async def test_patience_ends_with_the_databases_own_error(new_postgresql_database: NewDatabase) -> None:
     database = Database(make_url(new_postgresql_database()).set(port=1))
 
     with pytest.raises(Away, match=r"^127\.0\.0\.1, port 1: Connection refused$"):
-        await settle(database, [report(uuid4())], patience=0.2)
+        await process_messages(database, [report(uuid4())], patience=0.2)
     await database.close()
 
 
@@ -149,7 +149,7 @@ async def test_a_line_that_is_cut_within_a_copy_is_waited_out(postgresql_databas
             )
         )
 
-    tally = await settle(postgresql_database, [report(uuid4()) for _ in range(2 * WORTH_COPYING)])
+    tally = await process_messages(postgresql_database, [report(uuid4()) for _ in range(2 * WORTH_COPYING)])
 
     assert tally.document() == {**Tally().document(), "received": 100, "applied": 100}
 
@@ -167,7 +167,7 @@ async def test_an_outage_may_last_for_any_number_of_tries(
             raise ConnectionRefusedError
         return tries
 
-    assert await batches.waiting_out_failures(sqlite_database, None, work) == 1_100
+    assert await batches.retry_transient(sqlite_database, None, work) == 1_100
 
 
 async def test_a_batch_leaves_nothing_to_the_collector(database: Database) -> None:
@@ -176,7 +176,7 @@ async def test_a_batch_leaves_nothing_to_the_collector(database: Database) -> No
 
     async def settle_batches(count: int) -> None:
         for _ in range(count):
-            await settle(database, [report(uuid4(), operation=operation)])
+            await process_messages(database, [report(uuid4(), operation=operation)])
 
     await settle_batches(3)
     gc.collect()
@@ -202,6 +202,6 @@ async def test_patience_counts_from_the_first_try(
         await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError):
-        await batches.waiting_out_failures(sqlite_database, 0.1, work)
+        await batches.retry_transient(sqlite_database, 0.1, work)
 
     assert tries == 1

@@ -11,8 +11,8 @@ from worker.config.settings import Settings
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
 from worker.processing import backlog_sweeper
-from worker.processing.batches import settle, waiting_out_failures
-from worker.processing.write_probe import rehearse
+from worker.processing.batches import process_messages, retry_transient
+from worker.processing.write_probe import probe_write
 from worker.store import database, schema
 from worker.store.database import Database
 from worker.tracing import tracing
@@ -67,7 +67,7 @@ class Worker:
         """Consume until `stop` is set, or until idle for so many seconds."""
 
         async def ready() -> None:
-            await waiting_out_failures(self._store, until_idle, _try_out, self._store)
+            await retry_transient(self._store, until_idle, _try_out, self._store)
             self._is_ready.set()
 
         settings, store = self._settings, self._store
@@ -90,7 +90,7 @@ class Worker:
         tally = Tally()
         traced = nullcontext() if self._tracer is None else self._tracer.processing(messages, tally)
         with self.meter.measured(messages, tally), traced:
-            tally.add(await settle(self._store, messages, trust=self._settings.trust))
+            tally.add(await process_messages(self._store, messages, trust=self._settings.trust))
         self._note(tally)
 
     def _note(self, tally: Tally) -> None:
@@ -104,7 +104,9 @@ class Worker:
     async def _release(self) -> None:
         """Take up parked reports whose registration has come, once batches can be written."""
         await self._is_ready.wait()
-        await backlog_sweeper.watch(self._store, self._settings.trust, self._stop, self._note_released)
+        await backlog_sweeper.sweep_periodically(
+            self._store, self._settings.trust, self._stop, self._note_released
+        )
 
     @asynccontextmanager
     async def _in_background(self, standing: Standing) -> AsyncIterator[None]:
@@ -124,4 +126,4 @@ class Worker:
 async def _try_out(store: Database) -> None:
     """See whether a batch can be written, before there is one."""
     await schema.require_current_schema(store)
-    await rehearse(store)
+    await probe_write(store)

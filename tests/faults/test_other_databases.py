@@ -15,7 +15,7 @@ from tests.services import PrivatePostgreSQL
 from worker.errors import DeviceopsError
 from worker.jsonl import as_message
 from worker.model.outcomes import Tally
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.store.database import Database
 from worker.store.schema import HEAD, migrate, require_current_schema
 
@@ -72,7 +72,9 @@ async def assert_refused(database: Database, words: str) -> None:
 async def ingest(database: Database, *ids: str, **more: object) -> Tally:
     """Reports of one device operation."""
     report = {"operation_id": OPERATION, "device_id": DEVICE, "state": "CREATED", "service_id": "s", **more}
-    return await settle(database, [as_message(json.dumps({**report, "report_id": id_}).encode()) for id_ in ids])
+    return await process_messages(
+        database, [as_message(json.dumps({**report, "report_id": id_}).encode()) for id_ in ids]
+    )
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

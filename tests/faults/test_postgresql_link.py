@@ -28,7 +28,7 @@ from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
 from tests.proxy import Proxy, proxy_to
-from worker.processing.batches import waiting_out_failures
+from worker.processing.batches import retry_transient
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import CLOSE_TIMEOUT, Database
 from worker.store.statements import RECORD
@@ -123,7 +123,7 @@ async def test_statement_whose_line_died_keeps_no_locks_once_it_is_tried_again(s
         async with asyncio.timeout(20):
             async with own.transaction():
                 await own.execute(LOCK)
-                trying = asyncio.create_task(waiting_out_failures(database, None, work))
+                trying = asyncio.create_task(retry_transient(database, None, work))
                 while not await waits_for_a_lock(own):
                     pass
                 proxy.forget()  # while the server has yet to read the statement, which takes locks by itself
@@ -197,6 +197,6 @@ async def test_forgotten_connections_cost_one_timeout_together(
         await asyncio.gather(*(work() for _ in range(4)))
         proxy.forget()
         async with asyncio.timeout(8):  # each with its own, twice the one before, they would take 15 and more
-            await waiting_out_failures(database, None, work)
+            await retry_transient(database, None, work)
         await database.close()
     assert not caplog.records, caplog.text

@@ -32,8 +32,8 @@ from tests.serving import serving
 from worker.amqp.topology import Topology
 from worker.errors import DeviceopsError
 from worker.jsonl import as_message
-from worker.processing.batches import settle
-from worker.processing.write_probe import rehearse
+from worker.processing.batches import process_messages
+from worker.processing.write_probe import probe_write
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
 from worker.store.tables import dead_letters, metadata
@@ -235,11 +235,11 @@ async def test_a_commit_that_does_not_end_is_none(fragile_database: str) -> None
         await own.execute("SELECT pg_reload_conf()")
         try:
             with pytest.raises(TimeoutError):
-                await database.answered(rehearse(database), 1)
+                await database.answered(probe_write(database), 1)
         finally:
             await own.execute("ALTER SYSTEM RESET synchronous_standby_names")
             await own.execute("SELECT pg_reload_conf()")
-    await database.answered(rehearse(database), 20)
+    await database.answered(probe_write(database), 20)
     await database.close()
 
 
@@ -284,7 +284,7 @@ async def test_any_right_that_a_batch_needs_is_missed_before(fragile_database: s
         for on, right in rights:
             await own.execute(f"REVOKE {right} {on} FROM {role}")
             try:
-                await rehearse(database)
+                await probe_write(database)
             except DeviceopsError as error:
                 assert f"takes no batch: permission denied for {on[3:].lower()}" in str(error)  # noqa: PT017
                 needed.add((on, right))
@@ -295,7 +295,7 @@ async def test_any_right_that_a_batch_needs_is_missed_before(fragile_database: s
     # Without what the rehearsal did not miss:
     disorder = Disorder(disorder=0.3, duplicates=0.1, conflicts=0.05, malformed=0.02, early=0.2)
     lines = list(simulate(2, 100, 1, disorder))
-    tally = await settle(database, [as_message(line.encode()) for line in lines])
+    tally = await process_messages(database, [as_message(line.encode()) for line in lines])
 
     assert (tally.received, tally.released > 0, tally.duplicate > 0) == (len(lines), True, True)
     await database.close()

@@ -24,7 +24,7 @@ from worker.model.contract import MomentIfReadable, Name, ReasonText, TypeName, 
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import REPORT, Message
 from worker.model.outcomes import Reason
-from worker.processing.direct import answer
+from worker.processing.direct import process_message
 from worker.store import activity, documents, queries
 
 router = APIRouter(route_class=Route, prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
@@ -195,7 +195,7 @@ async def update_device_operation(
     message = Message(
         pydantic_core.to_json(report), datetime.now(UTC), idempotency_key, REPORT, origin=origin(caller)
     )
-    outcome, current = await answer(shared.writing, message, shared.trust, unless_settled=is_request)
+    outcome, current = await process_message(shared.writing, message, shared.trust, unless_settled=is_request)
     if isinstance(outcome, DeadLetter):
         refuse(outcome, Standing.of(current, state) if outcome.reason is Reason.CONFLICT else None)
     response.headers["X-Verdict"] = outcome

@@ -21,7 +21,7 @@ from worker.model.dead_letter import DeadLetter
 from worker.model.identity import identity
 from worker.model.messages import ANNOUNCEMENT, Message
 from worker.model.outcomes import DUPLICATE
-from worker.processing.direct import answer, cancel
+from worker.processing.direct import cancel_operation, process_message
 from worker.store import activity, documents, queries
 
 router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations"])
@@ -151,7 +151,7 @@ async def announce_operation(
         ANNOUNCEMENT,
         origin=origin(caller),
     )
-    outcome = (await answer(shared.writing, message, shared.trust)).outcome
+    outcome = (await process_message(shared.writing, message, shared.trust)).outcome
     if isinstance(outcome, DeadLetter):
         refuse(outcome)
     async with shared.database.read() as connection:
@@ -181,7 +181,7 @@ async def update_operation(
     """
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
-    objection = await cancel(
+    objection = await cancel_operation(
         shared.writing,
         operation,
         origin(caller)(),

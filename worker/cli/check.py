@@ -12,7 +12,7 @@ from worker.cli.common import configure_logging, notices, ready_database, run_as
 from worker.config.secret_files import variable
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
-from worker.processing.write_probe import rehearse
+from worker.processing.write_probe import probe_write
 
 app = typer.Typer(add_completion=False)
 
@@ -33,7 +33,7 @@ async def _check(settings: Settings) -> list[str]:
     failures = []
     try:
         async with ready_database(settings, for_batches=True) as opened:
-            await opened.answered(rehearse(opened), settings.database_timeout)
+            await opened.answered(probe_write(opened), settings.database_timeout)
             screen.print(f"database {opened}: ready, and a write was committed")
     except DeviceopsError as error:
         failures.append(str(error))

@@ -26,7 +26,7 @@ from worker.config.settings import Settings, without_password
 from worker.errors import DeviceopsError
 from worker.model.messages import Message
 from worker.model.outcomes import Reason, Tally
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 from worker.simulate import Disorder, simulate
 from worker.store import dead_letters, queries
 from worker.store.database import Database
@@ -78,7 +78,7 @@ async def run_demo(settings: Settings, devices: int, seed: int) -> None:
     async with ready_database(own, creates=True) as database:
 
         async def process(messages: Sequence[Message]) -> None:
-            tally.add(await settle(database, messages))
+            tally.add(await process_messages(database, messages))
 
         async with _way(own, process) as feed:
             await _roll_out(database, lines, feed, tally)

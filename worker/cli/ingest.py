@@ -11,7 +11,7 @@ from worker.cli.feed import Source, feed
 from worker.config.settings import Settings
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
-from worker.processing.batches import settle
+from worker.processing.batches import process_messages
 
 PATIENCE = 30
 """Seconds that `ingest` waits for a database that was lost on the way."""
@@ -34,7 +34,7 @@ async def _ingest(settings: Settings, source: str) -> Tally:
         async with ready_database(settings, for_batches=True, creates=True) as database:
 
             async def process(messages: Sequence[Message]) -> None:
-                tally.add(await settle(database, messages, trust=settings.trust, patience=PATIENCE))
+                tally.add(await process_messages(database, messages, trust=settings.trust, patience=PATIENCE))
 
             await feed(stream, source, settings.batch_size, process)
     return tally

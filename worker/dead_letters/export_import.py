@@ -28,7 +28,7 @@ from worker.model.identity import NAMESPACE
 from worker.model.messages import Incoming, Message, Origin, Rejected
 from worker.model.outcomes import Action, Reason, Status
 from worker.model.parsing import NAMING, describe_invalid, parse
-from worker.processing.batches import waiting_out_failures
+from worker.processing.batches import retry_transient
 from worker.store import batch, dead_letters, documents
 from worker.store.database import Database
 from worker.store.dead_letters import Selection
@@ -170,7 +170,7 @@ async def import_(database: Database, lines: Sequence[Line], *, actor: str, trus
 
     Parked reports are replayed then, since their registration may be there already.
     """
-    new = await waiting_out_failures(database, PATIENCE, _import, database, lines, actor)
+    new = await retry_transient(database, PATIENCE, _import, database, lines, actor)
     parked = [id_ for id_, line in new.items() if line.reason is Reason.UNKNOWN_DEVICE_OPERATION]
     await replay(database, Selection(parked), actor=actor, trust=trust)
     return len(new)

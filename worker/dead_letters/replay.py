@@ -13,7 +13,7 @@ from worker.config.reporters import Trust
 from worker.dead_letters.paging import PATIENCE, Progress, pages
 from worker.model.messages import Item
 from worker.model.outcomes import Tally
-from worker.processing.batches import settle, transactions
+from worker.processing.batches import process_messages, split_by_weight
 from worker.processing.decisions import Outcome
 from worker.processing.dry_run import DryRun
 from worker.store.database import Database
@@ -61,7 +61,7 @@ async def replay(
     summary = Summary()
     async for rows in pages(database.read, selection, limit, rate):
         messages = [stored_message(row) for row in rows]
-        summary.tally.add(await settle(database, messages, trust=trust, actor=actor, patience=PATIENCE))
+        summary.tally.add(await process_messages(database, messages, trust=trust, actor=actor, patience=PATIENCE))
         summary.selected += len(rows)
         progress(len(rows))
     return summary
@@ -86,7 +86,7 @@ async def foretell(
                 # What an earlier page has released is resolved by now: a replay would not select it.
                 still_open = [row for row in rows if not isinstance(dry_run.outcomes.get(row.id), str)]
                 selected += len(still_open)
-                async for items in transactions(map(stored_message, still_open)):
+                async for items in split_by_weight(map(stored_message, still_open)):
                     yield items
                 progress(len(rows))
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.dead_letters.paging import PATIENCE, Progress
-from worker.processing.batches import waiting_out_failures
+from worker.processing.batches import retry_transient
 from worker.store import pruning
 from worker.store.database import Database
 from worker.store.pruning import Removed
@@ -71,7 +71,7 @@ async def _in_steps(database: Database, step: Step, progress: Progress) -> int:
             return await step(connection)
 
     total = 0
-    while done := await waiting_out_failures(database, PATIENCE, once):
+    while done := await retry_transient(database, PATIENCE, once):
         total += done
         progress(done)
         await asyncio.sleep(PAUSE)
@@ -85,7 +85,7 @@ async def _walking(database: Database, step: Walk[Id], after: Id, progress: Prog
 
     total = 0
     while True:
-        last, done = await waiting_out_failures(database, PATIENCE, once)
+        last, done = await retry_transient(database, PATIENCE, once)
         if last is None:
             return total
         after = last

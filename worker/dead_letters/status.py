@@ -8,7 +8,7 @@ from sqlalchemy import Row
 
 from worker.dead_letters.paging import PATIENCE
 from worker.model.outcomes import Action, Status
-from worker.processing.batches import waiting_out_failures
+from worker.processing.batches import retry_transient
 from worker.store import dead_letters
 from worker.store.database import Database
 
@@ -33,4 +33,4 @@ async def mark(
             now = datetime.now(UTC)
             return await dead_letters.mark(connection, rows, status, action, outcome, actor, now, is_done=is_done)
 
-    return await waiting_out_failures(database, PATIENCE, once)
+    return await retry_transient(database, PATIENCE, once)

@@ -13,8 +13,8 @@ import structlog
 
 from worker.config.reporters import Trust
 from worker.model.outcomes import Tally
-from worker.processing.batches import committing
-from worker.processing.splitting import release_all
+from worker.processing.batches import write_transactions
+from worker.processing.splitting import release_backlog
 from worker.store import dead_letters
 from worker.store.database import Database
 
@@ -28,20 +28,20 @@ INTERVAL = 60
 _log = structlog.get_logger()
 
 
-async def watch(
+async def sweep_periodically(
     database: Database, trust: Trust | None, stop: asyncio.Event, note: Callable[[Tally], object]
 ) -> None:
     """Look through all parked reports, again and again until `stop` is set; `note` gets what was taken up."""
     while not stop.is_set():
         try:
-            await release_left(database, trust, note, lambda: _pause(stop, PAUSE))
+            await sweep(database, trust, note, lambda: _pause(stop, PAUSE))
         except Exception as error:  # the next round tries again, whatever it is  # noqa: BLE001
             if not database.may_pass(error):  # whoever settles batches waits for the database, and says so
                 _log.error("a defect", exc_info=error)
         await _pause(stop, INTERVAL)
 
 
-async def release_left(
+async def sweep(
     database: Database,
     trust: Trust | None,
     note: Callable[[Tally], object] = id,
@@ -53,7 +53,7 @@ async def release_left(
         async with database.read() as connection:
             last, registered = await dead_letters.parked_and_registered(connection, last, LOOKED_AT)
         if registered:
-            tally = await release_all(committing(database, trust=trust), registered)
+            tally = await release_backlog(write_transactions(database, trust=trust), registered)
             _log.info("taken up: parked reports of what is registered", **tally.document())
             note(tally)
         await pause()

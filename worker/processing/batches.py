@@ -24,8 +24,8 @@ from worker.config.reporters import Trust
 from worker.model.messages import Announced, Item, Message
 from worker.model.outcomes import Tally
 from worker.model.parsing import parse
-from worker.processing.splitting import Committed, settle_items
-from worker.processing.write_probe import rehearse
+from worker.processing.splitting import WriteTransactions, process_items
+from worker.processing.write_probe import probe_write
 from worker.store import dead_letters
 from worker.store.database import Database
 from worker.store.dead_letters import stored_message
@@ -45,7 +45,7 @@ MAX_DOUBLINGS = 4
 Result = TypeVar("Result")
 
 
-async def settle(
+async def process_messages(
     database: Database,
     messages: Sequence[Message],
     *,
@@ -60,26 +60,26 @@ async def settle(
     neither passing nor the data's; and DeviceopsError if the database takes no batch at all.
     """
     if any(message.replay_of for message in messages):
-        messages = await waiting_out_failures(database, patience, _recognised, database, messages)
+        messages = await retry_transient(database, patience, _recognised, database, messages)
 
-    committed = committing(database, trust=trust, actor=actor, patience=patience)
+    committed = write_transactions(database, trust=trust, actor=actor, patience=patience)
     tally = Tally()
-    parts = transactions(messages)
+    parts = split_by_weight(messages)
     reading = asyncio.create_task(anext(parts, None))
     try:
         while (items := await reading) is not None:
             # While the database has this one, the next one is read: of large messages, a fifth of all time.
             reading = asyncio.create_task(anext(parts, None))
-            tally.add(await settle_items(committed, items))
+            tally.add(await process_items(committed, items))
     finally:
         reading.cancel()
     return tally
 
 
-def committing(
+def write_transactions(
     database: Database, *, trust: Trust | None = None, actor: str | None = None, patience: float | None = None
-) -> Committed:
-    """Transactions that are tried again while failures pass; the parameters are as for `settle`.
+) -> WriteTransactions:
+    """Transactions that are tried again while failures pass; the parameters are as for `process_messages`.
 
     What the database refuses is the data's fault only where it takes a rehearsal: it may refuse every batch, as
     after a column was added, and no healthy message is to be kept as a dead letter for that. Nor is a worker to
@@ -88,18 +88,18 @@ def committing(
     is_rehearsed = False
 
     async def run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        return await waiting_out_failures(database, patience, work)
+        return await retry_transient(database, patience, work)
 
     async def judge(database: Database, error: Exception) -> bool:
         nonlocal is_rehearsed
         if not is_refused(error):
             return False
         if not is_rehearsed:
-            await waiting_out_failures(database, patience, rehearse, database)
+            await retry_transient(database, patience, probe_write, database)
             is_rehearsed = True
         return True
 
-    return Committed(database, trust, actor, run, judge=judge)
+    return WriteTransactions(database, trust, actor, run, judge=judge)
 
 
 async def _recognised(database: Database, messages: Sequence[Message]) -> list[Message]:
@@ -118,7 +118,7 @@ def _as_stored(message: Message, rows: Mapping[UUID, Row[Any]]) -> Message:
     )
 
 
-async def transactions(messages: Iterable[Message]) -> AsyncIterator[list[Item]]:
+async def split_by_weight(messages: Iterable[Message]) -> AsyncIterator[list[Item]]:
     """The messages' items, cut so that no transaction grows without bound."""
     items: list[Item] = []
     weight = 0
@@ -141,13 +141,13 @@ async def transactions(messages: Iterable[Message]) -> AsyncIterator[list[Item]]
         yield items
 
 
-async def waiting_out_failures(
+async def retry_transient(
     database: Database,
     patience: float | None,
     work: Callable[..., Coroutine[Any, Any, Result]],
     *arguments: object,
 ) -> Result:
-    """What `work` gives, once the database lets it; `patience` is as for `settle`.
+    """What `work` gives, once the database lets it; `patience` is as for `process_messages`.
 
     A try that gets no answer is given up, as a frozen server or a cut line never gives one. The next one may then
     take twice as long, so that a database that is merely slow gets the time that it needs.

@@ -15,7 +15,7 @@ from worker.model.identity import NAMESPACE, device_operation_id
 from worker.model.messages import Incoming, Message, Origin, Rejected
 from worker.model.parsing import parse
 from worker.processing.decisions import Answer
-from worker.processing.splitting import Committed, settle_items
+from worker.processing.splitting import WriteTransactions, process_items
 from worker.processing.transaction import process_together
 from worker.store import documents, queries
 from worker.store.database import Database
@@ -24,7 +24,7 @@ TOGETHER = 1_000
 """Device operations of one cancellation that are in memory at a time."""
 
 
-async def answer(
+async def process_message(
     database: Database, message: Message, trust: Trust | None = None, *, unless_settled: bool = False
 ) -> Answer:
     """Process one report or announcement, and say what became of it; what is rejected is not kept.
@@ -37,11 +37,11 @@ async def answer(
     if isinstance(item, Incoming):
         item = replace(item, unless_settled=unless_settled)
     answers: list[Answer] = []
-    await settle_items(Committed(database, trust, answers=answers), [item])
+    await process_items(WriteTransactions(database, trust, answers=answers), [item])
     return answers[-1]
 
 
-async def cancel(
+async def cancel_operation(
     database: Database,
     operation: documents.Operation,
     origin: Origin,

@@ -17,7 +17,7 @@ from worker.processing.decider import Decider
 from worker.processing.decisions import Decisions, Outcome
 from worker.processing.known import Known
 from worker.processing.loading import peek, peek_parked
-from worker.processing.splitting import settle_items
+from worker.processing.splitting import process_items
 from worker.processing.transaction import decide
 from worker.store import batch as store
 from worker.store.errors import is_refused
@@ -43,7 +43,7 @@ class DryRun:
     async def run(self, batches: AsyncIterable[Sequence[Item]]) -> None:
         """Decide batches of stored dead letters, one after another."""
         async for items in batches:
-            self.tally.add(await settle_items(self, items))
+            self.tally.add(await process_items(self, items))
 
     @property
     def selected(self) -> Collection[int]:

@@ -64,20 +64,20 @@ class Transactions(Protocol):
         """Whether the data of a transaction broke it."""
 
 
-class Running(Protocol):
+class Runner(Protocol):
     """How a transaction is run."""
 
     async def __call__(self, work: Callable[[], Coroutine[Any, Any, Result]], /) -> Result:
         """What `work` gives."""
 
 
-async def at_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+async def run_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """Run a transaction once."""
     return await work()
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class WriteTransactions:
     """Transactions that commit; `trust`, `actor` and `answers` are as for `process_batch`.
 
     `judge` says whether the data broke a transaction.
@@ -86,7 +86,7 @@ class Committed:
     database: Database
     trust: Trust | None = None
     actor: str | None = None
-    run: Running = at_once
+    run: Runner = run_once
     answers: list[Answer] | None = None
     judge: Callable[[Database, Exception], Coroutine[Any, Any, bool]] = is_refused_alone
 
@@ -135,7 +135,7 @@ class Committed:
         return await self.judge(self.database, error)
 
 
-async def settle_items(transactions: Transactions, items: Sequence[Item]) -> Tally:
+async def process_items(transactions: Transactions, items: Sequence[Item]) -> Tally:
     """Process items in their order, in as few transactions as they take.
 
     Raises what the database raises, unless the data is at fault; then everything up to there is done.
@@ -152,11 +152,11 @@ async def settle_items(transactions: Transactions, items: Sequence[Item]) -> Tal
         return await _settle_alone(transactions, items[0])
     tally = Tally()
     for part in parts:
-        tally.add(await settle_items(transactions, part))
+        tally.add(await process_items(transactions, part))
     return tally
 
 
-async def release_all(transactions: Transactions, device_operations: Iterable[UUID]) -> Tally:
+async def release_backlog(transactions: Transactions, device_operations: Iterable[UUID]) -> Tally:
     """Take up everything that waits for device operations that are registered."""
     tally = Tally()
     ids = iter(device_operations)
@@ -216,7 +216,7 @@ async def _settle_in_portions(transactions: Transactions, item: Item) -> Tally:
         return await _announce(transactions, item)
     tally = await transactions.process([item], releases_parked=False)
     if isinstance(item, Incoming) and item.report.state is State.CREATED:
-        tally.add(await release_all(transactions, [item.key[0]]))
+        tally.add(await release_backlog(transactions, [item.key[0]]))
     return tally
 
 
@@ -233,7 +233,9 @@ async def _announce(transactions: Transactions, announced: Announced) -> Tally:
         await transactions.pause(perf_counter() - began)
     operation_id = announced.announcement.id
     # All are registered by now: released device by device, the operation is not settled before its last one is.
-    tally.add(await release_all(transactions, (device_operation_id(operation_id, device) for device in devices)))
+    tally.add(
+        await release_backlog(transactions, (device_operation_id(operation_id, device) for device in devices))
+    )
     tally.add(await transactions.process([replace(announced, portion=Portion((), is_last=True))]))
     return tally
 

@@ -31,14 +31,14 @@ _ORIGIN = Origin(exchange="rehearsal")
 _NOBODY = Trust(services={}, verify_user_id=True)
 
 
-async def rehearse(database: Database) -> None:
+async def probe_write(database: Database) -> None:
     """Process a batch of every kind and roll it back, then commit a write that leaves nothing.
 
     A full disk, and a log that is lost, show at a commit only. Raises DeviceopsError if something is wrong that no
     further try will mend, and the database's own error if it may pass.
     """
     try:
-        tally = await _rehearse(database)
+        tally = await _probe(database)
     except Exception as error:
         if database.may_pass(error):
             raise
@@ -55,13 +55,13 @@ async def is_refused_alone(database: Database, error: Exception) -> bool:
     if not is_refused(error):
         return False
     try:
-        await rehearse(database)
+        await probe_write(database)
     except DeviceopsError:
         return False
     return True
 
 
-async def _rehearse(database: Database) -> Mapping[str, object]:
+async def _probe(database: Database) -> Mapping[str, object]:
     tally = Tally()
     async with database.write(is_counted=False) as connection:
         part = await connection.begin_nested()
