@@ -1,4 +1,4 @@
-"""A rehearsal takes a batch through everything that a batch needs, and leaves nothing."""
+"""A write probe runs every statement of a batch, and leaves nothing."""
 
 import asyncio
 import sqlite3
@@ -20,7 +20,7 @@ NOT_OF_ONE_BATCH = {"DISCARDED", "HOLD_FREE", "KEPT", "LOOK", "WEIGH_PARKED"}
 """Those of dry runs, of what another batch inserts or kept, and of portions; they only read, as others do."""
 
 
-async def test_a_rehearsal_runs_every_statement_of_batches(
+async def test_a_probe_runs_every_statement_of_batches(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {each: name for name, each in vars(statements).items() if isinstance(each, Statement)}
@@ -58,7 +58,7 @@ async def test_it_leaves_no_row_and_counts_as_no_commit(database: Database) -> N
     assert commits == []
 
 
-async def test_rehearsals_at_the_same_time_do_not_wait_for_one_another(postgresql_database: Database) -> None:
+async def test_probes_at_the_same_time_do_not_wait_for_one_another(postgresql_database: Database) -> None:
     async with asyncio.timeout(20), postgresql_database.engine.begin() as connection:
         await probe_write(postgresql_database)
         await connection.execute(text("SELECT 1"))

@@ -253,7 +253,7 @@ PROTECTIONS = (
         (
             (
                 "worker/service.py",
-                "await waiting_out_failures(self._store, until_idle, _try_out, self._store)",
+                "await retry_transient(self._store, until_idle, _try_out, self._store)",
                 "await _try_out(self._store)",
             ),
         ),
@@ -271,15 +271,15 @@ PROTECTIONS = (
     Protection(
         "what is ready has written, not read",
         f"{NO_RETRY}[postgresql-without_a_right-permission denied for table de]",
-        (("worker/service.py", "    await rehearse(store)\n", ""),),
+        (("worker/service.py", "    await probe_write(store)\n", ""),),
     ),
     Protection(
-        "the data is at fault only where a rehearsal is taken",
+        "a refusal is caused by data only if a probe is accepted",
         f'{NO_RETRY}[postgresql-refusing_everything-violates check constraint "never"]',
-        ((BATCHES, "        if not is_rehearsed:\n", "        if False:\n"),),
+        ((BATCHES, "        if not is_probed:\n", "        if False:\n"),),
     ),
     Protection(
-        "a rehearsal ends with a commit",
+        "a probe ends with a commit",
         "test_readiness.py::test_a_commit_that_does_not_end_is_none",
         (
             (

@@ -40,12 +40,12 @@ from worker.store.tables import dead_letters, metadata
 
 LIMIT = 5
 LIVES = LIMIT + 4
-"""Lives of a worker that would each take messages, were it not for the rehearsal."""
+"""Lives of a worker that would each take messages, without the probe."""
 AWHILE = 4
 """Seconds in which a worker would take messages and give them back again, held for one second each time."""
 GIVEN_BACK = "given back before the commit: the broker delivers them again"
 ROOM = 512 << 10
-"""Bytes that a disk has left: a rehearsal has room in them, a batch of reports with long reasons has not."""
+"""Bytes that a disk has left: a probe has room in them, a batch of reports with long reasons has not."""
 LONG = "x" * 2_000
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 NUMBERED = ("dead_letters", "dead_letter_history", "operation_activity", "recounts")
@@ -292,7 +292,7 @@ async def test_any_right_that_a_batch_needs_is_missed_before(fragile_database: s
     assert needed
     assert rights - needed
 
-    # Without what the rehearsal did not miss:
+    # Without what the probe did not notice:
     disorder = Disorder(disorder=0.3, duplicates=0.1, conflicts=0.05, malformed=0.02, early=0.2)
     lines = list(simulate(2, 100, 1, disorder))
     tally = await process_messages(database, [as_message(line.encode()) for line in lines])

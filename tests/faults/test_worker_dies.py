@@ -59,7 +59,7 @@ async def test_killed_between_the_portions_of_what_waits(
     async with await aio_pika.connect(amqp_url) as connection:
         exchange = await (await connection.channel()).get_exchange(str(worker.settings["topology_prefix"]))
 
-        for passes in random.choices(range(1, 4), k=3):  # one is the rehearsal's
+        for passes in random.choices(range(1, 4), k=3):  # one is the probe's
             before = len(worker.deaths)
             worker.sabotage(BEFORE_COMMIT, passes=passes)
             if before == 0:

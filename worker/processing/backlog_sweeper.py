@@ -1,8 +1,8 @@
-"""What was left parked though its device operation is registered: found now and then, and taken up.
+"""Periodic search for parked reports whose device operation is registered.
 
-Whoever registers a device operation takes up what waits for it, before the message is acknowledged or answered. If
-that is more than one transaction takes up, and the process is killed in between, the message goes on with it where
-it comes again; that of a sender over HTTP, or of a file, may not.
+A registration releases the parked reports of its device operation before the message is acknowledged. If that
+takes several transactions and the process is killed in between, a redelivered message continues; a message that
+came over HTTP or from a file may not be sent again, and its parked reports are found here.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from worker.processing.splitting import release_backlog
 from worker.store import dead_letters
 from worker.store.database import Database
 
-LOOKED_AT = 10_000
-"""Parked reports that are looked at in one query."""
+EXAMINED = 10_000
+"""Parked reports that one query examines."""
 PAUSE = 0.5
-"""Seconds between two queries, so that however many reports are parked, looking takes a small part of the time."""
+"""Seconds between two queries, which bound the load of a large backlog."""
 INTERVAL = 60
-"""Seconds between two rounds."""
+"""Seconds between two sweeps."""
 
 _log = structlog.get_logger()
 
@@ -31,13 +31,13 @@ _log = structlog.get_logger()
 async def sweep_periodically(
     database: Database, trust: Trust | None, stop: asyncio.Event, note: Callable[[Tally], object]
 ) -> None:
-    """Look through all parked reports, again and again until `stop` is set; `note` gets what was taken up."""
+    """Sweep every `INTERVAL` until `stop` is set; `note` receives the tally of released reports."""
     while not stop.is_set():
         try:
             await sweep(database, trust, note, lambda: _pause(stop, PAUSE))
-        except Exception as error:  # the next round tries again, whatever it is  # noqa: BLE001
-            if not database.may_pass(error):  # whoever settles batches waits for the database, and says so
-                _log.error("a defect", exc_info=error)
+        except Exception as error:  # the next sweep tries again  # noqa: BLE001
+            if not database.may_pass(error):  # the processing of batches logs an unavailable database
+                _log.error("unhandled error", exc_info=error)
         await _pause(stop, INTERVAL)
 
 
@@ -47,14 +47,14 @@ async def sweep(
     note: Callable[[Tally], object] = id,
     pause: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0),
 ) -> None:
-    """Look through all parked reports once, and take up those whose device operations are registered."""
+    """Examine all parked reports once, and release those whose device operations are registered."""
     last: int | None = 0
     while last is not None:
         async with database.read() as connection:
-            last, registered = await dead_letters.parked_and_registered(connection, last, LOOKED_AT)
+            last, registered = await dead_letters.parked_and_registered(connection, last, EXAMINED)
         if registered:
             tally = await release_backlog(write_transactions(database, trust=trust), registered)
-            _log.info("taken up: parked reports of what is registered", **tally.document())
+            _log.info("released parked reports", **tally.document())
             note(tally)
         await pause()
 

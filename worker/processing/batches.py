@@ -1,8 +1,8 @@
-"""A batch is settled whatever happens: passing failures are waited out, and data that breaks is found.
+"""Batches: split into transactions, retried while the database is unavailable, isolated where data is refused.
 
-- What is ours (the database is away, full, locked) is tried again with growing, jittered pauses.
-- What is the data's is found by halving, and kept as a dead letter alone; its batch-mates commit in order.
-- What the database refuses of any batch, and what is a defect of the program, is raised.
+- Transient failures (the database is unavailable, full, locked) are retried with growing, jittered pauses.
+- Data that the database refuses is found by bisection and kept as one dead letter; the rest commits in order.
+- What the database refuses of every batch, and errors of the program, are raised.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from worker.store.dead_letters import stored_message
 from worker.store.errors import explain, is_passing, is_refused
 
 MAX_WEIGHT = 20_000
-"""Device operations in one transaction, about: a bulk message may bring as many alone."""
+"""Device operations in one transaction, about: a single bulk message may have as many."""
 BYTES_PER_WEIGHT = 1_000
 """Bytes of a body that weigh as much as a device operation."""
 BYTES_AT_ONCE = 10_000
-"""Bytes of bodies that are read before others get a turn: they take half a millisecond."""
+"""Bytes of bodies that are parsed before the event loop gets a turn: half a millisecond."""
 LONGEST_PAUSE = 5
-"""Seconds between two tries, at most."""
+"""Maximum of seconds between two attempts."""
 MAX_DOUBLINGS = 4
-"""How often the time that a try may take is doubled, at most."""
+"""Maximum of times that the timeout of an attempt is doubled."""
 
 Result = TypeVar("Result")
 
@@ -55,9 +55,9 @@ async def process_messages(
 ) -> Tally:
     """Process messages in their order; when this returns, every one of them is committed.
 
-    `trust` and `actor` are as for `process_batch`. `patience` is how many seconds a passing failure is waited
-    out, None for as long as it takes. Raises the database's error when patience ends, or when the failure is
-    neither passing nor the data's; and DeviceopsError if the database takes no batch at all.
+    `trust` and `actor` are as for `process_batch`. `patience` is the seconds for which a transient failure is
+    retried, None for no limit. Raises the database's error when they have passed, or when it is neither transient
+    nor caused by data; and DeviceopsError if the database accepts no batch at all.
     """
     if any(message.replay_of for message in messages):
         messages = await retry_transient(database, patience, _recognised, database, messages)
@@ -68,7 +68,7 @@ async def process_messages(
     reading = asyncio.create_task(anext(parts, None))
     try:
         while (items := await reading) is not None:
-            # While the database has this one, the next one is read: of large messages, a fifth of all time.
+            # The next one is parsed while the database has this one: a fifth of all time, with large messages.
             reading = asyncio.create_task(anext(parts, None))
             tally.add(await process_items(committed, items))
     finally:
@@ -79,31 +79,32 @@ async def process_messages(
 def write_transactions(
     database: Database, *, trust: Trust | None = None, actor: str | None = None, patience: float | None = None
 ) -> WriteTransactions:
-    """Transactions that are tried again while failures pass; the parameters are as for `process_messages`.
+    """Transactions that are retried on transient failures; the parameters are as for `process_messages`.
 
-    What the database refuses is the data's fault only where it takes a rehearsal: it may refuse every batch, as
-    after a column was added, and no healthy message is to be kept as a dead letter for that. Nor is a worker to
-    end of what it refuses of one message only, as a trigger may, again at each start.
+    A refusal counts as caused by data only if the database accepts a probe (`worker.processing.write_probe`): it
+    may refuse every batch, as after a column was added, and then no valid message may become a dead letter. A
+    refusal of a single message, as by a trigger, must not end the worker, which would receive it again at each
+    start.
     """
-    is_rehearsed = False
+    is_probed = False
 
     async def run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         return await retry_transient(database, patience, work)
 
     async def judge(database: Database, error: Exception) -> bool:
-        nonlocal is_rehearsed
+        nonlocal is_probed
         if not is_refused(error):
             return False
-        if not is_rehearsed:
+        if not is_probed:
             await retry_transient(database, patience, probe_write, database)
-            is_rehearsed = True
+            is_probed = True
         return True
 
     return WriteTransactions(database, trust, actor, run, judge=judge)
 
 
 async def _recognised(database: Database, messages: Sequence[Message]) -> list[Message]:
-    """The messages; one that rightly says it is a dead letter, sent to the broker again, as it is stored."""
+    """The messages; a republished dead letter, with the same body, as it is stored."""
     async with database.read() as connection:
         rows = await dead_letters.by_fingerprint(connection, {m.replay_of for m in messages if m.replay_of})
     return [_as_stored(message, rows) for message in messages]
@@ -119,7 +120,7 @@ def _as_stored(message: Message, rows: Mapping[UUID, Row[Any]]) -> Message:
 
 
 async def split_by_weight(messages: Iterable[Message]) -> AsyncIterator[list[Item]]:
-    """The messages' items, cut so that no transaction grows without bound."""
+    """The messages' items, divided so that no transaction exceeds `MAX_WEIGHT` by more than one message."""
     items: list[Item] = []
     weight = 0
     read = 0
@@ -147,10 +148,10 @@ async def retry_transient(
     work: Callable[..., Coroutine[Any, Any, Result]],
     *arguments: object,
 ) -> Result:
-    """What `work` gives, once the database lets it; `patience` is as for `process_messages`.
+    """The result of `work`, retried on transient failures; `patience` is as for `process_messages`.
 
-    A try that gets no answer is given up, as a frozen server or a cut line never gives one. The next one may then
-    take twice as long, so that a database that is merely slow gets the time that it needs.
+    An attempt without an answer is abandoned, as a frozen server or a dropped connection never answers. The next
+    one may take twice as long, so that a slow database gets the time that it needs.
     """
     loop = asyncio.get_running_loop()
     began, doublings = loop.time(), 0
@@ -175,8 +176,8 @@ async def retry_transient(
         if not database.may_pass(error):
             raise
         failed = error
-    # Only now: tenacity makes some thirty objects in cycles for each call. Where every small batch leaves those
-    # behind, the collector's pauses are what the slowest reports wait for.
+    # Only after a failure: each call of tenacity leaves some thirty objects in reference cycles, and the garbage
+    # collector's pauses would dominate the latency of small batches.
     retrying = AsyncRetrying(
         retry=retry_if_exception(database.may_pass),
         wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),

@@ -1,6 +1,6 @@
-"""What somebody asks for and waits for: the same processing, but the answer goes to who asked.
+"""Synchronous processing for HTTP: the same rules, the verdict is returned.
 
-Nothing here waits for a database that is away: who asked is told, and asks again.
+Fails fast: a database that is unavailable is not waited for; clients retry.
 """
 
 from dataclasses import replace
@@ -21,15 +21,15 @@ from worker.store import documents, queries
 from worker.store.database import Database
 
 TOGETHER = 1_000
-"""Device operations of one cancellation that are in memory at a time."""
+"""Device operations of a cancellation that are processed in one batch."""
 
 
 async def process_message(
     database: Database, message: Message, trust: Trust | None = None, *, unless_settled: bool = False
 ) -> Answer:
-    """Process one report or announcement, and say what became of it; what is rejected is not kept.
+    """Process one report or announcement; a rejected one is answered, not kept.
 
-    `unless_settled` is as for `Incoming`. Raises what the database raises; then nothing has happened.
+    `unless_settled` is as for `Incoming`. Raises the database's errors; then nothing has happened.
     """
     [item] = parse(replace(message, is_awaited=True))
     if isinstance(item, Rejected):
@@ -53,11 +53,11 @@ async def cancel_operation(
 ) -> Objection | None:
     """Cancel every device operation of an operation that is not settled, in one transaction.
 
-    `service_id` is who the history says it was, `key` the identity of the cancellation. Returns what
-    stands against it if it may not report that; then, and if the database raises, nothing has happened.
+    `service_id` is the reporter named in the history, `key` the identity of the cancellation. Returns the
+    objection if the reporter may not cancel; then, and if the database's error is raised, nothing has happened.
     """
     now = datetime.now(UTC)
-    # An id of its own kind: a report of one of the devices may well have the same key.
+    # An id of its own kind: a report of one of the devices may have the same key.
     report_id = str(uuid5(NAMESPACE, f"cancellation {key}"))
     message = Message(b"", now, report_id, origin=lambda: origin, is_awaited=True)
 

@@ -1,10 +1,10 @@
-"""Items are settled in as few transactions as they take: one, unless that would be too much, or its data breaks.
+"""Splits items into transactions: one, unless it is too large or the database refuses its data.
 
-- What registers very much, or has very much waiting for it, is taken in portions, each a transaction: all devices
-  are registered, then the parked reports are taken up, and then the message is done with. Whoever gets the message
-  again after a death in between goes on where it stopped, as everything that is done is found done.
-- Data that breaks a transaction is found by halving, and kept as a dead letter alone; its batch-mates commit in
-  order.
+- An announcement of very many devices, or with a very large backlog, is processed in portions, each a transaction:
+  all devices are registered, then the parked reports are released, then the message is marked as processed. After
+  a crash in between, the redelivered message continues where it stopped, as committed portions have no effect
+  again.
+- Data that the database refuses is found by bisection and kept as one dead letter; the rest commits in order.
 """
 
 import asyncio
@@ -33,42 +33,42 @@ from worker.store.database import Database
 from worker.store.errors import explain
 
 DEVICES = 1_000
-"""Device operations whose parked reports are looked for at once."""
+"""Device operations whose parked reports are listed in one query."""
 LISTED = 20_000
-"""Parked reports that are listed at once."""
+"""Parked reports that one query lists."""
 PAUSE = 0.5
-"""Of the time that a portion takes, after it: who waits for an SQLite file to be free only looks now and then."""
+"""Pause after a portion, as a fraction of its duration: others poll an SQLite file for its lock."""
 
 Result = TypeVar("Result")
 
 
 class Transactions(Protocol):
-    """Transactions, one after another, however they are done."""
+    """Transactions, one after another: real ones, or those of a dry run."""
 
     async def process(self, items: Sequence[Item], *, releases_parked: bool = True) -> Tally:
         """Process items, see `process_batch`."""
 
     async def release(self, found: Sequence[ParkedReport], *, refused: str | None = None) -> Tally:
-        """Take up parked reports, see `worker.processing.transaction.release`."""
+        """Release parked reports, see `worker.processing.transaction.release`."""
 
     async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[ParkedReport]:
-        """The parked reports of device operations, see `worker.processing.backlog.waiting`."""
+        """The parked reports of device operations, see `worker.processing.backlog.list_parked`."""
 
     async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
-        """How many parked reports device operations have, if any, and their bytes."""
+        """The number of parked reports, and their bytes, of device operations that have any."""
 
     async def pause(self, seconds: float) -> None:
-        """Let others have the database after a portion that took so many seconds."""
+        """Leave the database to others after a portion that took `seconds`."""
 
     async def is_of_data(self, error: Exception) -> bool:
-        """Whether the data of a transaction broke it."""
+        """Whether the database refused a transaction because of its data."""
 
 
 class Runner(Protocol):
-    """How a transaction is run."""
+    """Runs a transaction, possibly several times."""
 
     async def __call__(self, work: Callable[[], Coroutine[Any, Any, Result]], /) -> Result:
-        """What `work` gives."""
+        """The result of `work`."""
 
 
 async def run_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
@@ -80,7 +80,7 @@ async def run_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
 class WriteTransactions:
     """Transactions that commit; `trust`, `actor` and `answers` are as for `process_batch`.
 
-    `judge` says whether the data broke a transaction.
+    `judge` decides whether the database refused a transaction because of its data.
     """
 
     database: Database
@@ -105,7 +105,7 @@ class WriteTransactions:
         )
 
     async def release(self, found: Sequence[ParkedReport], *, refused: str | None = None) -> Tally:
-        """Take up parked reports."""
+        """Release parked reports."""
         return await self.run(partial(release, self.database, found, self.trust, self.actor, refused=refused))
 
     async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[ParkedReport]:
@@ -118,7 +118,7 @@ class WriteTransactions:
         return await self.run(look)
 
     async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
-        """How many parked reports device operations have."""
+        """The number of parked reports of device operations, and their bytes."""
 
         async def look() -> Mapping[UUID, tuple[int, int]]:
             async with self.database.read() as connection:
@@ -127,29 +127,29 @@ class WriteTransactions:
         return await self.run(look)
 
     async def pause(self, seconds: float) -> None:
-        """Let others have the database."""
+        """Leave the database to others."""
         await asyncio.sleep(PAUSE * seconds if self.database.is_sqlite else 0)
 
     async def is_of_data(self, error: Exception) -> bool:
-        """Whether the data of a transaction broke it."""
+        """Whether the database refused a transaction because of its data."""
         return await self.judge(self.database, error)
 
 
 async def process_items(transactions: Transactions, items: Sequence[Item]) -> Tally:
     """Process items in their order, in as few transactions as they take.
 
-    Raises what the database raises, unless the data is at fault; then everything up to there is done.
+    Raises the database's errors that are not caused by data; everything up to there is committed.
     """
     try:
         return await transactions.process(items)
     except TooLarge:
-        parts = [] if len(items) == 1 else await _cut(transactions, items)
+        parts = [] if len(items) == 1 else await _divide(transactions, items)
     except Exception as error:
         if not await transactions.is_of_data(error):
             raise
         parts = _halves(items)
     if len(items) == 1:
-        return await _settle_alone(transactions, items[0])
+        return await _process_alone(transactions, items[0])
     tally = Tally()
     for part in parts:
         tally.add(await process_items(transactions, part))
@@ -157,12 +157,14 @@ async def process_items(transactions: Transactions, items: Sequence[Item]) -> Ta
 
 
 async def release_backlog(transactions: Transactions, device_operations: Iterable[UUID]) -> Tally:
-    """Take up everything that waits for device operations that are registered."""
+    """Release all parked reports of registered device operations."""
     tally = Tally()
     ids = iter(device_operations)
     while some := list(islice(ids, DEVICES)):
         before: Sequence[ParkedReport] = ()
-        while (found := await transactions.waiting(some, LISTED)) != before:  # by us, or by others, some are done
+        while (
+            found := await transactions.waiting(some, LISTED)
+        ) != before:  # some were released, here or elsewhere
             for portion in portions(found):
                 began = perf_counter()
                 tally.add(await _released(transactions, portion))
@@ -193,9 +195,9 @@ def _halves(sequence: Sequence[Result]) -> list[Sequence[Result]]:
     return [sequence[:half], sequence[half:]]
 
 
-async def _settle_alone(transactions: Transactions, item: Item) -> Tally:
-    try:  # once more: what two workers wrote at once may break a transaction too, and is nobody's fault
-        return await _settle_in_portions(transactions, item)
+async def _process_alone(transactions: Transactions, item: Item) -> Tally:
+    try:  # once more: concurrent writes of two workers may break a transaction too
+        return await _process_in_portions(transactions, item)
     except Exception as error:
         if not await transactions.is_of_data(error):
             raise
@@ -205,13 +207,13 @@ async def _settle_alone(transactions: Transactions, item: Item) -> Tally:
     except Exception as error:
         if not await transactions.is_of_data(error):
             raise
-    # Its dead letter too: kept with what is certain, it does not end each worker that gets it.
+    # The database refuses the dead letter too: it is kept with its bytes alone, so that it ends no worker.
     detail = refused.detail.encode("ascii", "backslashreplace").decode()
     bare = Rejected(f"{detail} (and what it says of itself)", item.message.bare())
     return await transactions.process([bare])
 
 
-async def _settle_in_portions(transactions: Transactions, item: Item) -> Tally:
+async def _process_in_portions(transactions: Transactions, item: Item) -> Tally:
     if isinstance(item, Announced):
         return await _announce(transactions, item)
     tally = await transactions.process([item], releases_parked=False)
@@ -221,7 +223,7 @@ async def _settle_in_portions(transactions: Transactions, item: Item) -> Tally:
 
 
 async def _announce(transactions: Transactions, announced: Announced) -> Tally:
-    """Register devices, take up what waits for them, and be done with the announcement; or refuse it at once."""
+    """Register devices, release their parked reports, and mark the announcement as processed; or reject it."""
     tally = Tally()
     devices = list(announced.devices)
     for start in range(0, len(devices) or 1, batch_keys.MAX_DEVICES):
@@ -232,7 +234,7 @@ async def _announce(transactions: Transactions, announced: Announced) -> Tally:
             return tally
         await transactions.pause(perf_counter() - began)
     operation_id = announced.announcement.id
-    # All are registered by now: released device by device, the operation is not settled before its last one is.
+    # All are registered by now, so that the operation is not settled before its last device is.
     tally.add(
         await release_backlog(transactions, (device_operation_id(operation_id, device) for device in devices))
     )
@@ -240,8 +242,8 @@ async def _announce(transactions: Transactions, announced: Announced) -> Tally:
     return tally
 
 
-async def _cut(transactions: Transactions, items: Sequence[Item]) -> Sequence[Sequence[Item]]:
-    """The items in parts, of which each is not too much for one transaction, or is one item."""
+async def _divide(transactions: Transactions, items: Sequence[Item]) -> Sequence[Sequence[Item]]:
+    """The items in parts, each of which fits one transaction or is a single item."""
     registered = [await _registered(number, item) for number, item in enumerate(items)]
     weights = await transactions.weigh({id_ for ids in registered for id_ in ids or ()})
     parts = list(_parts(items, registered, weights))
@@ -249,7 +251,7 @@ async def _cut(transactions: Transactions, items: Sequence[Item]) -> Sequence[Se
 
 
 async def _registered(number: int, item: Item) -> Collection[UUID] | None:
-    """The device operations that an item registers; None if they are too many to look at."""
+    """The device operations that an item registers; None if they are too many for one transaction."""
     if number % DEVICES == 0:
         await asyncio.sleep(0)
     try:

@@ -1,8 +1,8 @@
-"""A rehearsal: whether a batch can be written, found out by writing one before any message is consumed.
+"""Probe: whether the database accepts a batch, by writing one before any message is consumed.
 
-A look at the database does not tell: a server that only reads answers, and so does one whose disk is full, or on
-which a right, a column or a trigger is not as it should be. A worker that consumed all the same would give its
-messages back, or die of them, again and again, and each time counts towards the broker's limit for all in hand.
+A query is no proof: a read-only server answers, and so does one with a full disk, or with a missing privilege, a
+missing column or a failing trigger. A worker that consumed nevertheless would return its messages, or crash, again
+and again, and each time counts towards the broker's delivery limit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,19 +23,19 @@ from worker.store.database import Database
 from worker.store.errors import explain, is_refused
 
 _COMMITTED = {
-    "postgresql": "SELECT pg_logical_emit_message(true, 'deviceops', 'rehearsal')",
+    "postgresql": "SELECT pg_logical_emit_message(true, 'deviceops', 'probe')",
     "sqlite": "PRAGMA user_version = {version}",
 }
-"""A write that leaves nothing: an entry of PostgreSQL's log, and a number in SQLite's file that stays as it is."""
-_ORIGIN = Origin(exchange="rehearsal")
-_NOBODY = Trust(services={}, verify_user_id=True)
+"""A write without effect: a WAL record of PostgreSQL, and an unchanged number in SQLite's file."""
+_ORIGIN = Origin(exchange="probe")
+_NO_REPORTER = Trust(services={}, verify_user_id=True)
 
 
 async def probe_write(database: Database) -> None:
-    """Process a batch of every kind and roll it back, then commit a write that leaves nothing.
+    """Process a batch of every kind and roll it back, then commit a write without effect.
 
-    A full disk, and a log that is lost, show at a commit only. Raises DeviceopsError if something is wrong that no
-    further try will mend, and the database's own error if it may pass.
+    A full disk, and a lost WAL, show at a commit only. Raises DeviceopsError on a permanent failure, and the
+    database's own error on a transient one.
     """
     try:
         tally = await _probe(database)
@@ -48,9 +48,9 @@ async def probe_write(database: Database) -> None:
 
 
 async def is_refused_alone(database: Database, error: Exception) -> bool:
-    """Whether an error says that the database refuses what was to be written, and not whatever comes.
+    """Whether the database refuses this data, and not every batch.
 
-    Raises the database's own error if it may pass.
+    Raises the database's own error on a transient failure.
     """
     if not is_refused(error):
         return False
@@ -77,7 +77,7 @@ async def _probe(database: Database) -> Mapping[str, object]:
 
 
 def _batches() -> Iterator[tuple[Sequence[Item], Trust | None]]:
-    """Batches about an operation that nobody else knows, so that no worker waits for another's rehearsal."""
+    """Batches about an operation of its own, so that no worker waits for another's probe."""
     operation, devices = uuid4(), [uuid4() for _ in range(WORTH_COPYING)]
     early, busy, failed = devices[:3]
 
@@ -86,28 +86,28 @@ def _batches() -> Iterator[tuple[Sequence[Item], Trust | None]]:
             "operation_id": operation,
             "device_id": device,
             "state": state,
-            "service_id": "rehearsal",
-            "operation_type": "REHEARSAL",
-            "reason": "it is a rehearsal",
+            "service_id": "probe",
+            "operation_type": "PROBE",
+            "reason": "write probe",
         }
 
     def announcement(id_: UUID) -> Mapping[str, object]:
         return {
             "id": id_,
-            "operation_type": "REHEARSAL",
+            "operation_type": "PROBE",
             "schedule_type": "IMMEDIATE",
             "schedule_args": {},
             "operation_device_query": {},
             "arguments": {},
-            "reason": "it is a rehearsal",
+            "reason": "write probe",
             "created_by": uuid4(),
             "device_ids": devices,
         }
 
     yield _items(REPORT, report(early, "SUCCESS"), {"operation_id": operation}), None  # parked, and malformed
     refused = uuid4()
-    yield _items(REPORT, report(early, "CREATED", refused)), _NOBODY
-    yield _items(ANNOUNCEMENT, announcement(refused)), _NOBODY
+    yield _items(REPORT, report(early, "CREATED", refused)), _NO_REPORTER
+    yield _items(ANNOUNCEMENT, announcement(refused)), _NO_REPORTER
     yield _items(ANNOUNCEMENT, announcement(operation)), None
     further = _items(
         REPORT,
@@ -119,7 +119,7 @@ def _batches() -> Iterator[tuple[Sequence[Item], Trust | None]]:
         report(uuid4(), "FAILURE"),
     )
     yield further, None
-    yield further, None  # known by what was written of them
+    yield further, None  # duplicates by now
 
 
 _EXPECTED: Mapping[str, object] = {
