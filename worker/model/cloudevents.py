@@ -1,4 +1,4 @@
-"""CloudEvents 1.0, structured and binary, as messages; what is no CloudEvent is read as ever."""
+"""CloudEvents 1.0, structured and binary, as messages."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from worker.model.timestamps import as_moment
 
 STRUCTURED = "application/cloudevents+json"
 PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-")
-"""Of headers: AMQP's binding, the same for clients that take no colon, and HTTP's."""
+"""Prefixes of headers: AMQP's binding, its variant for clients that reject a colon, and HTTP's."""
 _REQUIRED = ("id", "source", "type")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a CloudEvent says of the message that it is."""
+    """The attributes of a CloudEvent that a message has."""
 
     type: str
     id: str
@@ -29,7 +29,7 @@ class Event:
 
 
 def read_event(body: bytes, content_type: object, headers: Mapping[str, Any]) -> Event | None:
-    """The CloudEvent that a message is, None if it is none. Raises Unreadable."""
+    """A message's CloudEvent, None if it is not one. Raises Unreadable."""
     if isinstance(content_type, str) and content_type.partition(";")[0].strip().lower() == STRUCTURED:
         return _structured(body)
     for prefix in PREFIXES:
@@ -73,7 +73,7 @@ def _event(attributes: Mapping[str, Any], body: bytes) -> Event | None:
 
 
 def _identity(source: str, id_: str) -> str:
-    """Both together; a source has no spaces (RFC 3986), so that no two pairs are one text."""
+    """Source and id in one text; a source has no spaces (RFC 3986), so that it is unique."""
     together = f"{source} {id_}"
     return body_id(repr((source, id_)).encode()) if " " in source else together
 

@@ -1,4 +1,4 @@
-"""Bodies that were compressed on their way, unpacked within a bound."""
+"""Decompression of bodies, with a size limit."""
 
 import re
 import zlib
@@ -7,23 +7,23 @@ from worker.model.encodings import BOM
 from worker.model.text import shown
 
 _AS_THEY_ARE = {"", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit"}
-"""What stands in content_encoding and compresses nothing; kombu and others name the charset there."""
+"""Values of content_encoding without compression; kombu and others put the charset there."""
 _OF_KOMBU = {"application/x-gzip", "application/gzip", "application/zlib", "gzip", "zlib"}
-"""Names of its codecs that are a gzip or a zlib stream."""
+"""Codecs in kombu's header `compression` that are a gzip or a zlib stream."""
 _GZIP_OR_ZLIB, _RAW = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
 _MOST_CODINGS = 4
 _MOST_STREAMS = 10_000
 _AT_ONCE = 1 << 16
-"""Bytes that are handed to a stream at a time: those behind its end are copied, which takes its time with many."""
+"""Bytes that are fed to a stream at a time: those behind its end are copied."""
 _NULS = re.compile(rb"\0*")
 
 
 class Unreadable(ValueError):
-    """A body that cannot be read, with what is wrong with it in words that are the same for all of its kind."""
+    """A body that cannot be decoded; the message is the same for all bodies of one kind."""
 
 
 def unpacked(body: bytes, limit: int, content_encoding: object = None, compression: object = None) -> bytes:
-    """The body as it was before it was compressed, of at most `limit` bytes. Raises Unreadable.
+    """The decompressed body, of at most `limit` bytes. Raises Unreadable.
 
     `content_encoding` is the property, or HTTP's header, and `compression` the header that kombu sets.
     """

@@ -1,4 +1,4 @@
-"""A rejected message as it is kept: enough to understand it, and to process it again as if it just came."""
+"""Dead letters: rejected messages, with all that is needed to explain them and to process them again."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from worker.model.parsing import NAMING, named_in
 from worker.model.text import clean, shown
 
 DEADLY = 2
-"""Workers that a given-up message may have killed before the next one keeps it unread."""
+"""Crashes that an abandoned message may have caused before it is kept without being parsed."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class DeadLetter:
 
     @property
     def fingerprint(self) -> UUID:
-        """What makes it the same dead letter: the report's identity, or else the message's id and body."""
+        """The identity of a dead letter: the report's identity, or else the message's id and body."""
         if self.report is not None:
             report = self.report.report
             known_by = f"report {pair_id(report.operation_id, report.device_id)}/{self.report.key[1]}"
@@ -46,7 +46,7 @@ class DeadLetter:
         return UUID(bytes=sha1(known_by.encode(), usedforsecurity=False).digest()[:16], version=5)
 
     def row(self, now: datetime) -> dict[str, Any]:
-        """The row to insert; `now` is when it was resolved, if it was."""
+        """The row to insert; `now` is the time of its resolution, if it is resolved."""
         message = self.message
         origin = message.origin()
         return {
@@ -69,13 +69,13 @@ class DeadLetter:
         }
 
     def example(self) -> Example:
-        """It by what people look for it with."""
+        """Its ids, for the log."""
         about = self.about()
         operation_id, device_id = (cast(UUID | None, about[name]) for name in ("operation_id", "device_id"))
         return Example(self.reason, self.message.message_id, operation_id, device_id)
 
     def about(self) -> dict[str, UUID | str | None]:
-        """What the row says of the report: what it names, as far as that can be read, and its identity."""
+        """The columns about the report: the ids that it names, where readable, and its identity."""
         device_operation_id, report_id = self.report.key if self.report else (None, None)
         named = self._named()
         return {
@@ -87,13 +87,13 @@ class DeadLetter:
     def _named(self) -> Mapping[str, UUID | str]:
         if self.report is not None:
             return {name: getattr(self.report.report, name) for name in NAMING}
-        # What the broker gave up may kill who reads it.
+        # Parsing an abandoned message may crash the process.
         deadly = self.message.given_up is not None and self.message.redeliveries >= DEADLY
         return {} if deadly else named_in(self.message)
 
 
 def _storable(table: Mapping[str, Any]) -> Any:
-    """What JSON has no form for in its nearest one: times and decimals as text, bytes in base64, NaN as text."""
+    """A JSON document of AMQP values: times, decimals and NaN as text, bytes in base64."""
     if not table:  # as most headers are
         return {}
     try:

@@ -1,9 +1,9 @@
-"""What a file or a body is that should be UTF-8 text and is not, by its first bytes."""
+"""Detection of other encodings and formats where UTF-8 text is expected, by the first bytes."""
 
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 
 BOM = BOM_UTF8
-"""What some editors begin UTF-8 with; it belongs to the file, not to the text."""
+"""The byte order mark with which some editors begin UTF-8 files."""
 
 _BEGINNINGS = {
     BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
@@ -24,10 +24,10 @@ _NULS: dict[tuple[bool, ...], str] = {
     (False, True, False, True): "UTF-16",
 }
 SEEN = 4
-"""Bytes of the beginning that are looked at."""
+"""Number of bytes that are examined."""
 
 
 def foreign(data: bytes) -> str | None:
-    """What the data is, in a word, None if it may well be UTF-8."""
+    """The name of the encoding or format, None if the data may be UTF-8."""
     found = next((name for beginning, name in _BEGINNINGS.items() if data.startswith(beginning)), None)
     return found or _NULS.get(tuple(byte == 0 for byte in data[:4]))

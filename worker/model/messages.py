@@ -15,21 +15,21 @@ from worker.model.outcomes import Reason
 REPORT = "device-operation.report"
 REPORTS = "device-operation.reports"
 ANNOUNCEMENT = "operation.announced"
-"""Names of message types, as the AMQP property `type` has them; `worker.model.parsing` has a table of them."""
+"""Names of message types, the values of the AMQP property `type`; `worker.model.parsing.TYPES` is their table."""
 
 REPLAY_OF = "x-deviceops-dead-letter"
-"""The header of a dead letter that is sent to the broker again: its fingerprint."""
+"""Header of a republished dead letter: its fingerprint."""
 REPLAYS = "x-deviceops-replays"
-"""The header beside it: how many times it was processed before."""
+"""Header of a republished dead letter: the number of times that it was processed."""
 
 CLOCKS_ARE_SET = datetime(2000, 1, 1, tzinfo=UTC)
-"""What a sender dates before was dated by a clock that was not set."""
+"""Earlier times come from a clock that was not set."""
 
 MAX_BODY = 64 * 2**20
-"""Bytes of a message that is read: 10,000 reports with the longest reasons have 45 MB. RabbitMQ takes 128 MB."""
+"""Maximum bytes of a body. 10,000 reports with the longest reasons have 45 MB; RabbitMQ allows 128 MB."""
 
 MARKS = frozenset({"compression", *(f"{prefix}specversion" for prefix in PREFIXES)})
-"""Headers of what is compressed, or a CloudEvent."""
+"""Headers of compressed messages and CloudEvents."""
 
 
 def _is_structured(properties: Mapping[str, Any]) -> bool:
@@ -37,12 +37,12 @@ def _is_structured(properties: Mapping[str, Any]) -> bool:
 
 
 Key = tuple[UUID, str]
-"""A message's identity: the id of its device operation, or of the operation it announces, and its own."""
+"""A message's identity: the id of its device operation, or of the announced operation, and its own id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a message came from, for the dead letter that it may become."""
+    """The origin of a message, for the dead letter that it may become."""
 
     exchange: str = ""
     routing_key: str = ""
@@ -52,18 +52,18 @@ class Origin:
 
     @property
     def has_senders(self) -> bool:
-        """Whether it came by a way that knows who sends: through a broker's exchange or queue, or over HTTP."""
+        """Whether the transport knows the sender: a broker's exchange or queue, or HTTP."""
         return bool(self.exchange or self.routing_key or self.is_http)
 
     @property
     def is_wrapped(self) -> bool:
-        """Whether it says that the body is compressed, or a CloudEvent."""
+        """Whether the body is declared to be compressed, or a CloudEvent."""
         properties, headers = self.properties, self.headers
         is_event = _is_structured(properties)
         return "content_encoding" in properties or is_event or not MARKS.isdisjoint(headers)
 
     def plain(self) -> "Origin":
-        """The same of what was wrapped so, once it is unwrapped."""
+        """The origin of the unwrapped message: without the properties and headers that declare the wrapping."""
         kept = {name: value for name, value in self.properties.items() if name != "content_encoding"}
         if _is_structured(kept):
             del kept["content_type"]
@@ -72,118 +72,118 @@ class Origin:
 
     @property
     def user_id(self) -> str | None:
-        """Who sent it: the broker's user (RabbitMQ refuses a message that names another), or a token's name."""
+        """The sender: the broker's user (RabbitMQ refuses a message that names another), or a token's name."""
         return self.properties.get("user_id")
 
 
 @frozen
 class Message:
-    """One message as an intake hands it over. Times are UTC."""
+    """One message as received. Times are UTC."""
 
     content: bytes | Callable[[], bytes]
-    """The body, or what gives it: that of one of many reports is written out only if it becomes a dead letter."""
+    """The body, or a function that returns it: the body of a report in bulk is built only for a dead letter."""
     received_at: datetime
     message_id: str | None = None
     type: str | None = None
     sent_at: datetime | None = None
     origin: Callable[[], Origin] = Origin
-    """Called only for a message that becomes a dead letter: most never do."""
+    """Called only for messages that become dead letters."""
     dead_letter_id: int | None = None
-    """The stored dead letter that this message is, when it is processed again."""
+    """Id of the stored dead letter that is processed again as this message."""
     part_of: int | None = None
-    """The stored bulk message, processed again, that this report comes from."""
+    """Id of the stored bulk message, processed again, that contains this report."""
     is_last_part: bool = False
-    """Whether that message is done with once this report is."""
+    """Whether this is the last report of that message."""
     replay_of: UUID | None = None
-    """The fingerprint of the dead letter that this message says it is, sent to the broker again."""
+    """The fingerprint of a dead letter, if the message claims to be one that was republished."""
     is_republished: bool = False
-    """Whether it says so rightly."""
+    """Whether that claim was verified."""
     given_up: str | None = None
-    """Why the broker gave it up, in words, if it did."""
+    """Why the broker abandoned it, in words; None if it did not."""
     redeliveries: int = 0
-    """How often it was delivered before; whoever got it then may have died of it."""
+    """Number of earlier deliveries, any of which may have ended a worker."""
     is_awaited: bool = False
-    """Whether its sender waits for the answer: what is rejected is answered, and not kept."""
+    """Whether its sender waits for the result: a rejection is answered, not kept."""
     is_plain: bool | None = None
-    """Whether nothing says that it is compressed, or a CloudEvent; None if its origin is to be asked."""
+    """Whether it is neither compressed nor a CloudEvent; None if its origin has to be consulted."""
     is_bare: bool = False
-    """Whether its dead letter is to have nothing that its sender wrote but the body's bytes."""
+    """Whether its dead letter keeps nothing of the sender's but the body's bytes."""
 
     def bare(self) -> "Message":
-        """The message by what any database keeps of it: its bytes, and when they came."""
+        """The message reduced to what every database can store: its bytes, and when they were received."""
         return replace(self, message_id=None, type=None, sent_at=None, origin=Origin, is_bare=True)
 
     @property
     def body(self) -> bytes:
-        """Its bytes."""
+        """The body's bytes."""
         return self.content if isinstance(self.content, bytes) else self.content()
 
 
 @frozen
 class Incoming:
-    """One readable report on its way, with its identity."""
+    """One valid report, with its identity."""
 
     report: Report
     key: Key
     at: datetime
-    """When the state was reached: as the report says, else as the sender's clock or ours does."""
+    """When the state was reached: from the report, else from the sender's clock, else from the worker's."""
     message: Message
     note: str | None = None
-    """What of it could not be read, and was left out."""
+    """What was unreadable and left out."""
     unless_settled: bool = False
-    """Whether it asks for a state, rather than reports one: what is settled cannot be asked to change."""
+    """Whether it requests a state rather than reports one: a settled device operation rejects it."""
 
 
 class Portion(NamedTuple):
-    """What one transaction does of an announcement that takes several."""
+    """The part of an announcement that one transaction processes."""
 
     devices: Sequence[UUID]
-    """Those that it registers."""
+    """The devices that it registers."""
     is_first: bool = False
-    """Whether it writes what the announcement says of the operation."""
+    """Whether it writes the announcement's fields."""
     is_last: bool = False
-    """Whether the announcement is done with then."""
+    """Whether it ends the announcement."""
 
 
 @frozen
 class Announced:
-    """One readable announcement on its way; its id stands in the history of the devices that it registers."""
+    """One valid announcement; its report id is in the history of the devices that it registers."""
 
     announcement: Announcement
     key: Key | None
-    """The operation and the message's id; None for one without, which is news each time."""
+    """The operation and the message's id; None without a message id: such an announcement is never a duplicate."""
     report_id: str
     at: datetime
     message: Message
     note: str | None = None
-    """What of it could not be read, and was left out."""
+    """What was unreadable and left out."""
     portion: Portion | None = None
-    """None for all of it, in one transaction."""
+    """None if one transaction processes all of it."""
 
     @property
     def devices(self) -> Collection[UUID]:
-        """Those that it registers."""
+        """The devices that it registers."""
         return dict.fromkeys(self.announcement.device_ids or ()) if self.portion is None else self.portion.devices
 
     @property
     def begins(self) -> bool:
-        """Whether what it says of the operation is to be written."""
+        """Whether its fields are to be written."""
         return self.portion is None or self.portion.is_first
 
     @property
     def ends(self) -> bool:
-        """Whether it is done with then."""
+        """Whether it is processed completely."""
         return self.portion is None or self.portion.is_last
 
     @property
     def beginning(self) -> Key | None:
-        """A key of its own that is kept while only some portions are committed: one that is begun is no news."""
+        """A second key, stored while only some portions are committed."""
         return None if self.key is None else (self.key[0], str(uuid5(NAMESPACE, f"beginning {self.key[1]}")))
 
 
 @frozen
 class Rejected:
-    """A message, or one report of a bulk message, that there is nothing to decide about, with what is wrong."""
+    """A message, or one report of a bulk message, that is invalid, with what is wrong."""
 
     detail: str
     message: Message
@@ -194,7 +194,8 @@ Item = Incoming | Announced | Rejected
 
 
 def plausible(claimed: datetime, received_at: datetime) -> datetime:
-    """When something began, as its sender says, or when that came where it cannot be true: by a clock that is not
-    set, which shows the zero of Unix, of Go or of .NET, or by one that is ahead of ours.
+    """The claimed time, or the time of receipt where the claim cannot be true.
+
+    A clock that is not set shows the zero of Unix, of Go or of .NET; one that is ahead shows the future.
     """
     return claimed if CLOCKS_ARE_SET < claimed <= received_at else received_at

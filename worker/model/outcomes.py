@@ -1,4 +1,4 @@
-"""What became of the messages: the reasons for dead letters, where those stand, and the tally that people see."""
+"""Outcomes: the reasons for dead letters, their status, and the tally of a batch."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,23 +17,23 @@ class Reason(StrEnum):
     MALFORMED = "malformed"
     CONFLICT = "conflict"
     UNKNOWN_DEVICE_OPERATION = "unknown_device_operation"
-    """Parked: taken up by itself when the registration arrives."""
+    """Parked: processed when the registration arrives."""
     OPERATION_TYPE_MISMATCH = "operation_type_mismatch"
     UNKNOWN_SERVICE = "unknown_service"
-    """The sender is none of the services that may report, or the broker does not vouch for it."""
+    """The sender is not among the services that may report, or is not authenticated by the broker."""
     NOT_ALLOWED = "not_allowed"
     """The service may report, but not this state, or not for this type of operation."""
     UNDELIVERABLE = "undeliverable"
-    """The broker gave it up before a worker could settle it."""
+    """The broker abandoned it before a worker could process it."""
 
     @property
     def traits(self) -> "_Traits":
-        """What follows from it."""
+        """The properties of this reason."""
         return _TRAITS[self]
 
 
 class _Traits(NamedTuple):
-    """What follows from a reason."""
+    """The properties of a reason."""
 
     http_status: HTTPStatus = HTTPStatus.BAD_REQUEST
     keeps_identity: bool = False
@@ -63,23 +63,23 @@ class Rejection(NamedTuple):
 
 
 class Status(StrEnum):
-    """Where a dead letter stands."""
+    """The status of a dead letter."""
 
     OPEN = "open"
     RESOLVED = "resolved"
-    """Accepted after all, or replaced by a corrected copy, or sent to the broker again."""
+    """Accepted later, replaced by a corrected copy, or republished."""
     DISCARDED = "discarded"
 
 
 class Action(StrEnum):
-    """What was done with a dead letter."""
+    """An action on a dead letter."""
 
     RECEIVED = "received"
     RELEASED = "released"
-    """Taken up by the registration that it waited for."""
+    """Processed when the registration arrived."""
     REPLAYED = "replayed"
     REPUBLISHED = "republished"
-    """Sent to the broker again."""
+    """Published to the broker again."""
     CORRECTED = "corrected"
     DISCARDED = "discarded"
     RESTORED = "restored"
@@ -87,21 +87,21 @@ class Action(StrEnum):
 
 
 DUPLICATE = "duplicate"
-"""What a report is that came before, where others have a verdict."""
+"""Outcome of a report that was processed before."""
 REJECTED = "rejected"
-"""What a report is that becomes a dead letter."""
+"""Outcome of a report that becomes a dead letter."""
 LEFT_OUT = "left out"
-"""What is counted beside the verdicts: messages of which something that could not be read was left out."""
+"""Counted in addition to the verdict: a message with an unreadable field that was left out."""
 CONTRADICTING = "contradicting"
-"""Duplicates that name another state than the accepted report whose id they have."""
+"""Counted in addition: a duplicate that names another state than the accepted report with its id."""
 OF_DISCARDED = "of discarded"
-"""Duplicates of reports whose dead letters were discarded."""
+"""Counted in addition: a duplicate of a report whose dead letter was discarded."""
 AT_ONCE = "by the batch that it came in"
-"""What is told of a dead letter that was released so soon that nothing was written of it."""
+"""Detail of a dead letter that the batch which parked it has released."""
 
 
 class Example(NamedTuple):
-    """A dead letter by what people look for it with; never what it says."""
+    """The ids of a dead letter, for the log; nothing of its content."""
 
     reason: Reason
     message_id: str | None
@@ -110,7 +110,7 @@ class Example(NamedTuple):
 
 
 class Contradiction(NamedTuple):
-    """A duplicate that names another state than the report that was accepted with its id."""
+    """A duplicate that names another state than the accepted report with its id."""
 
     service_id: str
     operation_id: UUID
@@ -121,15 +121,15 @@ class Contradiction(NamedTuple):
 
 
 EXAMPLES = 3
-"""How many dead letters, and contradictions, of a batch are named in the log, at most."""
+"""Maximum number of dead letters, and of contradictions, of a batch that the log names."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Numbers of what came in and what became of it.
+    """The numbers of messages received, and of their outcomes.
 
     `received` counts reports, announcements and unreadable messages. A parked report counts under
-    `dead_lettered`, and when a registration takes it up, under `released` and under its verdict too, so that
+    `dead_lettered`, and when a registration releases it, under `released` and under its verdict too, so that
     received + released = all verdicts + duplicate + announced + the sum of dead_lettered.
     """
 
@@ -139,15 +139,15 @@ class Tally:
     released: int = 0
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
     by_service: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Verdicts, DUPLICATE and REJECTED by the service that reports; by "" where none can be told or believed."""
+    """Counts of verdicts, DUPLICATE, REJECTED, … by service; "" where it is unreadable or untrusted."""
     examples: list[Example] = field(default_factory=list)
-    """The first few of those that are new and open."""
+    """The first few new and open dead letters."""
     contradictions: list[Contradiction] = field(default_factory=list)
     """The first few duplicates that name another state."""
 
     @property
     def verdicts(self) -> Counter[Verdict]:
-        """How many reports had each verdict."""
+        """Numbers of reports by verdict."""
         counts: Counter[Verdict] = Counter()
         for (_, outcome), count in self.by_service.items():
             if isinstance(outcome, Verdict):
@@ -180,5 +180,5 @@ class Tally:
         }
 
     def dead_letter_counts(self) -> Mapping[str, int]:
-        """How many became, or still are, dead letters, by reason."""
+        """Numbers of reports that became, or still are, dead letters, by reason."""
         return {reason.value: n for reason, n in sorted(self.dead_lettered.items()) if n}

@@ -1,4 +1,4 @@
-"""When a device operation reached its states: the earliest time at which reports name each, in one short text.
+"""The states that a device operation reached, each with its earliest reported time, in one short text.
 
 The text stands in the device operation's row, so that a document costs the same however many reports there were.
 It has an entry of equal length for each state: its code, and the microseconds since the year 1 (UTC), as in
@@ -13,21 +13,21 @@ from statemachine import ABOVE, State
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LENGTH = 18
 _SIXTEENTH = 1 << 60
-"""A digit before the fifteen, so that they are written with their zeros."""
+"""A leading digit, so that the fifteen after it keep their zeros."""
 _CODES = {state: f"{state:d}=" for state in State}
 _ORDER = sorted(State, key=lambda state: -len(ABOVE[state]))
-"""By rank, the lowest first: it has the most states above it."""
+"""By rank, the lowest first: the state with the most states above it."""
 
 
 def entry(state: State, at: datetime) -> str:
-    """The entry of a state that was reached at a time."""
+    """The entry of a state and its time."""
     since = at - _FIRST
     microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     return _CODES[state] + hex(microseconds | _SIXTEENTH)[3:]  # which takes half of the time of a format
 
 
 def noted(reached: str, state: State, at: datetime) -> str:
-    """The text with one more report; the same text unless that names a new state, or an earlier time."""
+    """The text with one more report; unchanged unless the report names a new state or an earlier time."""
     new = entry(state, at)
     start = reached.find(_CODES[state])
     if start < 0:
@@ -37,7 +37,7 @@ def noted(reached: str, state: State, at: datetime) -> str:
 
 
 def read(reached: str) -> dict[State, datetime]:
-    """The states of a text and their times, in the order of their ranks."""
+    """The states and times in a text, by rank."""
     times = {}
     for start in range(0, len(reached), _LENGTH):
         code, time = reached[start : start + _LENGTH].split("=")
@@ -46,5 +46,5 @@ def read(reached: str) -> dict[State, datetime]:
 
 
 def in_order(times: Mapping[State, datetime]) -> dict[State, datetime]:
-    """States with their times in the order of their ranks."""
+    """States and times, by rank."""
     return {state: times[state] for state in _ORDER if state in times}

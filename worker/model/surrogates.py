@@ -1,4 +1,4 @@
-r"""Texts that were cut in the middle of a character: JSON then has half of a surrogate pair, such as `\ud83d`.
+r"""Lone surrogates in JSON, such as `\ud83d`, of texts that were cut in the middle of a character.
 
 Senders that count in UTF-16 (JavaScript, Java, .NET) cut long texts so. It is JSON by its grammar, and no strict
 reader takes it; what is no text in one field is to cost none of the others.
@@ -15,13 +15,13 @@ _HALF = re.compile(
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
 _IDS = ("report_id", "message_id")
-"""Fields whose values are to stay different, whatever stands for the halves in them."""
+"""Fields whose values must stay distinct, whatever replaces the surrogates in them."""
 _PARTS = ("id", "source")
-"""The same, of a CloudEvent: never a UUID, which the id of an announced operation would be taken for."""
+"""The same for CloudEvents: never a UUID, which would be the id of an announced operation."""
 
 
 def whole(body: bytes) -> bytes:
-    """A JSON text with something in the place of halves; any other text, and what has none, as it is."""
+    """The JSON text with lone surrogates replaced; other text unchanged."""
     if b"\\u" not in body or _HALF.search(body) is None:
         return body
     try:

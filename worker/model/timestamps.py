@@ -1,4 +1,4 @@
-"""Moments as senders write them (RFC 3339, leap seconds included), in UTC."""
+"""Timestamps as senders write them (RFC 3339, leap seconds included), in UTC."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,14 +7,14 @@ from pydantic_core import SchemaValidator, core_schema
 
 _FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(milliseconds=1)
 _LAST = datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=1)
-"""The very first and the very last moment are infinities to PostgreSQL's driver; the first is Go's zero time.
+"""The first and the last representable time are infinities to PostgreSQL's driver; the first is Go's zero time.
 
 What lies beyond them becomes them: .NET's zero time is that of its own zone, which may be before the year 1.
 """
 _aware = SchemaValidator(core_schema.datetime_schema(tz_constraint="aware")).validate_python
 _NO_TIME = "no RFC 3339 time such as 2026-01-31T08:00:00Z"
 _LEAP = re.compile(r"(?P<minute>.{16}):60(?P<rest>.*)", re.DOTALL)
-"""A leap second, of which many libraries know nothing; it is taken for the second after it, as Unix has it."""
+"""A leap second counts as the second after it, as in Unix time."""
 
 _HOURS_AND_MINUTES = "([01][0-9]|2[0-3]):[0-5][0-9]"
 PATTERN = (
@@ -22,11 +22,11 @@ PATTERN = (
     f"{_HOURS_AND_MINUTES}(:([0-5][0-9]|60)([.,][0-9]+)?)?"
     f"([Zz]|[-+\N{MINUS SIGN}]{_HOURS_AND_MINUTES.replace(':', ':?')})$"
 )
-"""What is read, for a schema: `format` says less, and few validators look at it."""
+"""For JSON Schema: `format` is less precise, and few validators check it."""
 
 
 def as_moment(value: object) -> datetime:
-    """The moment that a text names. Raises ValueError if it names none."""
+    """Parse a timestamp. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(_NO_TIME)  # noqa: TRY004  # of the value, as validators have it
     if value[-1:] == "Z" and value[-2:-1].isdigit() and value[4:17:3] == "--T::":  # as usual, in a third
@@ -37,7 +37,7 @@ def as_moment(value: object) -> datetime:
         else:
             if 1 < moment.year < _LAST.year:
                 return moment
-    # Pydantic alone would also take digits, as seconds since 1970.
+    # Pydantic alone would also accept digits, as seconds since 1970.
     if value[10:11] not in ("T", "t", " "):
         raise ValueError(_NO_TIME)
     if ":60" in value and (leap := _LEAP.fullmatch(value)):

@@ -13,7 +13,10 @@ from worker.model.surrogates import whole
 
 
 def read(message: Message) -> Message:
-    """A message unpacked, as its CloudEvent has it, without a byte order mark. Raises Unreadable."""
+    """The message as plain JSON: decompressed, taken out of its CloudEvent, without a byte order mark.
+
+    Raises Unreadable.
+    """
     is_plain = message.is_plain
     if is_plain is None:
         is_plain = message.origin is Origin or not message.origin().is_wrapped
@@ -25,7 +28,7 @@ def read(message: Message) -> Message:
 
 
 def as_far_as_readable(message: Message) -> Message:
-    """The message as `read` returns it; unchanged if it is unreadable."""
+    """The message as `read` returns it, or unchanged if it is unreadable."""
     try:
         return read(message)
     except Unreadable:
@@ -33,7 +36,7 @@ def as_far_as_readable(message: Message) -> Message:
 
 
 def text_of(body: bytes) -> bytes:
-    """A body without the mark that some begin with, and without halves of characters."""
+    """A body without a byte order mark, and without lone surrogates."""
     return whole(body.removeprefix(BOM) if body.startswith(BOM) else body)
 
 
