@@ -1,4 +1,4 @@
-"""The contract for other programs: JSON Schema (2020-12) and AsyncAPI 3, made of the models that read messages.
+"""The contract for producers: JSON Schema (2020-12) and AsyncAPI 3, generated from the models that parse messages.
 
 A schema takes what the parser takes, as far as JSON Schema can say it; `UNSAID` is what it cannot.
 """
@@ -29,7 +29,7 @@ UNSAID = (
     "a bulk message with some unreadable reports is taken: each of those is a dead letter of its own",
     "whether a report is applied is a matter of states, see the examples",
 )
-"""What no schema says."""
+"""Rules that JSON Schema cannot express."""
 
 _SHORT_STRING = {"type": "string", "maxLength": MAX_ID}
 _HEADERS = {
@@ -56,7 +56,7 @@ def json_schema(message_type: str) -> Document:
 
 
 def asyncapi(topology: Topology, host: str, protocol: str) -> Document:
-    """The AsyncAPI document of a worker that consumes from the broker at `host`, which has the port if need be."""
+    """The AsyncAPI document of a worker that consumes from the broker at `host` (with a port, if not the default)."""
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -169,7 +169,7 @@ def _message(type_: MessageType) -> Document:
 
 
 def _properties(type_: str) -> Document:
-    """The properties of an AMQP message, for which AsyncAPI's binding has no place, as a schema."""
+    """A schema of the AMQP properties, which AsyncAPI's binding does not cover."""
     return {
         "type": "object",
         "required": [] if type_ == REPORT else ["type"],

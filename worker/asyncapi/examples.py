@@ -1,4 +1,4 @@
-"""A roll-out over three devices in messages: what the contract shows, and what becomes of each, in this order."""
+"""Example messages of a roll-out over three devices, and the outcome of each, in this order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ _FIRST, _SECOND, _THIRD = (
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One message, what becomes of it when those before it came first, and why."""
+    """One message, its outcome after the messages before it, and why."""
 
     name: str
     type: str
     body: Mapping[str, Any]
     outcomes: Sequence[Outcome]
-    """Of each report, where there are several."""
+    """One for each report of a bulk message."""
     because: str
 
     @property
     def message_id(self) -> str:
-        """The AMQP property that it is sent with."""
+        """The AMQP property `type`."""
         return f"example-{self.name}"
 
     @property
     def summary(self) -> str:
-        """What becomes of it, and why, in a line."""
+        """The outcome, and why, in one line."""
         return f"{', '.join(self.outcomes)}: {self.because}"
 
 

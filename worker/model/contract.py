@@ -1,4 +1,4 @@
-"""The wire contract: what a report, a bulk of reports and an announcement may say."""
+"""The wire contract: the models of reports, bulk reports and announcements."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from worker.model.text import clean, shown
 MAX_REPORTS = 10_000
 """Reports in one bulk message."""
 MAX_REASON = 4_096
-"""Characters; a longer reason is cut, because a limit must never lose a final state."""
+"""Characters; a longer reason is cut, as a limit must never reject a final state."""
 
 
 def _integral(value: object) -> object:
@@ -44,7 +44,7 @@ def _integral(value: object) -> object:
 
 
 def as_state(value: object) -> State:
-    """A state by any accepted spelling. Raises ValueError on what is none."""
+    """Parse a state in any accepted spelling. Raises ValueError."""
     value = _integral(value)
     state = SPELLINGS.get(value) if isinstance(value, str | int) else None
     if state is None:
@@ -53,7 +53,7 @@ def as_state(value: object) -> State:
 
 
 def _storable(document: dict[str, Any]) -> dict[str, Any]:
-    json.dumps(document, allow_nan=False)  # raises ValueError on what JSON has no number for
+    json.dumps(document, allow_nan=False)  # raises ValueError on NaN and infinities
     return document
 
 
@@ -62,7 +62,7 @@ _IS_LEFT_OUT = "cannot be read, and is left out"
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Stands for a value that could not be read, in a field that plays no part in any state."""
+    """An unreadable value of a field that does not affect any state."""
 
     value: object
 
@@ -92,19 +92,19 @@ def _reason(value: object) -> str | None:
 
 
 def _sent(value: object) -> object:
-    """What is left out as it is passed on, to be left out there again."""
+    """An unreadable value in a form that is unreadable again."""
     if not isinstance(value, LeftOut):
         return value
     return value.value if isinstance(value.value, int | float) else shown(value.value)
 
 
 def _or_anything(schema: dict[str, Any], otherwise: str = _IS_LEFT_OUT) -> WithJsonSchema:
-    """The schema of what takes everything, and says what is understood."""
+    """A schema that accepts everything and describes what is understood."""
     return WithJsonSchema({"anyOf": [schema, {"type": "null"}, {"description": f"Anything else {otherwise}."}]})
 
 
 class _OrLeftOut:
-    """In an annotation: whatever the type does not take is left out."""
+    """Annotation: a value that the type rejects becomes `LeftOut`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_wrap_validator_function(_or_left_out, handler(source))
@@ -125,7 +125,7 @@ _MOMENT = {"type": "string", "format": "date-time", "pattern": timestamps.PATTER
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 TypeName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
-"""Of an operation; an empty one counts as none."""
+"""An operation's type; an empty one counts as none."""
 Moment = Annotated[datetime, PlainValidator(timestamps.as_moment), WithJsonSchema(_MOMENT)]
 MomentIfReadable = Annotated[
     datetime | LeftOut | None,
@@ -242,19 +242,19 @@ class Announcement(BaseModel):
 
     @property
     def left_out(self) -> dict[str, object]:
-        """What could not be read, and plays no part in any state."""
+        """Unreadable fields, which do not affect any state."""
         return self._left_out
 
 
 class Reports(BaseModel):
-    """Many reports in one message. Each has its own verdict, so an unreadable one spoils no other."""
+    """Many reports in one message. Each has its own verdict; an unreadable one does not affect the others."""
 
     model_config = ConfigDict(strict=True)
     reports: Annotated[list[Report], Field(max_length=MAX_REPORTS)]
 
 
 class AnyReports(BaseModel):
-    """A bulk message of which some reports may be unreadable; those are left as they are."""
+    """A bulk message of which some reports may be unreadable."""
 
     model_config = ConfigDict(strict=True)
     reports: Annotated[

@@ -1,4 +1,4 @@
-"""Parsing: from the bytes of a message to its items, or to what is wrong with it.
+"""Parsing: from the bytes of a message to its items, or to what is wrong with them.
 
 `parse` never raises on what a sender wrote: an unreadable message becomes a `Rejected` item.
 """
@@ -33,7 +33,7 @@ from worker.model.text import one_line, shown
 from worker.model.unwrapping import read
 
 _aliases: dict[str, str] = {}
-"""Other names of message types, from the settings; per process, as everything that parses needs the same."""
+"""Other names of message types, from the settings; global, as every parser of a process has the same."""
 
 _report = TypeAdapter(Report)
 _announcement = TypeAdapter(Announcement)
@@ -43,7 +43,7 @@ NAMING: Mapping[str, TypeAdapter[UUID | str]] = {
     "device_id": TypeAdapter(UUID),
     "service_id": TypeAdapter(Name),
 }
-"""What a report names, and how it is read from a document that is no report."""
+"""The ids in a report, and how to read them from a document that is not a valid report."""
 
 
 def parse(message: Message) -> list[Item]:
@@ -64,13 +64,13 @@ def parse(message: Message) -> list[Item]:
 
 
 def set_aliases(names: Mapping[str, str]) -> None:
-    """Accept other names of message types from now on, in this process: of each, the type's own name."""
+    """Set the other names of message types that this process accepts, each with the type's own name."""
     _aliases.clear()
     _aliases.update(names)
 
 
 def named_in(message: Message) -> Mapping[str, UUID | str]:
-    """What a message that is kept names, as far as it can be read, so that its dead letter can be found.
+    """The ids that a rejected message names, as far as they are readable.
 
     What the broker gave up may be as readable as any; of many reports it is what all of them name.
     """
@@ -121,7 +121,7 @@ def _report_item(reading: Message, message: Message) -> Incoming | Rejected:
 
 
 def _meant(reading: Message) -> str:
-    """What a message without a type that is no report looks like, as a hint for its sender."""
+    """A hint for the sender of a message without a type that is not a report."""
     if reading.type:
         return ""
     with suppress(ValueError):
@@ -159,7 +159,7 @@ def _parse_announcement(reading: Message, message: Message) -> list[Item]:
     except ValidationError as error:
         return [Rejected(_unreadable(error, reading.body), message)]
     at = announcement.created_at or reading.sent_at or message.received_at
-    # An id of its own kind: a report may well carry the same message id as the announcement.
+    # An id of its own kind: a report may have the same message id as the announcement.
     own = _identity(reading, message)
     report_id = str(uuid5(NAMESPACE, f"announcement {own}"))
     key = (announcement.id, own) if identity(reading.message_id) else None
@@ -181,8 +181,8 @@ def _parse_reports(reading: Message, message: Message) -> list[Item]:
     except ValidationError as error:
         return [Rejected(_unreadable(error, body), message)]
     if not reports and message.dead_letter_id is not None:
-        return [Rejected("reports: has none", message)]  # something has to say what became of it
-    # Not the body: many that were small when they came would be held while they are processed.
+        return [Rejected("reports: has none", message)]  # a stored message needs an outcome
+    # Not the body: many decompressed ones would be held while they are processed.
     bodies = cache(lambda: pydantic_core.from_json(read(message).body)["reports"])
     parts = _parts(reading, message, len(reports), bodies)
     return [
@@ -192,7 +192,7 @@ def _parse_reports(reading: Message, message: Message) -> list[Item]:
 
 
 def _parts(reading: Message, message: Message, count: int, bodies: Callable[[], list[Any]]) -> list[Message]:
-    """Each report of a bulk message as a message of its own, which can be kept and replayed alone."""
+    """Each report of a bulk message as its own message, which can be kept and replayed separately."""
     base = _identity(reading, message)
     return [
         Message(
@@ -216,7 +216,7 @@ def _body_of_part(bodies: Callable[[], list[Any]], index: int) -> bytes:
 
 
 def _unreadable(error: ValidationError, body: bytes) -> str:
-    """What is wrong with a body: what it is, where that is no JSON in UTF-8 at all."""
+    """What is wrong with a body; for one that is not JSON in UTF-8, its format."""
     if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
         return describe_invalid(error)
     if not body:
@@ -231,7 +231,7 @@ def _unreadable(error: ValidationError, body: bytes) -> str:
 
 
 def describe_invalid(error: ValidationError) -> str:
-    """What is wrong with a document, in one line: at most three findings, as the rest rarely tells more."""
+    """What is wrong with a document, in one line, at most three findings."""
     findings = error.errors(include_url=False, include_context=False)
     told = [
         f"{'.'.join(map(str, finding['loc'])) or 'body'}: {finding['msg'].removeprefix('Value error, ')}"
