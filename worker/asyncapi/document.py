@@ -56,7 +56,7 @@ def json_schema(message_type: str) -> Document:
 
 
 def asyncapi(topology: Topology, host: str, protocol: str) -> Document:
-    """The AsyncAPI document of a worker that consumes from the broker at `host` (with a port, if not the default)."""
+    """The AsyncAPI document of a worker that consumes from the broker at `host`, with a port if needed."""
     return {
         "asyncapi": "3.0.0",
         "info": {
