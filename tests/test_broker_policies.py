@@ -49,7 +49,7 @@ def test_a_policy_and_an_operators_policy_that_endanger_messages_are_named(
         broker.control("set_operator_policy", "house", ".*", '{"message-ttl": 60000, "delivery-limit": 5}')
         refused = eventually(lambda: (done := deviceops("check")).stderr.count("operator policy") == 4 and done)
         with deviceops.running("run") as worker:
-            told = until_logged(worker, "a policy of the broker endangers messages")
+            told = until_logged(worker, "broker policy endangers messages")
     finally:
         broker.control("clear_policy", "blanket")
         broker.control("clear_operator_policy", "house")

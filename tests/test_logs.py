@@ -112,7 +112,9 @@ async def test_every_line_of_a_worker_with_troubles_is_json_and_none_has_what_wa
             assert await asyncio.to_thread(worker.wait, PATIENCE) == 0
     found = entries(log.read_text())
     assert PLANTED not in log.read_text()
-    assert [entry["level"] for entry in found if entry["event"] == "broker lost, connecting again"] == ["warning"]
+    assert [entry["level"] for entry in found if entry["event"] == "broker connection lost, reconnecting"] == [
+        "warning"
+    ]
     assert [entry["logger"] for entry in found if "Invalid HTTP" in entry["event"]] == ["uvicorn.error"]
     letters = [entry for entry in found if entry["event"] == "dead letters"]
     assert {name for entry in letters for name in ("conflict", "malformed") if name in entry} == {

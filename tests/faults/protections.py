@@ -482,8 +482,8 @@ PROTECTIONS = (
         (
             (
                 TOPOLOGY,
-                '                "x-overflow": "reject-publish",\n                # Back',
-                "                # Back",
+                '                "x-overflow": "reject-publish",\n                # To itself',
+                "                # To itself",
             ),
             NOT_HELD,
         ),

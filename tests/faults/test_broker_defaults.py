@@ -164,13 +164,13 @@ async def test_queues_that_would_expire_are_kept_in_use_while_the_database_is_aw
         with policy(broker, "fault-", expires=1_000 * expires):
             await asyncio.to_thread(postgresql.stop)
             await is_paused(worker, ledger, random)
-            await worker.until(lambda: said(worker.log, "broker lost, connecting again"), "giving back")
+            await worker.until(lambda: said(worker.log, "broker connection lost, reconnecting"), "giving back")
             await asyncio.sleep(expires + 3)
             await asyncio.to_thread(postgresql.start)
             await worker.is_ready()
 
     await trials.endure("queues expire unused while PostgreSQL is away", be_away, ledger, worker)
-    assert not said(worker.log, "deleted by others, declared again: what it held is lost")
+    assert not said(worker.log, "queue or exchange was deleted and is declared again, its messages are lost")
 
 
 async def test_a_queue_that_somebody_deleted_is_a_warning_and_a_metric(
@@ -183,7 +183,7 @@ async def test_a_queue_that_somebody_deleted_is_a_warning_and_a_metric(
         await (await connection.channel()).queue_delete(topology.reports)
 
     def told() -> list[dict[str, object]]:
-        return said(worker.log, "deleted by others, declared again: what it held is lost")
+        return said(worker.log, "queue or exchange was deleted and is declared again, its messages are lost")
 
     [line] = await asyncio.to_thread(eventually, told)
     assert line["names"] == [f"queue {topology.reports}"]

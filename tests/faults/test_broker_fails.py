@@ -29,8 +29,11 @@ def database_url(new_postgresql_database: NewDatabase) -> str:
 
 def lost_and_found(worker: Worker) -> int:
     """How often the log tells of a lost broker; one line each, and one of the next session."""
-    changes = [event for event in worker.events if event in ("broker lost, connecting again", "consuming")]
-    assert changes == ["consuming", *["broker lost, connecting again", "consuming"] * (len(changes) // 2)], changes
+    changes = [event for event in worker.events if event in ("broker connection lost, reconnecting", "consuming")]
+    assert changes == [
+        "consuming",
+        *["broker connection lost, reconnecting", "consuming"] * (len(changes) // 2),
+    ], changes
     return len(changes) // 2
 
 

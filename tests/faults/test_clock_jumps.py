@@ -21,7 +21,7 @@ JUMPS = {"forwards by a day": timedelta(days=1), "backwards by an hour": timedel
 ANY_JUMP = pytest.mark.parametrize("jump", JUMPS)
 TIMEOUTS = {"database_timeout": 20, "hold_timeout": 20, "stall_timeout": 20}
 """In seconds: more than anything here takes, less than any jump."""
-LOST = "broker lost, connecting again"
+LOST = "broker connection lost, reconnecting"
 """What a worker says once in every outage of its broker."""
 
 

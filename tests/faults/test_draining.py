@@ -30,7 +30,7 @@ async def test_stopped_under_load_it_acknowledges_what_it_committed(
 
     await trials.endure("worker stopped in order, three times", stop_and_start, ledger, worker, seconds=3)
     assert set(worker.deaths) == {0}
-    assert "given back before the commit: the broker delivers them again" not in worker.events
+    assert "messages returned to the broker before the commit, to be redelivered" not in worker.events
 
 
 async def test_a_batch_that_cannot_commit_in_time_is_given_back(
@@ -45,7 +45,7 @@ async def test_a_batch_that_cannot_commit_in_time_is_given_back(
             began = time.monotonic()
             assert await worker.stop() == 0
             assert time.monotonic() - began < 2 + SLACK
-            assert "given back before the commit: the broker delivers them again" in worker.events
+            assert "messages returned to the broker before the commit, to be redelivered" in worker.events
         worker.start()
 
     await trials.endure("worker stopped with a batch that cannot commit", stop, ledger, worker, seconds=2)

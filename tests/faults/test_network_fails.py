@@ -17,7 +17,7 @@ from tests.faults.trials import Trials
 from tests.faults.workers import Worker
 from tests.proxy import Proxy, proxy_to
 
-LOST = '"broker lost, connecting again"'
+LOST = '"broker connection lost, reconnecting"'
 CONSUMING = '"consuming"'
 STALL = 8
 """Seconds without progress after which the worker leaves: it looks at the queues every 2 s, and waits 2 s for an

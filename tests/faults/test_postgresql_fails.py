@@ -93,7 +93,7 @@ async def test_frozen_for_longer_than_the_timeout(
 
     await trials.endure("PostgreSQL frozen", freeze, ledger, worker)
     assert_told_once(worker.log, trials.tries)
-    assert not said(worker.log, "broker lost, connecting again")
+    assert not said(worker.log, "broker connection lost, reconnecting")
 
 
 async def test_frozen_while_the_worker_is_to_stop(

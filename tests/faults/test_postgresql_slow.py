@@ -13,7 +13,7 @@ from tests.faults.trials import Trials
 from tests.faults.workers import Worker
 from tests.services import PrivatePostgreSQL
 
-LOST = "broker lost, connecting again"
+LOST = "broker connection lost, reconnecting"
 BATCH = 20
 PREFETCH = 2 * BATCH
 HEAVY = 20_000

@@ -43,7 +43,7 @@ LIVES = LIMIT + 4
 """Lives of a worker that would each take messages, without the probe."""
 AWHILE = 4
 """Seconds in which a worker would take messages and give them back again, held for one second each time."""
-GIVEN_BACK = "given back before the commit: the broker delivers them again"
+GIVEN_BACK = "messages returned to the broker before the commit, to be redelivered"
 ROOM = 512 << 10
 """Bytes that a disk has left: a probe has room in them, a batch of reports with long reasons has not."""
 LONG = "x" * 2_000

@@ -1,14 +1,12 @@
-"""Where messages come from, and how they are settled.
+"""RabbitMQ: consuming with acknowledgement after the commit, and publishing with confirms.
 
-- `topology`: the exchanges and queues, declared and verified
-- `connection`: connections to RabbitMQ, and what its errors mean
-- `wire`: the bytes of one, out of which deliveries are read as they arrive; `delivery`: one of them
-- `consumer`: consuming from RabbitMQ, session after session
-- `lease`: queues kept in use while nothing is consumed
-- `session`: one connection, with acknowledgement after the commit
-- `deliveries`: what was delivered as messages, `deaths`: why the broker gave one up, in words
-- `decoding`: no property or header breaks the connection
-- `buffer`: how deliveries become batches
-- `jsonl`: JSON lines from a file or standard input
-- `publisher`: JSON lines to RabbitMQ
+- `connection`: connections to RabbitMQ, and its errors
+- `topology`: exchanges and queues, declared and verified; `policies`: the broker's policies that endanger messages
+- `frames`: the fast path, which reads deliveries out of the bytes of a connection; `delivery`: one delivery;
+  `lenient_decoding`: properties and headers that cannot be decoded
+- `reading`: deliveries as messages; `x_death`: why the broker abandoned a message
+- `batching`: deliveries as batches
+- `session`: one connection that consumes; `consumer`: one session after another
+- `keepalive`: keeps queues in use while nothing is consumed
+- `publisher`: publishes JSON lines
 """

@@ -1,4 +1,4 @@
-"""Deliveries on their way into batches: by size, by time, or early when few came or nothing more comes."""
+"""Batching: by size, by time, or early when there are few deliveries."""
 
 import asyncio
 import random
@@ -8,22 +8,22 @@ from worker.amqp.delivery import Delivery
 from worker.amqp.reading import is_suspect
 
 FEW = 50
-"""Deliveries up to which a batch does not wait for more: where so few come at once, there is time for them."""
+"""Up to this number of deliveries, a batch does not wait for more: the rate is low."""
 DRY_AFTER = 0.001
-"""Seconds without a delivery after which the queue counts as run dry."""
+"""Seconds without a delivery after which the queue counts as empty."""
 
 
 class Buffer:
-    """What was delivered on one channel and not yet batched; it dies with the channel.
+    """The deliveries of one channel that are not yet in a batch; discarded with the channel.
 
-    A suspect, whose workers keep dying, comes in a batch of its own, after the next batch of others; and which
-    suspect comes next is drawn by lot. So what kills a worker takes nobody along for long: of those that were
-    delivered with it, each life of a worker settles half, and the broker gives up on the one that is left.
+    A poison candidate, whose workers keep crashing, gets a batch of its own, after the next batch of others; the
+    candidates are taken in random order. So each run of a worker processes half of the messages that were
+    delivered together with the poison message, until only that is left and the broker abandons it.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        """Deliveries so far."""
+        """Number of deliveries so far."""
         self._deliveries: deque[Delivery] = deque()
         self._suspects: list[Delivery] = []
         self._is_suspects_turn = False
@@ -34,25 +34,24 @@ class Buffer:
 
     @property
     def has_suspects(self) -> bool:
-        """Whether suspects wait, so that batches leave out of their turn."""
+        """Whether there are poison candidates, so that batches leave the order of delivery."""
         return bool(self._suspects)
 
     def put(self, delivery: Delivery) -> None:
-        """Take a delivery in; this is called as bytes arrive, and must do no more than that."""
+        """Add a delivery. Called as bytes arrive, so it must return at once."""
         self.received += 1
         (self._suspects if is_suspect(delivery) else self._deliveries).append(delivery)
         self._stirred.set()
 
     def stir(self) -> None:
-        """Wake whoever waits for a batch, so that it looks whether it should still wait."""
+        """Wake the caller of `batch`, which may have to stop."""
         self._stirred.set()
 
     async def batch(self, size: int, wait: float, patience: float) -> list[Delivery]:
-        """The next deliveries, `size` at most.
+        """The next deliveries, at most `size`.
 
-        Waits `patience` seconds for the first one. If there are more than a few by then, they come fast, and it is
-        worth it to wait for more: while they do, `wait` seconds in all.
-        Empty if nothing came, or if `stir` was called.
+        Waits up to `patience` seconds for the first one. If there are more than a few by then, the rate is high:
+        waits for more, up to `wait` seconds in all. Empty if there is none, or if `stir` was called.
         """
         self._stirred.clear()
         if not self:
@@ -63,7 +62,7 @@ class Buffer:
                 return []
         if self._suspects and (self._is_suspects_turn or not self._deliveries):
             self._is_suspects_turn = False
-            return [self._suspects.pop(random.randrange(len(self._suspects)))]  # noqa: S311  # a lot, not a secret
+            return [self._suspects.pop(random.randrange(len(self._suspects)))]  # noqa: S311  # not for secrets
         deadline = asyncio.get_running_loop().time() + wait
         while FEW < (before := len(self._deliveries)) < size and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(DRY_AFTER)

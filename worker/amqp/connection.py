@@ -1,4 +1,4 @@
-"""Connections to RabbitMQ, and what its errors mean."""
+"""Connections to RabbitMQ, and the classification of its errors."""
 
 import asyncio
 import socket
@@ -23,49 +23,49 @@ from worker.config.settings import Settings, without_password
 from worker.errors import DeviceopsError, SettingsError
 
 CONNECT_TIMEOUT = 10
-"""Seconds to wait for the broker to answer, where its URL does not say."""
+"""Seconds to wait for the broker's answer, unless its URL sets another timeout."""
 CLOSE_TIMEOUT = 3
-"""Seconds that a connection may take to close; a broker that hangs is left alone then."""
+"""Maximum seconds to close a connection; then it is dropped."""
 
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)
 _NOT_ALLOWED = 530
-"""AMQP's reply code for a virtual host that is not to be entered."""
+"""AMQP's reply code for a virtual host without permission."""
 _MISSES = (ConnectionNotAllowed, InvalidFrameError)
 _REFUSALS = (AuthenticationError, ProbableAuthenticationError)
 _UNKNOWN_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
-"""That a name is unknown, not that no server of names answers."""
+"""Resolver errors for unknown names, as opposed to an unavailable resolver."""
 
 
 class BrokerUnavailable(DeviceopsError):
-    """No connection can be had; the message says why, without the password."""
+    """No connection can be made; the message has the reason, without the password."""
 
 
 class BrokerRefused(BrokerUnavailable):
-    """Trying again will not help as things are: a wrong password, an untrusted certificate, no file of it."""
+    """A permanent failure: a wrong password, an untrusted certificate, a missing file."""
 
 
 class BrokerMissing(BrokerRefused):
-    """There is no such host or virtual host, or it is not to be entered: once it was, it may be again."""
+    """The host or virtual host does not exist, or access is denied: transient if it has worked before."""
 
 
 class Connection(aio_pika.Connection):
-    """A connection that can be dropped: the client waits for minutes for a broker that takes no more bytes."""
+    """A connection that can be dropped: the client waits minutes for a broker that accepts no more bytes."""
 
     def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
         super().__init__(url, *arguments, **options)
         self.wire = self.kwargs["transport_factory"] = Wire()
 
     def drop(self) -> None:
-        """End it at once, whatever has not been sent."""
+        """Close it at once, without sending what is left."""
         if self.wire.transport is not None:
             self.wire.transport.abort()
 
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Connection]:
-    """A connection for the length of a block.
+    """A connection for the duration of a block.
 
-    Raises BrokerUnavailable if none can be had, BrokerRefused if there is no use in trying again.
+    Raises BrokerUnavailable, or BrokerRefused for a permanent failure.
     """
     broker = without_password(settings.amqp_url)
     try:
@@ -79,7 +79,7 @@ async def connected(settings: Settings) -> AsyncIterator[Connection]:
             connection_class=Connection,
         )
         assert isinstance(connection, Connection)
-    except SettingsError as error:  # a file that was good at the start: it may just be written anew
+    except SettingsError as error:  # a file that was valid at the start may be in the middle of a rewrite
         raise BrokerRefused(f"broker {broker}: {error}") from error
     except BROKER_ERRORS as error:
         hint = _wanted(settings) if _hung_up(error) else ""
@@ -99,9 +99,9 @@ async def _close(connection: Connection) -> None:
 
 
 def is_of_broker(error: BaseException) -> bool:
-    """Whether a failure is the broker's, or the connection's to it.
+    """Whether a failure is the broker's or the connection's.
 
-    What waits on a connection that closes, the client ends with a bare Exception, or as if its task was cancelled.
+    The client ends calls on a closing connection with a bare Exception, or as if their task were cancelled.
     """
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
@@ -113,7 +113,7 @@ def explain(error: BaseException) -> str:
     """A broker error in one line."""
     if isinstance(error, asyncio.CancelledError) or type(error) is Exception:
         return "the connection was closed"
-    if isinstance(error, InvalidFrameError):  # how the client takes a refusal to open the virtual host
+    if isinstance(error, InvalidFrameError):  # raised by the client when the virtual host is refused
         return "closed the connection; does the virtual host exist, and may the user enter it?"
     if isinstance(error, AuthenticationError):
         return f"offers {error.args[0]} to sign in by, and not what the parameter auth says"
@@ -125,7 +125,7 @@ def explain(error: BaseException) -> str:
 
 
 def _wanted(settings: Settings) -> str:
-    """What a broker may have missed that hangs up. In TLS 1.3 what it says of that may be lost on the way."""
+    """A hint about a missing client certificate. With TLS 1.3 the broker's alert may be lost."""
     if settings.amqp_url.get_secret_value().startswith("amqp:"):
         return "; does it want TLS (amqps://)?"
     if settings.amqp_cert_file is None:

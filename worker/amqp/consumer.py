@@ -1,4 +1,4 @@
-"""Consuming from RabbitMQ, session after session, until somebody wants it to stop."""
+"""Consuming from RabbitMQ, one session after another, until it is stopped."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,20 +16,21 @@ from worker.config.settings import Settings, without_password
 from worker.dependency import Condition
 
 LONGEST_PAUSE = 5
-"""Seconds between two tries to connect, at most."""
+"""Maximum seconds between two attempts to connect."""
 
 
 _log = structlog.get_logger()
 
 
 async def _at_once() -> None:
-    """Be ready."""
+    """Return when messages can be processed."""
 
 
 class Consumer:
-    """Consumes batches until it is stopped, or idle, and connects again whenever the broker was away.
+    """Consumes batches until it is stopped, or idle, and reconnects after each loss of the broker.
 
-    `ready` returns when there is any use in having messages; `database` is what a batch may have to wait for.
+    `ready` returns when messages can be processed; `database` is the dependency for which a batch may have to
+    wait.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Consumer:
         database: Condition | None = None,
     ) -> None:
         self.condition = Condition(
-            "broker", "broker lost, connecting again", "consuming", trouble="not connected yet"
+            "broker", "broker connection lost, reconnecting", "consuming", trouble="not connected yet"
         )
         self._settings = settings
         self._settle = settle
@@ -53,23 +54,23 @@ class Consumer:
         self._refused_since: float | None = None
         self._session: Session | None = None
         self._unsettled: list[asyncio.Future[object]] = []
-        """Batches that took too long, so that their messages went back."""
+        """Batches whose messages were returned because they took too long."""
         self._looking: asyncio.Task[None] | None = None
-        """The one look at the broker's policies."""
+        """The check of the broker's policies, made once."""
         self.remade = 0
-        """Queues and exchanges that had been deleted, and were declared again."""
+        """Queues and exchanges that were deleted by others and declared again."""
 
     @property
     def queues(self) -> Sequence[Queue]:
-        """How it stands with the queues that are consumed: none while there is no connection."""
+        """The state of the consumed queues; empty without a connection."""
         return () if self._session is None else self._session.queues
 
     async def run(self, until_idle: float | None = None) -> None:
-        """Consume until `stop` is set, or until nothing came for `until_idle` seconds.
+        """Consume until `stop` is set, or until nothing has been delivered for `until_idle` seconds.
 
-        Waits for a broker that does not answer for as long as it takes, but with `until_idle` no longer than that
-        for the first answer. Raises DeviceopsError if the broker refuses the first connection, or later ones for
-        the settings' `refusal_timeout`; if the topology differs from ours, or if nothing moves though it should.
+        Waits without limit for a broker that does not answer, but with `until_idle` no longer than that for the
+        first answer. Raises DeviceopsError if the broker refuses the first connection, or later ones for the
+        settings' `refusal_timeout`; if the topology differs; or if consumption stalls.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -83,7 +84,7 @@ class Consumer:
         reconnecting = AsyncRetrying(
             retry=retry_if_exception(is_worth_another_try),
             wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE),
-            stop=stop_when_event_set(self._stop),  # type: ignore[arg-type]  # it only asks is_set()
+            stop=stop_when_event_set(self._stop),  # type: ignore[arg-type]  # it calls is_set() only
             sleep=self._pause,
             retry_error_callback=lambda _: None,
         )
@@ -98,7 +99,7 @@ class Consumer:
                             self.condition.fails(str(error), is_refusal=isinstance(error, BrokerRefused))
                         raise
                     except BrokerLost:
-                        if session.has_settled:  # a new trouble: its pauses begin short again
+                        if session.has_settled:  # a new failure starts with short pauses
                             attempt.retry_state.attempt_number = 1
                         raise
                     finally:
@@ -108,7 +109,7 @@ class Consumer:
                 batch.cancel()
 
     def _is_refused_for_good(self, error: Exception) -> bool:
-        """Whether a broker that let us in before has refused us for longer than it takes to change a password."""
+        """Whether a broker that accepted connections before has refused them for `refusal_timeout`."""
         if not isinstance(error, BrokerRefused) or isinstance(error, BrokerMissing):
             self._refused_since = None
             return False
@@ -132,17 +133,17 @@ class Consumer:
                     self._looking = asyncio.create_task(self._warn_of_policies())
                 await session.run(until_idle)
             except BrokerLost as error:
-                self.condition.fails(str(error))  # before the connection is closed: a dead line delays that
+                self.condition.fails(str(error))  # before the connection is closed, which a dead network delays
                 raise
             finally:
                 self._session = None
 
     async def _settle_what_went_back(self) -> None:
-        """Wait until the batches are settled that took too long.
+        """Wait until the batches that took too long are committed.
 
-        Nothing else proves that the database takes them: a small write may fit onto a disk that is nearly full.
-        Given up, they would come and go back again and again, each time closer to the broker's limit. Settled,
-        they come again once, and are known then.
+        Nothing else proves that the database accepts them: a small write may fit onto a nearly full disk.
+        Otherwise they would be delivered and returned again and again, each time closer to the broker's delivery
+        limit. Once committed, they are redelivered once, as duplicates.
         """
         await asyncio.gather(*self._unsettled)
         self._unsettled.clear()
@@ -154,23 +155,25 @@ class Consumer:
             await self._ready()
         finally:
             keeping.cancel()
-            await asyncio.wait([keeping])  # what it has goes back before anything is consumed
+            await asyncio.wait([keeping])  # its messages are returned before anything is consumed
 
     def _note(self, found: Established) -> None:
         if found.remade:
             self.remade += len(found.remade)
-            _log.warning("deleted by others, declared again: what it held is lost", names=found.remade)
+            _log.warning(
+                "queue or exchange was deleted and is declared again, its messages are lost", names=found.remade
+            )
 
     async def _warn_of_policies(self) -> None:
-        with suppress(policies.PoliciesUnread):  # few users of the broker may; `check` says so
+        with suppress(policies.PoliciesUnread):  # few users have the permission; `check` reports it
             for danger in await asyncio.to_thread(policies.dangers, self._settings):
-                _log.warning("a policy of the broker endangers messages", danger=danger)
+                _log.warning("broker policy endangers messages", danger=danger)
 
     async def _pause(self, seconds: float) -> None:
         await self._unless_stopped(asyncio.sleep(seconds))
 
     async def _unless_stopped(self, waiting: Awaitable[None]) -> None:
-        """Wait, but no longer than until `stop` is set."""
+        """Wait, at most until `stop` is set."""
         task, stopping = asyncio.ensure_future(waiting), asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""One message as the broker delivers it. What few need of it is decoded when they ask."""
+"""One delivery. Properties that are rarely needed are decoded on access."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ _EVENT_SIZE = len(_CLOUD_EVENT)
 _OCTETS = (_BIT["delivery_mode"], _BIT["priority"])
 _TEXTS_BEFORE_MESSAGE_ID = (_BIT["correlation_id"], _BIT["reply_to"], _BIT["expiration"])
 _FLAGS, _PROPERTIES = slice(12, 14), 14
-"""Where a content header has them (AMQP 0-9-1, section 4.2.6.1)."""
+"""Offset of the property flags in a content header (AMQP 0-9-1, section 4.2.6.1)."""
 
 Essentials = tuple[str | None, str | None, datetime | None, dict[str, Any] | None, bool]
 """Message id (with surrogates for bytes that are not UTF-8), type, timestamp, headers, whether it is plain."""
@@ -26,7 +26,7 @@ Essentials = tuple[str | None, str | None, datetime | None, dict[str, Any] | Non
 
 @dataclass(slots=True)
 class Delivery:
-    """A delivery: the payloads of its frames."""
+    """A delivery, as the payloads of its frames."""
 
     method: bytes
     header: bytes
@@ -34,18 +34,18 @@ class Delivery:
 
     @property
     def tag(self) -> int:
-        """By which it is acknowledged, on its own channel."""
+        """For its acknowledgement, valid on its own channel."""
         at = 5 + self.method[4]
         return int.from_bytes(self.method[at : at + 8])
 
     @property
     def is_redelivered(self) -> bool:
-        """Whether it was delivered before, to whomever."""
+        """Whether it was delivered before."""
         return bool(self.method[13 + self.method[4]] & 1)
 
     @property
     def deliver(self) -> commands.Basic.Deliver:
-        """The method, with the exchange and the routing key."""
+        """The method frame, with the exchange and the routing key."""
         method = commands.Basic.Deliver()
         method.unmarshal(self.method[4:])
         return method
@@ -58,7 +58,7 @@ class Delivery:
         return header.properties
 
     def essentials(self) -> Essentials:
-        """The properties that every message is asked for: in less than half of the time that all take."""
+        """The properties that every message needs, decoded in less than half of the time of all."""
         header, at = self.header, _PROPERTIES
         flags = int.from_bytes(header[_FLAGS])
         message_id: Any = None

@@ -1,7 +1,7 @@
-"""The bytes of a connection to RabbitMQ: deliveries are read right where they arrive, the client gets the rest.
+"""The fast path: deliveries are read from a connection's bytes as they arrive; the client gets all other frames.
 
-To the client each frame is a task's turn or three, and a delivery is three frames and a task of its own: half of a
-worker's time. Everything else it does as ever.
+In the client each frame takes up to three turns of the event loop, and a delivery is three frames and a task: half
+of a worker's time.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ _DELIVER = Struct(">I").pack(commands.Basic.Deliver.index)
 _BODY_SIZE = slice(4, 12)  # in the payload of a content header (section 4.2.6.1)
 _HEARTBEAT = Heartbeat.marshal()
 _HEARTBEAT_AFTER = 1
-"""Seconds of nothing but deliveries after which the client is told that the broker lives."""
+"""Seconds with nothing but deliveries after which the client gets a heartbeat frame."""
 
 
 Sink = Callable[[Delivery], None]
-"""Takes a delivery in, which must not take long."""
+"""Receives a delivery; must return at once."""
 
 
 @dataclass(slots=True)
 class _Arriving:
-    """A delivery of which frames are still to come."""
+    """A delivery with missing frames."""
 
     method: bytes
     header: bytes = b""
@@ -45,7 +45,7 @@ class _Arriving:
 
 
 class Wire(TransportFactory):
-    """Makes the connection that bytes go over, and keeps hold of both of its ends."""
+    """Opens the network connection, and keeps its reader and writer."""
 
     def __init__(self) -> None:
         self.transport: asyncio.WriteTransport | None = None
@@ -56,7 +56,7 @@ class Wire(TransportFactory):
         loop = asyncio.get_running_loop()
         tls = options.pop("ssl_context_provider", None)
         ssl = await tls.get_context() if url.scheme == "amqps" else None
-        host, port = url.host or "", url.port or 0  # the client has put the standard ones where none was given
+        host, port = url.host or "", url.port or 0  # the client has filled in the default ones
         self._reader = _Reader(loop=loop)
         protocol = asyncio.StreamReaderProtocol(self._reader, loop=loop)
         try:
@@ -66,13 +66,13 @@ class Wire(TransportFactory):
         return self._reader, asyncio.StreamWriter(self.transport, protocol, self._reader, loop)
 
     def deliver(self, channel: int, sink: Sink) -> None:
-        """From now on, hand what is delivered on a channel to a sink."""
+        """Pass the deliveries of a channel to a sink from now on."""
         assert self._reader is not None
         self._reader.sinks[channel] = sink
 
 
 class _Reader(asyncio.StreamReader):
-    """What arrives for the client: whole frames, without those of deliveries that go to a sink."""
+    """The client's input: whole frames, without those of deliveries that go to a sink."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
@@ -84,7 +84,7 @@ class _Reader(asyncio.StreamReader):
         self._fed_at = 0.0
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        """Take in what the socket had."""
+        """Add bytes from the socket."""
         data = self._begun + bytes(data)
         at, size = 0, len(data)
         others: list[bytes] = []
@@ -99,22 +99,22 @@ class _Reader(asyncio.StreamReader):
                 others.append(data[at : end + 1])
             at = end + 1
         self._begun = data[at:]
-        if not self._is_readable:  # no frame of AMQP's: for the client to say what it makes of it
+        if not self._is_readable:  # not an AMQP frame: the client reports it
             others.append(self._begun)
             self._begun = b""
         self._feed(others)
 
     def feed_eof(self) -> None:
-        """Take in that the other side has ended."""
+        """Note the end of the stream."""
         begun, self._begun = self._begun, b""
-        if begun:  # asyncio tells of the end twice, and after the first time nothing more may be fed
+        if begun:  # asyncio calls this twice, and after the first time nothing may be fed
             self._feed([begun])
         super().feed_eof()
 
     def _feed(self, frames: list[bytes]) -> None:
         now = self._loop_time()
         if not frames and now - self._fed_at > _HEARTBEAT_AFTER:
-            frames = [_HEARTBEAT]  # the client counts on hearing something; the broker sends these only when idle
+            frames = [_HEARTBEAT]  # the client expects traffic; the broker sends heartbeats only when idle
         if frames:
             self._fed_at = now
             super().feed_data(b"".join(frames))

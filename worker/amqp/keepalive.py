@@ -1,7 +1,7 @@
-"""Keeps queues in use while nothing is consumed, since a policy of the broker may delete unused ones (`expires`).
+"""Keeps queues in use while nothing is consumed: a policy of the broker may delete unused ones (`expires`).
 
-Of a quorum queue neither a look nor another declaration counts as use, only a consumer (RabbitMQ 3.10 and 4.0).
-So each has one, which is given one message and leaves it alone.
+For a quorum queue only a consumer counts as use (RabbitMQ 3.10 and 4.0), neither a passive declaration nor another
+one. So each queue gets a consumer, which receives one message and does not acknowledge it.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 
 AFTER = 10
-"""Seconds of waiting after which queues are kept in use: an outage that ends sooner gives nothing more back."""
+"""Seconds of an outage after which queues are kept in use; a shorter one returns no message again."""
 LOOK = 1
-"""Seconds between two looks whether they still are, and between two tries to connect."""
+"""Seconds between two checks, and between two attempts to connect."""
 ENOUGH = 50
-"""Deliveries of a message after which its queue is no longer kept in use: each lease counts as one, and the broker
-gives a message up after 100."""
+"""Deliveries of a message after which its queue is no longer kept in use: each keepalive counts as one, and the
+broker abandons a message after 100."""
 
 _log = structlog.get_logger()
 
 
 class Lease:
-    """Keeps the queues in use for as long as it runs; `note` hears of what it had to declare."""
+    """Keeps the queues in use while it runs; `note` receives what it had to declare."""
 
     def __init__(self, settings: Settings, note: Callable[[Established], None]) -> None:
         self._settings = settings
@@ -39,17 +39,17 @@ class Lease:
         self._spared: set[str] = set()
 
     async def run(self) -> None:
-        """Keep the queues in use until cancelled, whatever the broker does meanwhile."""
+        """Keep the queues in use until cancelled; failures of the broker are retried."""
         await asyncio.sleep(AFTER)
         while True:
-            with suppress(DeviceopsError, BrokerLost):  # who consumes next says what is wrong
+            with suppress(DeviceopsError, BrokerLost):  # the next consumer reports it
                 async with connected(self._settings) as connection:
                     with losing_the_broker():
                         await self._hold(connection)
             await asyncio.sleep(LOOK)
 
     async def _hold(self, connection: Connection) -> None:
-        """Consume until a queue is gone, or before the broker would take back what is not acknowledged."""
+        """Consume until a queue is gone, or shortly before the broker's acknowledgement timeout."""
         loop = asyncio.get_running_loop()
         until = loop.time() + 2 * self._settings.hold_timeout
         async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -66,7 +66,7 @@ class Lease:
             count = headers.get("x-delivery-count")
             if isinstance(count, int) and count >= ENOUGH:
                 self._spared.add(queue)
-                _log.warning("no longer kept in use: a message of it was delivered too often", queue=queue)
+                _log.warning("queue is no longer kept in use: a message was delivered too often", queue=queue)
 
         channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
         assert isinstance(channel, Channel)

@@ -1,8 +1,8 @@
-"""No message may break the connection by what its sender wrote into the properties or headers.
+"""Decoding of properties and headers that never fails, whatever the sender wrote.
 
 pamqp raises on what it cannot decode (text that is not UTF-8, a time beyond the year 9999), which closes the
-connection for every message in flight; the broker would deliver them all again, until it gives them all up.
-Importing this module makes its decoding total: what cannot be decoded has a stand-in, and hides nothing beside it.
+connection for every message in flight; the broker would redeliver them all until it abandons them. Importing this
+module makes the decoding total: a placeholder replaces what cannot be decoded, and nothing else is affected.
 """
 
 from base64 import b64encode
@@ -13,7 +13,7 @@ from typing import Any
 from pamqp import common, decode
 
 MAX_DEPTH = 50
-"""Levels of tables and arrays that are decoded field by field; deeper ones have a stand-in."""
+"""Maximum depth of tables and arrays; deeper ones become placeholders."""
 
 _Decoder = Callable[[bytes], tuple[int, Any]]
 
@@ -29,13 +29,13 @@ def _or_else(decoder: _Decoder, fallback: _Decoder) -> _Decoder:
 
 
 def text(value: bytes) -> tuple[int, str]:
-    """A short string at the beginning of `value`, and how many bytes it takes."""
+    """A short string at the beginning of `value`: its length in bytes, and its text."""
     length = value[0]
     return length + 1, value[1 : length + 1].decode(errors="replace")
 
 
 def exact_text(value: bytes) -> tuple[int, str]:
-    """The same with surrogates in the place of bytes that are not UTF-8: other bytes are other text."""
+    """The same with surrogate escapes for bytes that are not UTF-8, so that different bytes are different text."""
     length = value[0]
     return length + 1, value[1 : length + 1].decode(errors="surrogateescape")
 
@@ -45,7 +45,7 @@ def _no_time(_value: bytes) -> tuple[int, None]:
 
 
 def _sent_at(value: bytes) -> tuple[int, Any]:
-    """A time, but for 0: no message was sent in 1970, some clients say so where nothing is set."""
+    """A time, None for 0, which some clients send where none is set."""
     return decode.timestamp(value) if any(value[:8]) else _no_time(value)
 
 
@@ -58,13 +58,13 @@ def _stand_in(value: bytes) -> dict[str, str]:
 
 
 def _end(value: bytes) -> int:
-    """Where a table or an array ends, which begins with its size."""
+    """The end of a table or an array, which begins with its size."""
     size: int = common.Struct.integer.unpack(value[:4])[0]
     return min(4 + size, len(value))
 
 
 def _fields(value: bytes, depth: int = 0) -> tuple[int, dict[str, Any]]:
-    """A table, of which fields or their names may be undecodable."""
+    """A table whose fields or names may be undecodable."""
     found: dict[str, Any] = {}
     at, end = 4, _end(value)
     while at < end:
@@ -90,7 +90,7 @@ _CONTAINERS: dict[bytes, Callable[[bytes, int], tuple[int, Any]]] = {b"F": _fiel
 
 
 def _field(value: bytes, depth: int) -> tuple[int, Any]:
-    """A value behind the octet that says what kind it is; if that is unknown, so is where the value ends."""
+    """A value after its type octet; of an unknown type, the end is unknown as well."""
     kind, data = value[:1], value[1:]
     field: Any
     try:
@@ -113,4 +113,4 @@ decode.METHODS["table"] = table
 decode.TABLE_MAPPING[b"T"] = _or_else(decode.timestamp, _number)
 
 timestamp = lru_cache(decode.METHODS["timestamp"])
-"""Of exactly the eight bytes of a time. It has seconds, so what is sent at about the same time has the same."""
+"""Placeholder for a timestamp of exactly eight bytes."""

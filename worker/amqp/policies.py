@@ -1,4 +1,4 @@
-"""Policies of the broker that can take messages out of our queues, as the management plugin tells of them."""
+"""Policies of the broker that can remove messages from the queues, read from the management plugin."""
 
 import json
 import re
@@ -24,17 +24,17 @@ from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 
 TIMEOUT = 3
-"""Seconds that the management plugin has for an answer."""
+"""Timeout of a request to the management plugin, in seconds."""
 _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
 _MAX_ANSWER = 1 << 20
 
 
 class PoliciesUnread(DeviceopsError):
-    """The policies cannot be read; the message says why, and how to look."""
+    """The policies cannot be read; the message has the reason and a command to read them."""
 
 
 def dangers(settings: Settings) -> list[str]:
-    """What threatens the messages in the queues, each in one line; blocks for seconds. Raises PoliciesUnread."""
+    """The dangers to the messages in the queues, a line each. Blocks for seconds. Raises PoliciesUnread."""
     fresh = settings.with_broker_login()
     broker = URL(fresh.amqp_url.get_secret_value())
     management = _management(fresh, broker)
@@ -58,7 +58,7 @@ def dangers(settings: Settings) -> list[str]:
 
 
 def _management(settings: Settings, broker: URL) -> URL:
-    """Where the management plugin listens: as the settings say, else by its usual port on the broker's host."""
+    """The management plugin's URL: from the settings, else its default port on the broker's host."""
     user, password = broker.user or "guest", broker.password or "guest"
     if settings.management_url is not None:
         url = URL(settings.management_url.get_secret_value())
@@ -70,26 +70,26 @@ def _management(settings: Settings, broker: URL) -> URL:
 def _threats(
     policy: Mapping[str, Any], arguments: Mapping[str, Any], *, is_reports: bool
 ) -> Iterator[tuple[str, str]]:
-    """The keys of a policy that threaten a queue, each with the reason."""
-    taken = "become dead letters" if is_reports else "are held back by the broker until they are rescued"
+    """The keys of a policy that endanger a queue, each with the reason."""
+    taken = "become dead letters" if is_reports else "stay in the broker until they are recovered"
     if "expires" in policy:
-        yield "expires", "without a consumer for so many milliseconds, the queue is deleted with all it holds"
+        yield "expires", "without a consumer for that many milliseconds, the queue is deleted with its messages"
     if "message-ttl" in policy:
-        yield "message-ttl", f"messages that wait for so many milliseconds {taken}"
+        yield "message-ttl", f"messages older than that many milliseconds {taken}"
     overflow = policy.get("overflow") or arguments.get("x-overflow", "drop-head")
     if overflow != "reject-publish":
         for key in ("max-length", "max-length-bytes"):
             if key in policy:
-                yield key, f"with the overflow {overflow}, what was confirmed is dropped beyond it"
+                yield key, f"with the overflow {overflow}, confirmed messages beyond it are dropped"
         if "overflow" in policy:
-            yield "overflow", "it overrides reject-publish, so that a limit drops what was confirmed"
+            yield "overflow", "it overrides reject-publish, so that a limit drops confirmed messages"
     limit = policy.get("delivery-limit")
     if isinstance(limit, int) and 0 <= limit < DELIVERY_LIMIT:
-        yield "delivery-limit", f"messages that workers gave back more often, as in an outage, {taken}"
+        yield "delivery-limit", f"messages that were returned more often, as in an outage, {taken}"
 
 
 def _queue(management: URL, vhost: str, queue: str, tls: SSLContext | None) -> Mapping[str, Any]:
-    """What the broker says of a queue; of one that is not declared yet, which policies it would have."""
+    """The broker's description of a queue; for an undeclared one, the policies that would apply."""
     try:
         known: Mapping[str, Any] = _ask(management, f"queues/{vhost}/{quote(queue, safe='')}", tls)
     except HTTPError as error:
@@ -103,23 +103,23 @@ def _queue(management: URL, vhost: str, queue: str, tls: SSLContext | None) -> M
                 policy = max(found, key=lambda each: each["priority"])
                 expected[field] = policy["name"]
                 for key, value in policy["definition"].items():
-                    # Of two numbers the smaller one holds.
+                    # The smaller of two numbers applies.
                     effective[key] = min(effective.get(key, value), value) if isinstance(value, int) else value
         return expected | {"effective_policy_definition": effective}
     return known
 
 
 def _holds(policy: Mapping[str, Any], queue: str) -> bool:
-    """Whether a policy is for a quorum queue of this name."""
+    """Whether a policy applies to a quorum queue of this name."""
     try:
         matches = re.search(policy["pattern"], queue) is not None
-    except re.error:  # the broker's expressions have some that Python's have not
+    except re.error:  # Erlang's regular expressions have constructs that Python's lack
         matches = True
     return matches and policy.get("apply-to", "all") in ("all", "queues", "quorum_queues")
 
 
 def _holders(management: URL, vhost: str, queue: Mapping[str, Any], tls: SSLContext | None) -> dict[str, str]:
-    """Which policy each key of a queue's comes from; an operator policy's value is the one that holds."""
+    """The policy that each key comes from; an operator policy's value takes precedence."""
     holders: dict[str, str] = {}
     for kind, field, words in (
         ("policies", "policy", "policy"),
@@ -134,11 +134,11 @@ def _holders(management: URL, vhost: str, queue: Mapping[str, Any], tls: SSLCont
 
 
 def _ask(management: URL, path: str, tls: SSLContext | None) -> Any:
-    # No slash of the path is to be taken for one: a virtual host is usually named so.
+    # Slashes are quoted: the default virtual host is named /.
     request = Request(f"{str(management.with_user(None)).rstrip('/')}/api/{path}")  # noqa: S310  # http or https
     given = f"{management.user}:{management.password or ''}"
     request.add_header("Authorization", "Basic " + b64encode(given.encode()).decode())
-    opener = OpenerDirector()  # of no proxies and no redirections, which would get the password too
+    opener = OpenerDirector()  # without proxies and redirections, which would get the password
     handlers = (HTTPHandler(), HTTPSHandler(context=tls), HTTPDefaultErrorHandler(), HTTPErrorProcessor())
     for handler in handlers:
         opener.add_handler(handler)

@@ -1,4 +1,4 @@
-"""JSON lines to RabbitMQ, each message confirmed by the broker before it counts as published."""
+"""Publishing: each message is confirmed by the broker before it counts as published."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,27 +21,27 @@ from worker.model.text import shown
 CONFIRM_TIMEOUT = 30
 """Seconds to wait for the broker's confirmation of a message."""
 WINDOW = 500
-"""Messages on their way to the broker at a time."""
+"""Unconfirmed messages at a time."""
 
 _KEPT_PROPERTIES = ("content_type", "content_encoding", "priority", "correlation_id", "reply_to", "app_id")
-"""What a message that came through a broker keeps beside its id, its type and its time.
+"""Properties that a republished message keeps, in addition to its id, type and time.
 
-Not its user_id, as the broker refuses another's, nor its expiration, as what had a time to live has had it.
+Not user_id, as the broker refuses another user's, nor expiration, which has passed.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """An exchange to publish to, and the user who does, None where the connection does not say which that is."""
+    """An exchange to publish to, and the publishing user, None if the connection does not name one."""
 
     exchange: AbstractExchange
     user: str | None
 
     @classmethod
     async def at(cls, connection: Connection, exchange: str) -> Self:
-        """The exchange of that name, neither declared nor looked up: that takes rights beyond publishing."""
+        """The exchange of that name, neither declared nor checked, which takes permissions beyond publishing."""
         channel = await connection.channel(on_return_raises=True)
-        user = connection.url.user or "guest"  # as the client has it
+        user = connection.url.user or "guest"  # the client's default
         is_by_certificate = connection.url.query.get("auth", "").lower() == "external"
         return cls(await channel.get_exchange(exchange, ensure=False), None if is_by_certificate else user)
 
@@ -49,8 +49,8 @@ class Destination:
 async def publish(destination: Destination, messages: Sequence[Message]) -> None:
     """Publish messages in their order, persistent and mandatory, and wait until all are confirmed.
 
-    Raises DeviceopsError if any message was not taken; others of the same call may have been, and publishing them
-    again does no harm.
+    Raises DeviceopsError if any message was not accepted; others of the same call may have been, and publishing
+    them again has no effect.
     """
     for start in range(0, len(messages), WINDOW):
         window = messages[start : start + WINDOW]
@@ -101,12 +101,12 @@ async def _publish(destination: Destination, message: Message) -> None:
         aio_pika.Message(
             body=message.body,
             delivery_mode=DeliveryMode.PERSISTENT,
-            # The client would invent an id, and the same line published again would be news.
+            # The client would generate an id, and the same line published again would not be a duplicate.
             message_id=message.message_id or body_id(message.body),
             type=type_,
             timestamp=message.sent_at,
             headers=dict(origin.headers),
-            user_id=destination.user,  # which the broker vouches for
+            user_id=destination.user,  # which the broker verifies
             **{"content_type": "application/json", **given},
         ),
         routing_key=origin.routing_key or type_,

@@ -1,4 +1,4 @@
-"""Deliveries as messages: what the processor needs of each; the rest is read only if it becomes a dead letter."""
+"""Deliveries as messages; what only a dead letter needs is read on demand."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -13,11 +13,11 @@ from worker.model.messages import REPLAY_OF, Message, Origin
 from worker.model.text import clean
 
 SUSPECT = 10
-"""Deliveries that came to nothing, after which a message is suspected to be what the workers die of."""
+"""Unsuccessful deliveries after which a message is a poison candidate."""
 
 
 def as_message(delivery: Delivery, received_at: datetime) -> Message:
-    """What the processor needs of a delivery; the rest is read only if it becomes a dead letter."""
+    """A delivery as a message; what only a dead letter needs is read on demand."""
     message_id, type_, sent_at, headers, is_plain = delivery.essentials()
     return Message(
         content=delivery.body,
@@ -32,7 +32,7 @@ def as_message(delivery: Delivery, received_at: datetime) -> Message:
 
 
 def as_given_up(delivery: Delivery, received_at: datetime) -> Message:
-    """A message that the broker gave up on; it came, and is kept, as from the exchange that it was sent to."""
+    """A message that the broker abandoned, with the exchange to which it was published first."""
     message = as_message(delivery, received_at)
     headers = delivery.properties.headers or {}
     deaths = read_deaths(headers)
@@ -47,8 +47,8 @@ def as_given_up(delivery: Delivery, received_at: datetime) -> Message:
 
 
 def is_suspect(delivery: Delivery) -> bool:
-    """Whether workers that got this message keep dying, of it or of one that was delivered with it."""
-    # A message that was not delivered before carries the header only if its sender made it up.
+    """Whether workers keep crashing on this message, or on one that was delivered with it."""
+    # In a first delivery the header can only come from the sender.
     return delivery.is_redelivered and redeliveries(delivery.properties.headers or {}) >= SUSPECT
 
 

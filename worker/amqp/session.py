@@ -1,8 +1,8 @@
-"""A session with RabbitMQ: one connection, from the declared topology to whatever ends it.
+"""A session with RabbitMQ: one connection, from the declaration of the topology to its end.
 
-It subscribes to the reports and to what the broker itself gave up on, each with a channel and a buffer of its own.
-Whatever ends a session takes all of them along, so a delivery tag can never meet another channel; what was not
-acknowledged comes again and is a duplicate.
+It consumes the reports and the abandoned messages, each with its own channel and batcher. A session ends as a
+whole, so that a delivery tag is never used on another channel; unacknowledged messages are redelivered, and those
+that were committed are duplicates.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from worker.errors import DeviceopsError
 from worker.model.messages import Message
 
 MAX_PREFETCH = 2_000
-"""Quorum queues take no more."""
+"""The maximum for quorum queues."""
 ANSWER = 10
-"""Seconds that the broker has to answer, or to take an acknowledgement, before it counts as lost, at most."""
+"""Maximum seconds for an answer or an acknowledgement before the broker counts as lost."""
 LOOK = 10
-"""Seconds between two looks at the queues, at most."""
+"""Maximum seconds between two checks of the queues."""
 CHECK = 1
-"""Seconds between two looks whether the channel still consumes."""
+"""Seconds between two checks of the channel's consumer."""
 CLOSING = 3
-"""Seconds of the time to drain that are kept for closing connections."""
+"""Seconds of the drain timeout that are reserved for closing connections."""
 
 _log = structlog.get_logger()
 
@@ -44,15 +44,15 @@ Reading = Callable[[Delivery, datetime], Message]
 
 
 class BrokerLost(Exception):
-    """The session ended without our doing: connect again."""
+    """The session was ended by the broker or the network: reconnect."""
 
 
 class Stalled(DeviceopsError):
-    """Nothing moves though it should, and nobody knows why: the process must end, so that a new one takes over."""
+    """Consumption stalls without a known reason: the process must end, so that the supervisor starts a new one."""
 
 
 class Queue(Protocol):
-    """What there is to know of a queue that is consumed; None before the first look at it."""
+    """The state of a consumed queue; None before the first check."""
 
     @property
     def queue(self) -> str:
@@ -60,7 +60,7 @@ class Queue(Protocol):
 
     @property
     def waiting(self) -> int | None:
-        """Messages that are delivered to nobody yet."""
+        """Messages that are not delivered."""
 
     @property
     def consumers(self) -> int | None:
@@ -68,12 +68,12 @@ class Queue(Protocol):
 
     @property
     def in_hand(self) -> int:
-        """Messages that are here and not acknowledged."""
+        """Messages that this worker has not acknowledged."""
 
 
 @dataclass(slots=True)
 class _Subscription:
-    """One queue that is consumed, and how its deliveries are read."""
+    """One consumed queue, and how its deliveries become messages."""
 
     queue: str
     channel: Channel
@@ -81,23 +81,24 @@ class _Subscription:
     buffer: Buffer
     read: Reading
     settled: int = 0
-    """Deliveries that were settled and acknowledged."""
+    """Deliveries that were committed and acknowledged."""
     at_work: int = 0
-    """Deliveries in the batch that is being settled."""
+    """Deliveries in the batch that is being processed."""
     waiting: int | None = None
-    """Messages that the broker had and had not delivered to anybody, when we looked last."""
+    """Undelivered messages at the last check."""
     consumers: int | None = None
-    """Consumers, ours among them, when we looked last."""
+    """Consumers, this one included, at the last check."""
 
     @property
     def in_hand(self) -> int:
-        """Deliveries that are here and not settled."""
+        """Deliveries that are not acknowledged."""
         return len(self.buffer) + self.at_work
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Tell the broker that these are settled."""
+        """Acknowledge deliveries."""
         *others, last = (delivery.tag for delivery in deliveries)
-        # Deliveries are batched in their order, so the last tag stands for all before it; but for suspects.
+        # Batches are in the order of delivery, so the last tag covers all before it, except with poison
+        # candidates.
         in_order = bool(others) and not self.buffer.has_suspects
         if not in_order:
             for tag in others:
@@ -106,7 +107,7 @@ class _Subscription:
 
 
 class Session:
-    """Consumes over one connection, until it is to stop, or is idle, or something is wrong."""
+    """Consumes over one connection, until it is stopped, idle or lost."""
 
     def __init__(
         self,
@@ -125,26 +126,26 @@ class Session:
         self._subscriptions: list[_Subscription] = []
         self.found = Established()
         self._end: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        """Done when the session has to end, with the reason if that is not our own wish."""
-        # A look at the queues and its answer together take half of the time after which a worker counts as stuck.
+        """Done when the session has to end, with an exception unless it was stopped."""
+        # A check of the queues and its answer take half of the stall timeout.
         self._answer = min(ANSWER, settings.stall_timeout / 4)
         self.unsettled: list[asyncio.Future[object]] = []
-        """Batches whose messages went back, which are settled all the same; the caller is to wait for them."""
+        """Batches whose messages were returned while processing goes on; the caller has to wait for them."""
         self._last_settled = 0.0
-        """When anything was settled last, by the loop's clock."""
+        """When a batch was last acknowledged, by the loop's clock."""
 
     @property
     def has_settled(self) -> bool:
-        """Whether anything was settled and acknowledged."""
+        """Whether any batch was acknowledged."""
         return any(subscription.settled for subscription in self._subscriptions)
 
     @property
     def queues(self) -> Sequence[Queue]:
-        """How it stands with what is consumed."""
+        """The state of the consumed queues."""
         return self._subscriptions
 
     async def open(self, connection: Connection) -> None:
-        """Declare the topology and begin to consume. Raises BrokerLost, or DeviceopsError if it differs."""
+        """Declare the topology and start consuming. Raises BrokerLost, or DeviceopsError on other arguments."""
         topology = self._topology
         with losing_the_broker():
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -157,9 +158,9 @@ class Session:
                     self._subscriptions.append(await self._subscribe(connection, queue, as_given_up))
 
     async def run(self, until_idle: float | None) -> None:
-        """Consume until `stop` is set, or until nothing came for `until_idle` seconds.
+        """Consume until `stop` is set, or until nothing has been delivered for `until_idle` seconds.
 
-        Raises BrokerLost, or Stalled if nothing moves though it should.
+        Raises BrokerLost, or Stalled.
         """
         loop = asyncio.get_running_loop()
         self._last_settled = loop.time()
@@ -179,7 +180,7 @@ class Session:
                     await subscription.channel.basic_cancel(subscription.tag)
 
     def _finish(self, reason: Exception | None = None) -> None:
-        """Have every part of the session end, after the batch that it is in."""
+        """End every part of the session, after its current batch."""
         if not self._end.done():
             if reason is None:
                 self._end.set_result(None)
@@ -192,7 +193,7 @@ class Session:
 
     def _note_closing(self, closing: asyncio.Future[object]) -> None:
         error = None if closing.cancelled() else closing.exception()
-        if isinstance(error, asyncio.CancelledError):  # how the client ends when it misses the heartbeat
+        if isinstance(error, asyncio.CancelledError):  # raised by the client without a heartbeat
             reason = "nothing was heard from the broker, not even a heartbeat"
         else:
             reason = "no reason was given" if error is None else explain(error)
@@ -201,7 +202,7 @@ class Session:
     async def _guarded(self, part: Awaitable[None]) -> None:
         try:
             await part
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again at the end of the session
+        except Exception as error:  # noqa: BLE001  # raised again at the end of the session
             self._finish(error)
 
     async def _subscribe(self, connection: Connection, queue: str, read: Reading) -> _Subscription:
@@ -228,19 +229,19 @@ class Session:
             elif subscription.tag not in subscription.channel.consumers:
                 raise BrokerLost(f"the consumer of {subscription.queue} was cancelled; was the queue deleted?")
             elif until_idle is not None and self._idle_for() >= until_idle:
-                # A process that stood still has yet to read what came meanwhile: that comes before this answer.
+                # After a pause of the process, deliveries of that time are read before this answer.
                 await self._messages_waiting()
                 if self._idle_for() >= until_idle:
                     self._finish()
 
     def _idle_for(self) -> float:
-        """Seconds in which no queue has had anything to settle."""
+        """Seconds since any queue had a message."""
         if any(subscription.in_hand for subscription in self._subscriptions):
             return 0
         return asyncio.get_running_loop().time() - self._last_settled
 
     async def _process(self, subscription: _Subscription, deliveries: Sequence[Delivery]) -> None:
-        """Settle a batch and acknowledge it, in this order; or let it go back, when it takes too long."""
+        """Process a batch, then acknowledge it; return its messages to the broker if that takes too long."""
         now = datetime.now(UTC)
         subscription.at_work = len(deliveries)
         settling: asyncio.Future[object] = asyncio.ensure_future(
@@ -254,9 +255,11 @@ class Session:
             if not settling.done():
                 messages = len(deliveries)
                 self.unsettled.append(settling)
-                _log.warning("given back before the commit: the broker delivers them again", messages=messages)
+                _log.warning(
+                    "messages returned to the broker before the commit, to be redelivered", messages=messages
+                )
                 if not self._end.done():
-                    raise BrokerLost(f"{messages} messages were held for {hold:g} s, so they went back")
+                    raise BrokerLost(f"{messages} messages were held for {hold:g} s, so they were returned")
                 return
             settling.result()
             with losing_the_broker():
@@ -270,7 +273,7 @@ class Session:
             self._last_settled = asyncio.get_running_loop().time()
 
     def _patience(self) -> float:
-        """Seconds that a batch still has when the session has to end."""
+        """Seconds that a batch still has when the session ends."""
         if isinstance(self._end.exception(), Stalled):
             return 0
         if not self._stop.is_set():
@@ -279,7 +282,7 @@ class Session:
         return drain - min(CLOSING, drain / 2)
 
     async def _watch(self) -> None:
-        """See to it that the broker answers, that we are its consumers, and that what waits moves on."""
+        """Check that the broker answers, that this worker is a consumer, and that consumption makes progress."""
         loop = asyncio.get_running_loop()
         stall = self._settings.stall_timeout
         state: list[tuple[int, int]] = []
@@ -299,7 +302,7 @@ class Session:
                 )
 
     async def _messages_waiting(self) -> int:
-        """Messages that the broker has and has not delivered. Raises BrokerLost if it does not count us in."""
+        """The number of undelivered messages. Raises BrokerLost if the broker does not list this consumer."""
         waiting = 0
         for subscription in self._subscriptions:
             with losing_the_broker():
@@ -313,13 +316,13 @@ class Session:
 
 
 async def _never(_: DeliveredMessage) -> None:
-    """Take what the client would deliver, if its wire left it any."""
-    raise AssertionError("a delivery that went past the buffer")
+    """Receive deliveries that bypass the fast path: there are none."""
+    raise AssertionError("a delivery that bypassed the batcher")
 
 
 @contextmanager
 def losing_the_broker() -> Iterator[None]:
-    """A block in which a failure of the broker, or of the connection to it, ends the session: as BrokerLost."""
+    """In the block, failures of the broker or the connection are raised as BrokerLost."""
     try:
         yield
     except (Exception, asyncio.CancelledError) as error:

@@ -1,9 +1,9 @@
-"""The exchanges and queues on the broker: declared, verified, and brought up from an older version.
+"""The exchanges and queues on the broker: declared, verified, and upgraded from an older version.
 
-An argument of a queue that exists cannot be changed, and a queue cannot be deleted without the risk of losing what
-comes meanwhile. So where the queue of dead letters has the arguments of an older version, another one takes its
-place, and the older one is consumed as long as it exists. Workers of both versions may run side by side: what both
-queues get is kept once.
+The arguments of an existing queue cannot be changed, and a queue cannot be deleted without the risk of losing
+messages. So where the dead-letter queue has the arguments of an older version, a second queue replaces it, and the
+older one is consumed as long as it exists. Workers of both versions can run at the same time: a message in both
+queues is kept once.
 """
 
 import re
@@ -25,23 +25,23 @@ from pamqp.common import FieldTable
 from worker.errors import DeviceopsError
 
 DELIVERY_LIMIT = 100
-"""Redeliveries before the broker gives a message up. Generous, because each channel that closes counts as
-one for every message it had in flight; and explicit, because RabbitMQ 3.10 loses messages without one."""
+"""Redeliveries before the broker abandons a message. High, because each closing channel counts as one for every
+message in flight; and explicit, because RabbitMQ 3.10 loses messages without a limit."""
 
 
 DEAD_LETTER_LIMIT = 1_000_000
-"""The same for what it has given up: nothing is to leave that queue, and RabbitMQ 4 would drop it after 20."""
+"""The same for the dead-letter queue, which nothing may leave: RabbitMQ 4 would drop messages after 20."""
 
 _QUORUM: FieldTable = {"x-queue-type": "quorum"}
 
 
 class Established(NamedTuple):
-    """What a worker finds on the broker once everything is declared."""
+    """The state of the broker once everything is declared."""
 
     dead_letters: Sequence[str] = ()
     """The queues of dead letters to consume."""
     remade: Sequence[str] = ()
-    """Queues and exchanges that were not there, though others were: they had been deleted."""
+    """Queues and exchanges that were missing, though others existed: they had been deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Topology:
 
     @property
     def exchange(self) -> str:
-        """Where producers publish."""
+        """The exchange to which producers publish."""
         return self.prefix
 
     @property
@@ -62,19 +62,19 @@ class Topology:
 
     @property
     def dead_letters(self) -> str:
-        """The exchange and the queue for what the broker itself gives up on."""
+        """The exchange and the queue for messages that the broker abandons."""
         return f"{self.prefix}.dead-letters"
 
     @property
     def successor(self) -> str:
-        """The queue that takes the place of dead letters' where that has the arguments of an older version."""
+        """The replacement of a dead-letter queue with the arguments of an older version."""
         return f"{self.dead_letters}.2"
 
     async def declare(self, channel: AbstractChannel) -> AbstractExchange:
         """Declare everything, and return the exchange to publish to.
 
-        What exists with other arguments, or may not be declared, is a DeviceopsError that says what and why;
-        the channel is closed then.
+        Raises DeviceopsError if something exists with other arguments, or may not be declared; the channel is
+        closed then.
         """
         with self._explained():
             await self._declare_dead_letters(channel, self.dead_letters)
@@ -92,12 +92,12 @@ class Topology:
                 await self._declare_reports(channel)
                 if not await self._exists(connection, former):
                     return Established([current], remade)
-                # No sooner than the other one is bound, so that nothing goes past both.
+                # Only after the other one is bound, so that no message misses both.
                 await (await channel.get_queue(former, ensure=False)).unbind(self.dead_letters, "#")
                 return Established([current, former], remade)
 
     async def _missing(self, connection: AbstractConnection) -> Sequence[str]:
-        """What is not there, though some of it is."""
+        """What is missing, if anything else exists."""
         queues, exchanges = [], []
         for name in (self.reports, self.dead_letters):
             if not await self._exists(connection, name):
@@ -121,7 +121,7 @@ class Topology:
                 **_QUORUM,
                 "x-delivery-limit": DEAD_LETTER_LIMIT,
                 "x-overflow": "reject-publish",
-                # Back to itself, which the broker never does: what a policy expires or gives up on is held.
+                # To itself, which the broker never does: messages that a policy expires or abandons are retained.
                 "x-dead-letter-exchange": self.dead_letters,
                 "x-dead-letter-strategy": "at-least-once",
             },
@@ -139,7 +139,7 @@ class Topology:
                 "x-dead-letter-exchange": self.dead_letters,
                 # At most once, the default, drops messages when the dead-letter exchange is missing.
                 "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",  # at-least-once asks for it
+                "x-overflow": "reject-publish",  # required by at-least-once
             },
         )
         await reports.bind(exchange, "#")
@@ -165,7 +165,7 @@ class Topology:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """A block in which the broker's refusals become DeviceopsErrors."""
+        """In the block, the broker's refusals become DeviceopsErrors."""
         try:
             yield
         except ChannelPreconditionFailed as error:
@@ -186,7 +186,7 @@ class Topology:
         return f"queue {self.reports}: ready, {waiting:,} messages wait"
 
     async def delete(self, channel: AbstractChannel) -> None:
-        """Remove everything, with whatever messages are left; for demonstrations and tests."""
+        """Delete everything, with all messages."""
         for queue in (self.reports, self.dead_letters, self.successor):
             await channel.queue_delete(queue)
         for exchange in (self.exchange, self.dead_letters):
@@ -194,7 +194,7 @@ class Topology:
 
 
 def _difference(refusal: str) -> str:
-    """The broker's refusal in words: it names the first argument that differs."""
+    """The broker's refusal in words, with the first argument that differs."""
     found = re.search(
         r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>\w+) '(?P<name>[^']+)'.*?"
         r"received (?:the value )?'?(?P<wanted>[^']+?)'?(?: of type '\w+')? "

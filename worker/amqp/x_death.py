@@ -1,4 +1,4 @@
-"""Why the broker gave a message up, in words: the story that RabbitMQ tells in the header `x-death`."""
+"""Why the broker abandoned a message, in words, from RabbitMQ's header `x-death`."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,9 +11,9 @@ from worker.amqp.topology import DELIVERY_LIMIT
 from worker.model.text import one_line, shown
 
 TOLD = 3
-"""Deaths that are told, the latest ones."""
+"""Number of entries that are described, the latest first."""
 COMMON = 5
-"""Of what delivery limits are multiples, where people choose them."""
+"""Delivery limits that people choose are multiples of this."""
 
 LIMIT_REACHED = "delivery_limit"
 _WORDS = {
@@ -23,11 +23,11 @@ _WORDS = {
     "maxlen": "the queue was full",
     "rejected": "a consumer rejected it",
 }
-"""The reasons that RabbitMQ has (its guide "Dead Letter Exchanges")."""
+"""RabbitMQ's reasons (its guide "Dead Letter Exchanges")."""
 
 
 class Death(BaseModel):
-    """One entry of `x-death`: a queue out of which a message died, for a reason, `count` times."""
+    """One entry of `x-death`: a message was dead-lettered from a queue, for a reason, `count` times."""
 
     reason: str
     queue: str
@@ -41,7 +41,7 @@ _death = TypeAdapter(Death)
 
 
 def read_deaths(headers: Mapping[str, Any]) -> list[Death]:
-    """A message's deaths, the latest first, without what is not RabbitMQ's; none if the header is missing."""
+    """The valid entries, the latest first; empty without the header."""
     entries = headers.get("x-death")
     deaths = []
     for entry in entries if isinstance(entries, list) else []:
@@ -51,17 +51,17 @@ def read_deaths(headers: Mapping[str, Any]) -> list[Death]:
 
 
 def redeliveries(headers: Mapping[str, Any]) -> int:
-    """How often a message was delivered before, out of the queue that it now comes from."""
+    """The number of earlier deliveries from the queue that the message now comes from."""
     count = headers.get("x-delivery-count")
     return count if isinstance(count, int) and not limit_reached(headers) else 0
 
 
 def limit_reached(headers: Mapping[str, Any]) -> int | None:
-    """The delivery limit that a message died of, where the broker says so; None if it does not.
+    """The delivery limit that the message exceeded, None if unknown.
 
-    From version 4 on, RabbitMQ leaves the count of deliveries out of the queue that the message died in until it
-    is delivered again. It looks like one of the queue that it came to, so only limits are told that people set:
-    multiples of five. Was it that other one, it is the next number the next time.
+    Since version 4, RabbitMQ keeps the number of deliveries from the queue that dead-lettered the message until it
+    is delivered again. It cannot be told from a number of the present queue, so only multiples of five are taken
+    for a limit: the other kind of number is the next one at the next delivery.
     """
     count, reason = headers.get("x-delivery-count"), headers.get("x-last-death-reason")
     if reason != LIMIT_REACHED or not isinstance(count, int) or count <= 1 or (count - 1) % COMMON:
@@ -70,7 +70,7 @@ def limit_reached(headers: Mapping[str, Any]) -> int | None:
 
 
 def told(deaths: list[Death], limit: int | None = None) -> str:
-    """The story in one line; `limit` is the delivery limit of the last death, if that is known."""
+    """The entries in one line; `limit` is the delivery limit that was exceeded, if known."""
     if not deaths:
         return "it was published to the dead letters directly, or with an x-death header that is not the broker's"
     limits = [limit, *[None] * TOLD]
