@@ -1,4 +1,4 @@
-"""What the README and the pages beside it tell people to type: their fenced blocks, and a shell to run them in."""
+"""The pages, the commands that they show in fenced blocks, and a shell to run those in."""
 
 import os
 import re
@@ -29,8 +29,10 @@ class Block:
 
 
 def documents() -> list[str]:
-    """The pages that users read."""
-    return ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy").rglob("*.md"))]
+    """All pages."""
+    folders = ("deploy", "statemachine", "tests", "worker")
+    below = sorted(str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*.md"))
+    return ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", *below]
 
 
 def blocks(document: str, language: str) -> Iterator[Block]:

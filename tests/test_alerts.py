@@ -16,10 +16,11 @@ from tests.brokering import eventually, report, send
 from tests.command import Deviceops
 from tests.prometheus import MONITORING, prometheus, promtool
 from tests.serving import serving
-from tests.test_metrics import README
 from tests.watching import running
 from worker.cli import app
 from worker.store.database import Database
+
+RUNBOOKS = (MONITORING / "runbooks.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -43,16 +44,15 @@ def alerts() -> Iterator[dict[str, Any]]:
 def test_every_alert_is_tested_and_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert {"summary", "description", "runbook_url"} <= alert["annotations"].keys()
-    anchor = alert["annotations"]["runbook_url"].removeprefix("README.md#")
-    assert anchor in {heading.lower() for heading in re.findall(r"^#### (\w+)$", README, re.MULTILINE)}
+    anchor = alert["annotations"]["runbook_url"].removeprefix("deploy/monitoring/runbooks.md#")
+    assert anchor in {heading.lower() for heading in re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE)}
     tests = yaml.safe_load((MONITORING / "alerts_test.yml").read_text())["tests"]
     cases = [case for test in tests for case in test["alert_rule_test"] if case["alertname"] == alert["alert"]]
     assert {"exp_alerts" in case for case in cases} == {True, False}, "one case fires, and one does not"
 
 
 def test_every_command_of_the_runbooks_is_one_that_there_is() -> None:
-    runbooks = README[README.index("#### DeviceopsNotConsuming") : README.index("## Who may report")]
-    commands = set(re.findall(r"`deviceops ([a-z-]+(?: [a-z]+)?)((?: --[a-z-]+)*)", runbooks))
+    commands = set(re.findall(r"`deviceops ([a-z-]+(?: [a-z]+)?)((?: --[a-z-]+)*)", RUNBOOKS))
     assert len(commands) > 5
     runner = CliRunner()
     for command, options in commands:
@@ -89,7 +89,7 @@ async def test_each_alert_fires_at_the_fault_that_it_is_for(
             worker.process.kill()
             (alert,) = eventually(lambda: watcher.firing().get("DeviceopsNotConsuming"))
             assert alert["labels"]["instance"] == f"127.0.0.1:{worker.port}"
-            assert alert["annotations"]["runbook_url"] == "README.md#deviceopsnotconsuming"
+            assert alert["annotations"]["runbook_url"] == "deploy/monitoring/runbooks.md#deviceopsnotconsuming"
 
 
 async def miscount(deviceops: Deviceops) -> None:

@@ -1,4 +1,4 @@
-"""The README's commands for the broker's users: a producer may publish as itself, and nothing else."""
+"""The page's commands for the broker's users: a producer may publish as itself, and nothing else."""
 
 import json
 import re
@@ -22,8 +22,8 @@ PASSWORD = "for-this-test"  # noqa: S105
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[PrivateRabbitMQ]:
-    """A private broker with the users of the README."""
-    script = block("README.md", "broker-users")
+    """A private broker with the users of the page."""
+    script = block("deploy/security.md", "broker-users")
     commands = re.findall(r"^rabbitmqctl (.*?)(?: +#.*)?$", script, re.MULTILINE)
     assert len(commands) == 4
     with PrivateRabbitMQ(management=True) as server:

@@ -68,8 +68,8 @@ def test_each_example_is_in_the_document_and_its_schema_takes_it(example: Exampl
     jsonschema_rs.Draft202012Validator({**payload_schema(example.type), **DOCUMENT}).validate(example.body)
 
 
-def test_the_readme_shows_a_report_of_the_examples_and_an_announcement_that_the_schema_takes() -> None:
-    report, announcement, *_ = (json.loads(block.text) for block in blocks("README.md", "json"))
+def test_the_page_for_producers_shows_a_report_of_the_examples_and_an_announcement_that_the_schema_takes() -> None:
+    report, announcement, *_ = (json.loads(block.text) for block in blocks("deploy/producers.md", "json"))
     assert report in [example.body for example in EXAMPLES]
     VALIDATORS[ANNOUNCEMENT].validate(announcement)
 

@@ -1,4 +1,4 @@
-"""Every command that the README and the pages beside it show is run by a test, or it says here why it is not."""
+"""Every command that a page shows is run by a test, or NOT_RUN says why not; links within the repository work."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,14 @@ from tests.documents import ROOT, Block, blocks, documents
 
 NOT_RUN = {
     "two-commands": "CI runs tests/run.sh, which is what runs this; test_command_line runs the demo",
+    "development": "tests/run.sh runs these, from the same environment",
+    "set-up": "as development",
+    "checks": "as development",
+    "getting-started-install": "fetches packages; test_install installs from a checkout",
     "benchmarks": "takes minutes; test_benchmarks runs the same with tiny sizes",
     "image": "wants a Docker engine; tests/containers builds and runs the image with podman",
-    "compose": "wants a Docker engine; tests/containers runs the services of the compose file one by one",
-    "compose-up": "as compose",
-    "compose-use": "as compose",
+    "compose-up": "wants a Docker engine; tests/containers runs the services of the compose file one by one",
+    "compose-use": "as compose-up",
     "kubernetes": "wants a cluster; tests/containers validates all that is applied",
 }
 """Shell blocks that no test runs, by their names, and why."""

@@ -1,4 +1,4 @@
-"""The numbers for Prometheus: what they say, and that README, alerts and dashboard speak of these alone."""
+"""The numbers for Prometheus: what they say, and that their page, alerts and dashboard speak of these alone."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ from worker.model.outcomes import Tally
 from worker.store.database import Database
 from worker.watch.batch_metrics import OTHER, SERVICES, Meter
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+PAGE = (MONITORING / "README.md").read_text()
 JOBS = ("deviceops-worker", "deviceops-api")
 ADDED_BY_PROMETHEUS = {"job", "instance", "le"}
 
@@ -89,12 +89,12 @@ def test_promtool_has_no_objection_to_the_metrics(exposed: Mapping[str, str]) ->
         assert promtool("check", "metrics", text=text) == ""
 
 
-def test_the_readme_has_every_metric_and_its_labels(
+def test_the_page_has_every_metric_and_its_labels(
     labels: Mapping[str, Mapping[str, set[str]]], exposed: Mapping[str, str]
 ) -> None:
     told = {
         name: set(re.findall(r"\w+", names))
-        for name, names in re.findall(r"^\| `(deviceops_\w+)(?:\{([^}]*)\})?` \|", README, re.MULTILINE)
+        for name, names in re.findall(r"^\| `(deviceops_\w+)(?:\{([^}]*)\})?` \|", PAGE, re.MULTILINE)
     }
     families = [each for text in exposed.values() for each in text_string_to_metric_families(text)]
     there = {

@@ -1,5 +1,5 @@
-"""The README's ways to send a report, as they stand there: the broker is told all it has to be told, and a worker
-finds each report; what reaches no queue is an error.
+"""The ways to send a report, as the README and the page for producers show them: the broker gets all that it
+has to get, and a worker finds each report; what reaches no queue is an error.
 """
 
 import json
@@ -19,12 +19,13 @@ from tests.documents import attempt, block, blocks
 from tests.services import PrivateRabbitMQ
 
 OPERATING = "deploy/operating.md"
+PRODUCERS = "deploy/producers.md"
 OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
 
 
 @pytest.fixture
 def broker() -> Iterator[PrivateRabbitMQ]:
-    """A broker with the management plugin, and the exchange as it is named in the README."""
+    """A broker with the management plugin, and the exchange as it is named in the pages."""
     with PrivateRabbitMQ(management=True) as broker:
         yield broker
 
@@ -40,8 +41,8 @@ def outcomes(broker: PrivateRabbitMQ, deviceops: Deviceops) -> Mapping[str, subp
     """What each way to send comes to, with the addresses of this broker."""
     port, management = broker.url.rpartition(":")[2].strip("/"), str(broker.management_port)
 
-    def run_python(number: int) -> subprocess.CompletedProcess[str]:
-        snippet = [*blocks("README.md", "python")][number]
+    def run_python(page: str) -> subprocess.CompletedProcess[str]:
+        [snippet] = blocks(page, "python")
         program = snippet.text.replace("localhost:5672", f"127.0.0.1:{port}")
         assert program != snippet.text
         command = [sys.executable, "-c", program]
@@ -52,15 +53,15 @@ def outcomes(broker: PrivateRabbitMQ, deviceops: Deviceops) -> Mapping[str, subp
 
     with ThreadPoolExecutor() as threads:
         results = {
-            "aio-pika": threads.submit(run_python, 0),
-            "pika": threads.submit(run_python, 1),
-            "rabbitmqadmin": threads.submit(run_shell, block("README.md", "rabbitmqadmin")),
-            "curl": threads.submit(run_shell, block("README.md", "curl")),
+            "aio-pika": threads.submit(run_python, "README.md"),
+            "pika": threads.submit(run_python, PRODUCERS),
+            "rabbitmqadmin": threads.submit(run_shell, block(PRODUCERS, "rabbitmqadmin")),
+            "curl": threads.submit(run_shell, block(PRODUCERS, "curl")),
         }
     return {name: result.result() for name, result in results.items()}
 
 
-async def test_each_way_to_send_in_the_readme_sends_a_report_that_a_worker_finds(
+async def test_each_way_to_send_in_the_pages_sends_a_report_that_a_worker_finds(
     broker: PrivateRabbitMQ, deviceops_on_sqlite: Deviceops
 ) -> None:
     deviceops = deviceops_on_sqlite.with_settings(amqp_url=broker.url)

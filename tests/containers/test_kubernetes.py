@@ -160,7 +160,9 @@ def test_keda_counts_the_queue_that_workers_read_and_alone_says_how_many_there_a
 
 
 def test_the_overlay_that_the_readme_shows_is_built(tmp_path: Path) -> None:
-    [shown] = re.findall(r"```yaml\n(.*?)```", (TOP / "deploy" / "README.md").read_text(), re.DOTALL)
+    [shown] = re.findall(
+        r"```yaml\n(.*?)```", (TOP / "deploy" / "kubernetes" / "README.md").read_text(), re.DOTALL
+    )
     copytree(KUBERNETES / "base", tmp_path / "base")
     overlay = tmp_path / "ours"
     overlay.mkdir()
