@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# deviceops as a service of this Debian or Ubuntu machine, as deploy/systemd/README.md tells:
+# deviceops as a service of this Debian or Ubuntu machine, as deploy/systemd/README.md says:
 #   deploy/install.sh                           installs it from this checkout, or upgrades it; settings and data stay
 #   deploy/install.sh --uninstall               removes all of it, settings and data too
 #   deploy/install.sh --uninstall --keep-data   removes all but settings, secrets and data

@@ -1,4 +1,4 @@
-"""With 100,000 dead letters the commands still answer at once; `--full -s` prints the figures of the README."""
+"""With 100,000 dead letters the commands still answer at once; `--full -s` prints the figures of their page."""
 
 import time
 from uuid import uuid4

@@ -97,7 +97,7 @@ def sturdy_database(new_postgresql_database: NewDatabase) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table of the faults: what the README shows, from the run that just ended."""
+    """The table of the faults: what README.md here shows, from the run that just ended."""
     results: defaultdict[str, list[Any]] = defaultdict(list)
     for report in chain.from_iterable(terminalreporter.stats.values()):
         for name, value in getattr(report, "user_properties", ()):
