@@ -82,7 +82,7 @@ def _commands(command: Any, context: Any) -> Iterator[str]:
         if context.parent is not None:
             yield f"## `{name}`\n\n{_prose(command.help)}"
         for each in command.list_commands(context):
-            found = command.get_command(context, each)
+            _, found, _ = command.resolve_command(context, [each])  # which also imports it
             if not found.hidden:
                 yield from _commands(found, type(context)(found, info_name=each, parent=context))
         return

@@ -36,6 +36,7 @@ def test_the_generated_parts_of_the_pages_are_what_the_code_says() -> None:
         [sys.executable, "deploy/pages.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "`--until-idle SECONDS`" in (ROOT / "deploy/cli.md").read_text()
 
 
 def test_an_evening_with_dead_letters(deviceops_on_sqlite: Deviceops) -> None:
