@@ -18,11 +18,12 @@ from aio_pika.abc import AbstractChannel
 from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
-from tests.command import Deviceops
-from tests.databases import NewDatabase, PostgresqlServer, SqliteFiles, cleared, in_a_thread
-from tests.services import BROKERS, DATABASES
-from tests.services.shared import Services, borrowed
-from tests.serving import Server, serving
+from tests.support.brokering import delete_topology
+from tests.support.command import Deviceops
+from tests.support.databases import NewDatabase, PostgresqlServer, SqliteFiles, cleared, in_a_thread
+from tests.support.services import BROKERS, DATABASES
+from tests.support.services.shared import Services, borrowed
+from tests.support.serving import Server, serving
 from worker.store.database import Database
 
 settings.register_profile(
@@ -238,16 +239,6 @@ def topology_prefix(amqp_url: str) -> Iterator[str]:
     prefix = f"test-{secrets.token_hex(8)}"
     yield prefix
     in_a_thread(delete_topology(amqp_url, prefix))
-
-
-async def delete_topology(amqp_url: str, prefix: str) -> None:
-    """Delete what the worker declared."""
-    async with await aio_pika.connect(amqp_url) as connection:
-        channel = await connection.channel()
-        for queue in (f"{prefix}.reports", f"{prefix}.dead-letters"):
-            await channel.queue_delete(queue)
-        for exchange in (prefix, f"{prefix}.dead-letters"):
-            await channel.exchange_delete(exchange)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ step() {
     "$@"
 }
 
-# Which packages, if any, is for tests/services to say: it knows what the tests can use.
+# Which packages, if any, is for tests/support/services to say: it knows what the tests can use.
 install_services() {
     local missing packages
-    missing=$(python -m tests.services)
+    missing=$(python -m tests.support.services)
     if [ -n "$missing" ]; then
         mapfile -t packages <<<"$missing"
         apt_install "${packages[@]}"
@@ -36,6 +36,6 @@ step ruff check .
 step ruff format --check .
 step mypy
 step lint-imports
-step python -m tests.audit
+step python -m tests.support.audit
 # In several processes, as most tests wait for a command to start; exec, so that a signal to this script reaches them.
 step exec pytest --numprocesses=4 --dist=worksteal "$@"

@@ -23,10 +23,10 @@ import httpx
 from tests.benchmarks.checking import check_database, check_tally
 from tests.benchmarks.stage import Scene, Stage
 from tests.benchmarks.traffic import Traffic
-from tests.command import Deviceops
-from tests.services.machine import free_port
+from tests.support.command import Deviceops
+from tests.support.services.machine import free_port
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 FINEST, COARSEST = 0.01, 0.5
 """Seconds between two questions to deviceops, at least and at most."""
 WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'alembic_version'::regclass AND NOT granted"

@@ -20,8 +20,8 @@ from tests.benchmarks.consuming import rate_of_deviceops
 from tests.benchmarks.sizes import Sizes, Steps
 from tests.benchmarks.stage import Stage, plain
 from tests.benchmarks.traffic import Traffic
-from tests.command import Deviceops
-from tests.serving import OPERATIONS, serving
+from tests.support.command import Deviceops
+from tests.support.serving import OPERATIONS, serving
 from worker.model.identity import device_operation_id
 from worker.model.state_times import entry
 from worker.simulate import START

@@ -14,8 +14,8 @@ from sqlalchemy import make_url
 
 from tests.benchmarks import broker
 from tests.benchmarks.broker import Broker
-from tests.databases import PostgresqlServer, SqliteFiles
-from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
+from tests.support.databases import PostgresqlServer, SqliteFiles
+from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ
 from worker.amqp.topology import Topology
 
 KINDS = ("postgresql", "sqlite")

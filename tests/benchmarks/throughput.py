@@ -11,7 +11,7 @@ from tests.benchmarks.consuming import rate_of_bare, rate_of_deviceops, rate_of_
 from tests.benchmarks.sizes import Sizes, Steps
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.traffic import Traffic
-from tests.command import Deviceops
+from tests.support.command import Deviceops
 
 CONSUMERS = {
     "a": "aio-pika, only acknowledging",

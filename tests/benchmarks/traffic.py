@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from tests.model import SPELLINGS
+from tests.support.model import SPELLINGS
 from worker import jsonl
 from worker.model.identity import body_id
 from worker.model.messages import ANNOUNCEMENT, REPORT, REPORTS, Message

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from tests.containers.files import CONTAINER, TOOLS, TOP, commands, dockerfile, project, settings
-from tests.services.machine import free_port
+from tests.support.services.machine import free_port
 
 HEALTHCHECK = CONTAINER / "healthcheck.py"
 

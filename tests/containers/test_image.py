@@ -14,7 +14,7 @@ from tenacity import retry, stop_after_delay, wait_fixed
 
 from tests.containers.files import CONTAINER, TOP, Object, default, dockerfile, image, of_kind, our_services
 from tests.containers.podman import Engine
-from tests.services.machine import free_port
+from tests.support.services.machine import free_port
 from worker.config import api_tokens
 
 PORTS = ("probe_port", "http_port", "http_probe_port")

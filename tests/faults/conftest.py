@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.databases import NewDatabase, PostgresqlServer
 from tests.faults.scene import NewScene, Scene, scene
 from tests.faults.trials import RESULT, Trials
-from tests.services import BROKERS, DATABASES, PrivatePostgreSQL, PrivateRabbitMQ
+from tests.support.databases import NewDatabase, PostgresqlServer
+from tests.support.services import BROKERS, DATABASES, PrivatePostgreSQL, PrivateRabbitMQ
 
 SECONDS_A_TRY = 60
 """For the timeout of tests that try many times."""

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.faults.fleet import Fleet
-from tests.model import counters_of
+from tests.support.model import counters_of
 from worker.amqp.topology import Topology
 from worker.model.outcomes import Status
 from worker.store.database import Database

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.command import Deviceops
-from tests.services import PrivatePostgreSQL
-from tests.serving import DEVICES, OF_OPERATION, PATH, REPORT, Server, announce, events, refused, serving
+from tests.support.command import Deviceops
+from tests.support.services import PrivatePostgreSQL
+from tests.support.serving import DEVICES, OF_OPERATION, PATH, REPORT, Server, announce, events, refused, serving
 
 TIMEOUT = 1
 """Seconds that the API gives the database."""

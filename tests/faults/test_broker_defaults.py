@@ -12,12 +12,12 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractExchange
 from pamqp.common import FieldTable
 
-from tests.brokering import PATIENCE, eventually, messages_in, report, send, until_logged
-from tests.command import Deviceops
 from tests.faults.outages import is_paused, said
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
+from tests.support.brokering import PATIENCE, eventually, messages_in, report, send, until_logged
+from tests.support.command import Deviceops
+from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ
 from worker.amqp.keepalive import AFTER
 from worker.amqp.topology import Topology
 

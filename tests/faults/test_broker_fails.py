@@ -9,13 +9,13 @@ from random import Random
 import aio_pika
 import pytest
 
-from tests.databases import NewDatabase
 from tests.faults.fleet import Fleet
 from tests.faults.locking import locked
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
-from tests.services import PrivateRabbitMQ
+from tests.support.databases import NewDatabase
+from tests.support.services import PrivateRabbitMQ
 
 HEARTBEAT = "?heartbeat=5"
 """What a broker that says nothing for so many seconds is noticed by, if nothing else notices it before."""

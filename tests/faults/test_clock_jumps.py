@@ -15,7 +15,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.scene import NewScene, Scene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
-from tests.proxy import proxy_to
+from tests.support.proxy import proxy_to
 
 JUMPS = {"forwards by a day": timedelta(days=1), "backwards by an hour": timedelta(hours=-1)}
 ANY_JUMP = pytest.mark.parametrize("jump", JUMPS)

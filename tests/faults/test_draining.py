@@ -5,10 +5,10 @@ import signal
 import time
 from random import Random
 
-from tests.databases import NewDatabase
 from tests.faults.locking import a_batch_waits, locked
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
+from tests.support.databases import NewDatabase
 
 SLACK = 3
 """Seconds that a busy machine may add to a deadline."""

@@ -15,7 +15,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
-from tests.proxy import Proxy, proxy_to
+from tests.support.proxy import Proxy, proxy_to
 
 LOST = '"broker connection lost, reconnecting"'
 CONSUMING = '"consuming"'

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import make_url, text
 
-from tests.command import Deviceops
 from tests.faults.outages import session
-from tests.services import PrivatePostgreSQL
+from tests.support.command import Deviceops
+from tests.support.services import PrivatePostgreSQL
 from worker.errors import DeviceopsError
 from worker.jsonl import as_message
 from worker.model.outcomes import Tally

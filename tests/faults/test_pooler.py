@@ -10,14 +10,14 @@ import httpx
 import pytest
 from sqlalchemy import make_url, text
 
-from tests.brokering import report
-from tests.command import Deviceops
 from tests.faults.outages import assert_told_in_turn, is_paused
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.services import PrivatePgBouncer
-from tests.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
-from tests.test_seed_documents import OPERATION
+from tests.support.brokering import report
+from tests.support.command import Deviceops
+from tests.support.seed import OPERATION
+from tests.support.services import PrivatePgBouncer
+from tests.support.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
 from worker.store.database import Database
 from worker.store.errors import is_passing, is_refusal
 

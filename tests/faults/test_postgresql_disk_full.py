@@ -8,12 +8,12 @@ from random import Random
 import asyncpg
 import pytest
 
-from tests.databases import PostgresqlServer
 from tests.faults.disks import SmallDisk, small_disk
 from tests.faults.outages import assert_told_in_turn, is_paused, session
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.services import PrivatePostgreSQL
+from tests.support.databases import PostgresqlServer
+from tests.support.services import PrivatePostgreSQL
 
 
 @pytest.fixture

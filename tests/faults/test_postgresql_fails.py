@@ -13,7 +13,7 @@ import pytest
 from tests.faults.outages import assert_clean, assert_told_once, is_paused, said
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.services import PrivatePostgreSQL
+from tests.support.services import PrivatePostgreSQL
 
 PROMPTLY = 2
 """Seconds within which a probe is answered whatever the database does."""

@@ -27,7 +27,7 @@ from tests.faults.outages import (
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
-from tests.proxy import Proxy, proxy_to
+from tests.support.proxy import Proxy, proxy_to
 from worker.processing.batches import retry_transient
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import CLOSE_TIMEOUT, Database

@@ -13,14 +13,14 @@ import httpx
 import pytest
 from sqlalchemy import URL, make_url
 
-from tests.command import Deviceops
-from tests.databases import in_a_thread
 from tests.faults.outages import PAUSED, assert_clean, assert_told_in_turn, is_paused, said, session
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.services import PrivatePostgreSQL
-from tests.serving import DEVICES, OF_OPERATION, OPERATIONS, PATH, REPORT, Server, events, serving
-from tests.test_seed_documents import OPERATION
+from tests.support.command import Deviceops
+from tests.support.databases import in_a_thread
+from tests.support.seed import OPERATION
+from tests.support.services import PrivatePostgreSQL
+from tests.support.serving import DEVICES, OF_OPERATION, OPERATIONS, PATH, REPORT, Server, events, serving
 
 SOON = 15
 """Seconds in which all works again."""

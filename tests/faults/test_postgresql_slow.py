@@ -11,7 +11,7 @@ from tests.faults.outages import assert_clean, assert_told_once, is_paused, said
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
-from tests.services import PrivatePostgreSQL
+from tests.support.services import PrivatePostgreSQL
 
 LOST = "broker connection lost, reconnecting"
 BATCH = 20

@@ -20,15 +20,15 @@ import httpx
 import pytest
 from sqlalchemy import make_url, select, text
 
-from tests.command import Deviceops
-from tests.databases import NewDatabase
 from tests.faults.disks import SmallDisk, small_disk
 from tests.faults.fleet import Fleet
 from tests.faults.outages import OF_WORKERS, is_paused, said, session
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.services import PrivateRabbitMQ, RabbitMQ4
-from tests.serving import serving
+from tests.support.command import Deviceops
+from tests.support.databases import NewDatabase
+from tests.support.services import PrivateRabbitMQ, RabbitMQ4
+from tests.support.serving import serving
 from worker.amqp.topology import Topology
 from worker.errors import DeviceopsError
 from worker.jsonl import as_message

@@ -10,12 +10,12 @@ from typing import Protocol
 import pytest
 from sqlalchemy import make_url
 
-from tests.databases import PostgresqlServer
 from tests.faults.fleet import Fleet
 from tests.faults.outages import assert_clean, entries, said
 from tests.faults.scene import NewScene, Scene
 from tests.faults.trials import Trials
-from tests.services import PrivatePostgreSQL, PrivateRabbitMQ
+from tests.support.databases import PostgresqlServer
+from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ
 
 USER = "rotating"
 REFUSAL_TIMEOUT = 8

@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 import yarl
 
-from tests.databases import NewDatabase
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.proxy import proxy_to
+from tests.support.databases import NewDatabase
+from tests.support.proxy import proxy_to
 
 MEGABYTE = 1_000_000
 GROWTH = 10 * MEGABYTE

@@ -11,11 +11,11 @@ from random import Random
 import pytest
 from sqlalchemy import make_url
 
-from tests.databases import NewDatabase
 from tests.faults.disks import SmallDisk, small_disk
 from tests.faults.outages import PAUSED, assert_told_once, is_paused, said
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
+from tests.support.databases import NewDatabase
 
 
 async def test_locked_by_another_process(

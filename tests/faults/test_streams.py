@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.brokering import PATIENCE, eventually, report
-from tests.command import Deviceops
 from tests.faults.ledger import PATIENCE as LONG
 from tests.faults.sabotage import BEFORE_ACKNOWLEDGEMENT
-from tests.services.machine import free_port
+from tests.support.brokering import PATIENCE, eventually, report
+from tests.support.command import Deviceops
+from tests.support.services.machine import free_port
 from worker.log_writer import CLOSING
 from worker.watch.watchdog import LAST_RESORT
 

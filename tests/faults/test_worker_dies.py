@@ -7,13 +7,13 @@ from random import Random
 import aio_pika
 import pytest
 
-from tests.brokering import send
-from tests.databases import in_a_thread
+from tests.faults.backlog import announcement, assert_released, is_released, park
 from tests.faults.sabotage import BEFORE_ACKNOWLEDGEMENT, BEFORE_COMMIT
 from tests.faults.scene import NewScene
-from tests.faults.test_much_waits import announcement, assert_released, is_released, park
 from tests.faults.trials import Trials
-from tests.sending import ANNOUNCEMENT
+from tests.support.brokering import send
+from tests.support.databases import in_a_thread
+from tests.support.sending import ANNOUNCEMENT
 
 REPORTS = 8_000
 """Parked reports: several portions."""

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from tests.faults.protections import PROTECTIONS, Protection
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 PATIENCE = "15"
 """Seconds that a test without its protection waits for what will not come."""
 SECONDS = 300

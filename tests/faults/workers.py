@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from tests.faults.ledger import PATIENCE
-from tests.services.machine import free_port
+from tests.support.services.machine import free_port
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Worker:

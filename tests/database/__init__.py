@@ -1,0 +1,1 @@
+"""Tests on SQLite and on PostgreSQL, in the process of the test."""

@@ -1,0 +1,181 @@
+"""A dry run of a replay tells exactly what the replay then does, and is in nobody's way."""
+
+import asyncio
+from dataclasses import replace
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statemachine import State
+from tests.support.databases import clear
+from tests.support.letters import (
+    ALL,
+    DEVICE,
+    NOBODY,
+    OPERATION,
+    Rows,
+    conflict,
+    replay_as_foretold,
+    through_the_broker,
+)
+from tests.support.sending import (
+    DEVICES,
+    OPERATIONS,
+    REPORTS,
+    Batches,
+    assert_counters_are_a_recount,
+    message,
+    process,
+    report_body,
+)
+from tests.support.strategies import streams
+from worker.config.reporters import Service, Trust
+from worker.dead_letters import paging
+from worker.dead_letters.replay import foretell, replay
+from worker.model.outcomes import Reason
+from worker.processing import batches as batches_module
+from worker.processing.batches import process_messages
+from worker.store import dead_letters
+from worker.store.database import Database
+from worker.store.dead_letters import Selection
+
+TRUSTS = [
+    None,
+    NOBODY,
+    Trust({"drift-service": Service(operation_types=frozenset(["CONVERGE"]))}),
+    Trust({"drift-service": Service(states=frozenset([State.CREATED, State.SUCCESS]))}),
+]
+SEEDS = st.integers(0, 2**32)
+
+
+@given(stream=streams(), seed=SEEDS)
+@settings(max_examples=60)
+async def test_a_dry_run_tells_what_the_replay_then_does_whatever_the_trust(
+    database: Database, monkeypatch: pytest.MonkeyPatch, stream: Batches, seed: int
+) -> None:
+    random = Random(seed)  # noqa: S311
+    await clear(database)
+    for batch in stream:
+        sent = [through_the_broker(one, given_up=random.random() < 0.2) for one in batch]
+        await process_messages(database, sent, trust=random.choice(TRUSTS))
+    monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 3, 500]))
+
+    await replay_as_foretold(
+        database, random.choice(TRUSTS), Selection(reason=random.choice([None, None, *Reason]))
+    )
+
+    await assert_counters_are_a_recount(database)
+
+
+async def test_a_dry_run_tells_that_a_registration_of_its_own_page_releases_a_report(database: Database) -> None:
+    await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
+    await process_messages(database, [message(report_body(OPERATION, DEVICE, "CREATED"))], trust=NOBODY)
+
+    await replay_as_foretold(database, None)
+
+
+async def test_a_dry_run_releases_a_report_once_however_often_its_registration_was_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", 1)
+    await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
+    for service in ("stranger", "friend"):
+        registration = message({**report_body(OPERATION, DEVICE, "CREATED"), "service_id": service})
+        await process_messages(database, [registration], trust=Trust({}))
+
+    friends = Trust({"drift-service": Service(), "friend": Service()})
+    await replay_as_foretold(database, friends, Selection(reason=Reason.UNKNOWN_SERVICE))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_dry_run_knows_whose_identity_an_earlier_page_has_given_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", size)
+    for id_ in ("one", "two"):
+        registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
+        await process_messages(database, [through_the_broker(registration, given_up=True)])
+    await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="two"))]])
+
+    # The first registration has the parked report refused, so that the second one takes its identity.
+    await replay_as_foretold(database, Trust({"drift-service": Service(states=frozenset([State.CREATED]))}))
+
+
+async def test_a_dry_run_does_not_release_what_comes_in_its_own_turn_after_a_registration_that_failed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", 2)
+    await process(database, [[message([])]])
+    for id_ in ("one", "two"):
+        registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
+        await process_messages(database, [through_the_broker(registration, given_up=True)])
+    await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="one"))]])
+
+    await replay_as_foretold(database, None)
+
+
+async def test_a_dry_run_knows_an_unreadable_report_that_was_kept_before(database: Database) -> None:
+    bulk = through_the_broker(message({"reports": [None]}, REPORTS, "one"))
+    await process_messages(database, [bulk])
+    await process_messages(database, [replace(bulk, given_up="it was full")])
+
+    await replay_as_foretold(database, None, Selection(reason=Reason.UNDELIVERABLE))
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+async def test_a_dry_run_selects_what_the_replay_does_though_pages_change_what_follows(
+    database: Database, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", 1)
+    narrow = Service(operation_types=frozenset(["CONVERGE"]))
+    boss = report_body(OPERATION, DEVICE, "CREATED", operation_type="REBOOT") | {"service_id": "boss"}
+    elsewhere = {**boss, "operation_id": str(OPERATIONS[1])}
+    late = {**elsewhere, "device_id": str(DEVICES[1])}
+    # Released, this one is done with, or turns out to be not allowed either.
+    early = report_body(OPERATION, DEVICE, "SUCCESS") | {"service_id": "friend" if limit else "drift-service"}
+    for body in (boss, early, elsewhere, late):
+        trust = Trust({"drift-service": narrow, "friend": Service(), "boss": Service(states=frozenset())})
+        await process_messages(database, [message(body)], trust=trust)
+    selection = ALL if limit else Selection(reason=Reason.NOT_ALLOWED)
+    trust = Trust({"drift-service": narrow, "friend": Service(), "boss": Service()})
+
+    foretold, _ = await foretell(database, selection, trust=trust, limit=limit)
+    summary = await replay(database, selection, actor="me", trust=trust, limit=limit)
+
+    assert foretold.document() == summary.document()
+
+
+async def test_no_worker_waits_for_a_dry_run_and_none_breaks_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", 1)
+    await conflict(database)
+    await process(database, [[message(report_body(OPERATION, DEVICE, "CANCELLED"))]])
+    page = dead_letters.page
+
+    async def page_while_a_worker_works(*arguments: Any) -> tuple[Rows, int]:
+        late = message(report_body(OPERATION, DEVICE, "TIMEOUT", report_id=str(uuid4())))
+        async with asyncio.timeout(5):
+            await process_messages(database, [late])
+        return await page(*arguments)
+
+    monkeypatch.setattr(dead_letters, "page", page_while_a_worker_works)
+    foretold, outcomes = await foretell(database, ALL)
+
+    assert len(outcomes) == 2
+    assert foretold.document()["still_dead"] == {"conflict": 2}
+
+
+async def test_a_dry_run_is_cut_into_transactions_as_the_replay_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "MAX_WEIGHT", 1)
+    registration = message({**report_body(OPERATION, DEVICE, "CREATED"), "service_id": "boss"})
+    early = message(report_body(OPERATION, DEVICE, "SUCCESS"))
+    await process_messages(database, [registration, early], trust=Trust({"drift-service": Service()}))
+
+    await replay_as_foretold(database, None)

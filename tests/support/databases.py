@@ -1,0 +1,219 @@
+"""Databases for the tests, each fresh and migrated, and what the product stored there, read by plain SQL."""
+
+import asyncio
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import Boolean, Row, Uuid, delete, make_url, text
+
+from tests.support.model import SPELLINGS, STATES, counters_of
+from worker.store.database import Database
+from worker.store.schema import migrate
+from worker.store.tables import metadata
+
+COUNTERS = tuple(counters_of([]))
+"""The names of an operation's counters."""
+
+NewDatabase = Callable[[], str]
+"""Makes a fresh, migrated database and gives its URL; the database is gone after the test."""
+
+T = TypeVar("T")
+
+_NAMES = {code: name for name, spellings in SPELLINGS.items() for code in spellings}
+
+
+def in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that runs in a thread of its own: the caller's may have a loop that runs."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
+class PostgresqlServer:
+    """Makes databases on a server, as copies of one that is migrated once."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._template = self._new_name()
+        self._execute(f"CREATE DATABASE {self._template}")
+        in_a_thread(_migrate(self._url_of(self._template)))
+
+    def create(self, *, empty: bool = False) -> str:
+        """Make a database, migrated unless it is to be empty, and give its URL."""
+        name = self._new_name()
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {'template0' if empty else self._template}")
+        return self._url_of(name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database, also when something is still connected."""
+        self._execute(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
+
+    def close(self) -> None:
+        """Remove the template."""
+        self.drop(self._url_of(self._template))
+
+    @staticmethod
+    def _new_name() -> str:
+        return f"deviceops_test_{secrets.token_hex(8)}"
+
+    def _url_of(self, name: str) -> str:
+        url = make_url(self._url).set(drivername="postgresql+asyncpg", database=name)
+        return url.render_as_string(hide_password=False)
+
+    def _execute(self, statement: str) -> None:
+        in_a_thread(self._run(statement))
+
+    async def _run(self, statement: str) -> None:
+        connection = await asyncpg.connect(self._url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+class SqliteFiles:
+    """Makes SQLite files, as copies of one that is migrated once."""
+
+    def __init__(self, template: Path) -> None:
+        self._template = template
+        in_a_thread(_migrate(_sqlite_url(template)))
+
+    def create(self, directory: Path) -> str:
+        """Make a file in a directory and give its URL."""
+        path = directory / f"deviceops-{secrets.token_hex(8)}.db"
+        shutil.copyfile(self._template, path)
+        return _sqlite_url(path)
+
+
+def _sqlite_url(path: Path) -> str:
+    return f"sqlite+aiosqlite:///{path}"
+
+
+async def _migrate(url: str) -> None:
+    database = Database(make_url(url))
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
+
+
+async def cleared(url: str) -> None:
+    """Make the database at a URL as good as fresh."""
+    database = Database(make_url(url))
+    try:
+        await clear(database)
+    finally:
+        await database.close()
+
+
+async def clear(database: Database) -> None:
+    """Make a database as good as fresh."""
+    async with database.write() as connection:
+        for table in metadata.tables.values():
+            await connection.execute(delete(table))
+
+
+@dataclass
+class StoredDeviceOperation:
+    """A device operation; `history` counts (state, verdict) of the activity that was applied or late.
+
+    `reached` is the history as documents have it.
+    """
+
+    state: str
+    dispatched: bool
+    reached: list[tuple[str, datetime]]
+    history: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+@dataclass
+class StoredOperation:
+    """An operation; `states` is its own history, oldest first."""
+
+    operation_type: str | None
+    expected: int | None
+    state: str
+    counters: dict[str, int]
+    devices: dict[UUID, StoredDeviceOperation] = field(default_factory=dict)
+    states: list[str] = field(default_factory=list)
+
+    def recount(self) -> dict[str, int]:
+        """The counters as they should be, from the rows of the device operations."""
+        return counters_of([(device.state, device.dispatched) for device in self.devices.values()])
+
+
+@dataclass
+class Stored:
+    """What a database holds. `dead_letters` counts the open ones by reason, operation and device."""
+
+    operations: dict[UUID, StoredOperation]
+    dead_letters: Counter[tuple[str, UUID | None, UUID | None]]
+
+
+def _reached(text: str) -> list[tuple[str, datetime]]:
+    entries = [text[start : start + 18].split("=") for start in range(0, len(text), 18)]
+    first = datetime.min.replace(tzinfo=UTC)
+    times = {_NAMES[int(code)]: first + timedelta(microseconds=int(time, 16)) for code, time in entries}
+    assert len(times) == len(entries), text
+    return [(state, times[state]) for state in STATES if state in times]
+
+
+async def read(database: Database) -> Stored:
+    """Everything that the product stored, in one snapshot. Fails on rows whose owner is missing."""
+
+    async def select(sql: str, *ids: str, **types: Any) -> list[Row[Any]]:
+        columns = {**dict.fromkeys(ids, Uuid()), **types}
+        result = await connection.execute(text(sql).columns(**columns) if columns else text(sql))
+        return list(result)
+
+    async with database.read() as connection:
+        operations = {
+            row.id: StoredOperation(
+                row.operation_type,
+                row.expected_device_count,
+                row.state,
+                {name: getattr(row, name) for name in COUNTERS},
+            )
+            for row in await select("SELECT * FROM operations", "id")
+        }
+        for row in await select("SELECT operation_id, state FROM operation_activity ORDER BY id", "operation_id"):
+            operations[row.operation_id].states.append(row.state)
+        devices = {}
+        for row in await select(
+            "SELECT id, operation_id, device_id, state, dispatched, reached FROM device_operations",
+            *("id", "operation_id", "device_id"),
+            dispatched=Boolean(),
+        ):
+            devices[row.id] = StoredDeviceOperation(_NAMES[row.state], row.dispatched, _reached(row.reached))
+            operations[row.operation_id].devices[row.device_id] = devices[row.id]
+        history = "SELECT device_operation_id, state, verdict FROM device_operation_activity"
+        for row in await select(history, "device_operation_id"):
+            if row.verdict in ("applied", "late"):
+                devices[row.device_operation_id].history[_NAMES[row.state], row.verdict] += 1
+        letters = await select(
+            "SELECT reason, operation_id, device_id FROM dead_letters WHERE status = 'open'",
+            *("operation_id", "device_id"),
+        )
+    return Stored(operations, Counter((row.reason, row.operation_id, row.device_id) for row in letters))
+
+
+async def dead_letters(database: Database) -> list[tuple[str, str, int]]:
+    """Reason, detail and attempts of every dead letter, oldest first."""
+    async with database.read() as connection:
+        rows = await connection.execute(text("SELECT reason, detail, attempts FROM dead_letters ORDER BY id"))
+        return [(row.reason, row.detail, row.attempts) for row in rows]
+
+
+async def kept_body(database: Database) -> bytes:
+    """The body of the only dead letter."""
+    async with database.read() as connection:
+        [body] = (await connection.execute(text("SELECT body FROM dead_letters"))).scalars()
+        return bytes(body)

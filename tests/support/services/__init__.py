@@ -1,0 +1,36 @@
+"""RabbitMQ and PostgreSQL for the tests: those that answer, else private ones, else a clear error.
+
+| file | holds |
+|---|---|
+| `server.py` | what all private servers share: find, start, stop, kill, leave nothing behind |
+| `broker.py` | private RabbitMQs |
+| `database.py` | private PostgreSQLs |
+| `pooler.py` | a private PgBouncer before a PostgreSQL |
+| `debian.py` | a Debian 13 in a folder, with the newer versions of both |
+| `shared.py` | services that the processes of a test run share |
+| `machine.py` | free ports and families of processes |
+
+`python -m tests.support.services` names the Debian packages that the tests still need on this machine.
+"""
+
+from tests.support.services.broker import PrivateRabbitMQ, RabbitMQ4
+from tests.support.services.database import PostgreSQL17, PrivatePostgreSQL
+from tests.support.services.pooler import PrivatePgBouncer
+from tests.support.services.server import PrivateServer, ServiceError
+
+__all__ = [
+    "BROKERS",
+    "DATABASES",
+    "PostgreSQL17",
+    "PrivatePgBouncer",
+    "PrivatePostgreSQL",
+    "PrivateRabbitMQ",
+    "PrivateServer",
+    "RabbitMQ4",
+    "ServiceError",
+]
+
+BROKERS: dict[str, type[PrivateRabbitMQ]] = {"3.10": PrivateRabbitMQ, "4.0": RabbitMQ4}
+"""By their versions: the first is this machine's, which is Debian 12's on the machines of CI."""
+DATABASES: dict[str, type[PrivatePostgreSQL]] = {"15": PrivatePostgreSQL, "17": PostgreSQL17}
+"""By their versions, as the brokers."""

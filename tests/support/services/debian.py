@@ -1,0 +1,114 @@
+"""Debians in folders, made of packages by this machine's apt."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.services.server import PrivateServer, ServiceError
+
+_log = logging.getLogger(__name__)
+
+SUITE = "trixie"
+"""Debian 13."""
+PACKAGES = ("rabbitmq-server", "postgresql-17")
+
+
+def bootstrap(folder: Path, *packages: str, suite: str | None = None) -> None:
+    """Fill a folder with a minimal system of some packages: this machine's release, or a suite of Debian's.
+
+    Takes half a minute to a minute.
+    """
+    _out("apt-get", "update", "--quiet=2")
+    targets = _out(
+        "apt-get",
+        "indextargets",
+        "--format=$(ORIGIN) deb $(REPO_URI) $(RELEASE) $(COMPONENT)",
+        "Created-By: Packages",
+    )
+    found = [line.partition(" ") for line in dict.fromkeys(targets.splitlines())]
+    release = _release()
+    if suite is None:
+        sources = [source for origin, _, source in found if origin in ("Debian", "Ubuntu")]
+        assert sources, f"apt has no source of Debian's or Ubuntu's packages: {targets}"
+    else:  # where there is none of Debian's, as in Ubuntu, mmdebstrap goes to the mirror that it knows itself
+        sources = [source.replace(release, suite) for origin, _, source in found if origin == "Debian"]
+    with TemporaryDirectory() as name:
+        # However apt gets to its mirror here, such as by a proxy, it does so there.
+        reached = Path(name, "apt.conf")
+        reached.write_text(_out("apt-config", "dump", '--format=%F "%v";%n', "Acquire"))
+        command = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={','.join(packages)}",
+            f"--aptopt={reached}",
+            "--dpkgopt=force-unsafe-io",  # it is gone in minutes, or can be made again
+            suite or "",
+            str(folder),
+            *(["-"] if sources else []),
+        ]
+        subprocess.run(command, input="\n".join(sources), text=True, check=True, timeout=600)
+    shutil.copy("/etc/hosts", folder / "etc/hosts")
+
+
+@cache
+def debian_13() -> Path:
+    """A folder with Debian 13's servers, made once and kept in the user's folder of caches."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "deviceops-tests")
+    caches.mkdir(parents=True, exist_ok=True)
+    folder = caches / f"{SUITE}-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:8]}"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _log.warning("making a Debian 13 in %s: this takes a minute, once", folder)
+            unfinished = folder.with_suffix(".new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            bootstrap(unfinished, *PACKAGES, suite=SUITE)
+            unfinished.rename(folder)
+    return folder
+
+
+class OnDebian13(PrivateServer):
+    """A private server of Debian 13's, whatever this machine is.
+
+    It sees the programs and the configuration of the Debian in the folder in the place of this machine's, and all
+    else as it is here. What sees it so are its own processes, so nothing is left to be undone.
+    """
+
+    _ENTER = 'mount --bind "$0/usr" /usr && mount --bind "$0/etc" /etc && exec "$@"'
+
+    @classmethod
+    def find_program(cls) -> Path:
+        """The program in the Debian, by the path that it has there."""
+        if os.geteuid() != 0:
+            raise ServiceError(
+                f"Only root can make and enter a Debian 13 in a folder, where {cls.__name__} is: run the tests as"
+                f" root, or set {cls.variable} to the URL of a server."
+            )
+        folder = debian_13()
+        return Path("/", next(folder.glob(f"{cls.folders}/{cls.program}")).relative_to(folder))
+
+    @classmethod
+    def ids(cls, account: str) -> tuple[int, int]:
+        """The user and the group, as numbers, of an account in the Debian."""
+        lines = (line.split(":") for line in (debian_13() / "etc/passwd").read_text().splitlines())
+        return next((int(user), int(group)) for name, _, user, group, *_ in lines if name == account)
+
+    def _command(self, *command: str | Path) -> list[str]:
+        return ["unshare", "--mount", "sh", "-c", self._ENTER, str(debian_13()), *super()._command(*command)]
+
+
+def _release() -> str:
+    """The code name of this machine's release."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return dict(line.replace('"', "").split("=", 1) for line in lines if "=" in line)["VERSION_CODENAME"]
+
+
+def _out(*command: str) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout

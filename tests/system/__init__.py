@@ -1,0 +1,1 @@
+"""Tests that start commands, servers and workers, or that need a broker."""

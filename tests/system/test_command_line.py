@@ -1,0 +1,395 @@
+"""The command line as its users have it: what it prints, where, and how it exits."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from tests.support.command import Deviceops
+from tests.support.databases import NewDatabase
+
+FLEET = ("--operations", "2", "--devices", "50", "--disorder", "0.2", "--duplicates", "0.1", "--early", "0.1")
+SPOILT = ("--conflicts", "0.1", "--malformed", "0.02")
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def fleet(deviceops_on_sqlite: Deviceops) -> str:
+    """A fleet's life with everything that goes wrong."""
+    return deviceops_on_sqlite.out("simulate", *FLEET, *SPOILT, "--seed", "7")
+
+
+def test_ingest_accounts_for_every_line_and_the_recount_agrees(deviceops: Deviceops, fleet: str) -> None:
+    summary = deviceops.document("ingest", "-", lines=fleet)
+
+    assert summary["received"] == len(fleet.splitlines())
+    outcomes = ("applied", "late", "repeated", "duplicate", "announced")
+    assert summary["received"] + summary["released"] == sum(summary[name] for name in outcomes) + sum(
+        summary["dead_lettered"].values()
+    )
+    assert all(summary[name] for name in ("applied", "late", "duplicate", "released"))
+    assert summary["announced"] == 2
+    assert deviceops.document("recount") == {"operations": 2, "drifted": []}
+    assert len(deviceops.document("status")) == 2
+
+
+def test_ingesting_the_same_again_changes_nothing(deviceops: Deviceops, fleet: str) -> None:
+    deviceops.out("ingest", "-", lines=fleet)
+    before = deviceops.document("status"), deviceops.document("dead-letters", "list", "--status", "all")
+
+    again = deviceops.document("ingest", "-", lines=fleet)
+
+    assert again["received"] == again["duplicate"] + again["announced"]
+    after = deviceops.document("status"), deviceops.document("dead-letters", "list", "--status", "all")
+    for operation in (*before[0], *after[0]):
+        del operation["updated_at"]
+    assert after == before
+
+
+def test_dead_letters_are_listed_by_status_reason_and_operation_and_shown_whole(
+    deviceops: Deviceops, fleet: str
+) -> None:
+    summary = deviceops.document("ingest", "-", lines=fleet)
+
+    open_ones = deviceops.document("dead-letters", "list")
+    conflicts = deviceops.document("dead-letters", "list", "--reason", "conflict")
+    assert {letter["reason"] for letter in open_ones} == {"conflict", "malformed"}
+    assert len(conflicts) == summary["dead_lettered"]["conflict"]
+    keys = ("id", "reason", "detail", "status", "received_at", "message_id", "type")
+    names = ("operation_id", "device_id", "service_id", "attempts")
+    assert tuple(conflicts[0]) == keys + names
+    assert summary["dead_lettered"]["unknown_device_operation"] == summary["released"]
+    resolved = deviceops.document("dead-letters", "list", "--status", "resolved")
+    assert {letter["reason"] for letter in resolved} == {"unknown_device_operation"}
+    assert 0 < len(resolved) <= summary["released"]  # one that then conflicts stays open
+    of_one = deviceops.document("dead-letters", "list", "--operation", conflicts[0]["operation_id"])
+    assert conflicts[0] in of_one
+    assert len(of_one) < len(open_ones)
+    shown = deviceops.out("dead-letters", "show", str(conflicts[0]["id"]))
+    assert conflicts[0]["detail"] in shown
+    assert conflicts[0]["device_id"] in shown
+
+
+def test_device_shows_every_report_and_its_document_the_states_reached(
+    deviceops: Deviceops,
+) -> None:
+    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service"}
+    states = ("CREATED", "SUCCESS", "PROCESSING")
+    deviceops.out("ingest", "-", lines="".join(json.dumps({**report, "state": s}) + "\n" for s in states))
+
+    shown = deviceops.out("device", NOBODY, NOBODY)
+    document = deviceops.document("device", NOBODY, NOBODY)
+
+    assert "PROCESSING" in shown
+    assert "late" in shown
+    reached = [entry["device_operation_state"] for entry in document["device_operation_activity"]]
+    assert reached == ["CREATED", "PROCESSING", "SUCCESS"]
+
+
+def test_device_shows_reports_by_pages(deviceops: Deviceops) -> None:
+    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    times = [f"2026-01-31T08:00:0{second}Z" for second in range(5)]
+    lines = [json.dumps({**report, "report_id": time, "occurred_at": time}) for time in times]
+    deviceops.out("ingest", "-", lines="\n".join(lines))
+
+    shown = deviceops.out("device", NOBODY, NOBODY, "--limit", "2", "--offset", "1")
+
+    assert [time[11:19] in shown for time in times] == [False, True, True, False, False]
+    assert "2 to 3 of 5" in shown
+
+
+def test_recount_finds_drift_exits_with_3_and_mends_it_when_told(deviceops: Deviceops, fleet: str) -> None:
+    deviceops.out("ingest", "-", lines=fleet)
+    operation = deviceops.document("status")[0]
+    _execute(deviceops, "UPDATE operations SET success_device_count = 0")
+
+    found = deviceops("recount", "--json")
+    drifted = json.loads(found.stdout)["drifted"]
+
+    assert found.returncode == 3
+    assert len(drifted) == 2
+    assert {drift["stored"]["success_device_count"] for drift in drifted} == {0}
+    mended = deviceops("recount", "--fix")
+    assert mended.returncode == 0
+    assert "2 drifted, now fixed" in mended.stdout
+    assert deviceops.document("recount")["drifted"] == []
+    stats = "operation_stats"
+    assert deviceops.document("status", operation["id"])[stats] == operation[stats]
+
+
+def _execute(deviceops: Deviceops, statement: str) -> None:
+    url = deviceops.settings["database_url"]
+    if url.startswith("sqlite"):
+        engine = create_engine(url.replace("+aiosqlite", ""))
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+    else:
+        subprocess.run(["psql", "-q", url.replace("+asyncpg", ""), "-c", statement], check=True)
+
+
+def test_status_of_an_operation_shows_its_counters(deviceops: Deviceops, fleet: str) -> None:
+    deviceops.out("ingest", "-", lines=fleet)
+    operation = deviceops.document("status")[0]
+
+    shown = deviceops.out("status", operation["id"])
+
+    assert "resolved_device_count    50" in shown
+    assert "50/50" in deviceops.out("status")
+
+
+def test_the_same_seed_gives_the_same_fleet_to_the_byte(deviceops_on_sqlite: Deviceops) -> None:
+    first, again, other = (
+        deviceops_on_sqlite.out("simulate", *FLEET, *SPOILT, "--seed", seed) for seed in ("3", "3", "4")
+    )
+    assert first == again
+    assert first != other
+
+
+def test_a_live_pipe_is_processed_before_it_ends(deviceops_on_sqlite: Deviceops) -> None:
+    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    read, write = os.pipe()
+    with deviceops_on_sqlite.start("ingest", "-", "--json", stdin=read) as process:
+        os.close(read)
+        os.write(write, json.dumps(report).encode() + b"\n")
+        while not deviceops_on_sqlite.document("status"):
+            assert process.poll() is None
+        os.close(write)
+        out, _ = process.communicate(timeout=30)
+    assert json.loads(out)["applied"] == 1
+
+
+def test_a_long_document_arrives_whole_however_slowly_it_is_read(deviceops_on_sqlite: Deviceops) -> None:
+    deviceops = deviceops_on_sqlite.with_environment(PYTHONUNBUFFERED="1")  # as most containers have it
+    report = {"operation_id": NOBODY, "state": "SUCCESS", "service_id": "drift-service"}
+    reports = ({**report, "device_id": f"{NOBODY[:-4]}{number:04d}"} for number in range(500))
+    deviceops.out("ingest", "-", lines="".join(json.dumps(each) + "\n" for each in reports))
+
+    with deviceops.start("dead-letters", "list", "--json", pipesize=4_096) as process:
+        assert process.stdout is not None
+        beginning = process.stdout.read(1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)  # the rest waits for its reader
+        found = json.loads(beginning + process.stdout.read())
+
+    assert len(found) == 500
+
+
+def test_an_envelope_brings_type_message_id_and_headers(deviceops: Deviceops) -> None:
+    envelope = {
+        "type": "device-operation.report",
+        "message_id": "m-1",
+        "headers": {"trace": "t"},
+        "body": "no JSON",
+    }
+
+    deviceops.out("ingest", "-", lines=json.dumps(envelope) + "\n")
+
+    [letter] = deviceops.document("dead-letters", "list")
+    assert (letter["message_id"], letter["type"], letter["reason"]) == (
+        "m-1",
+        "device-operation.report",
+        "malformed",
+    )
+    shown = deviceops.document("dead-letters", "show", str(letter["id"]))
+    assert (shown["headers"], shown["body"]) == ({"trace": "t"}, "no JSON")
+
+
+def test_the_demo_without_a_broker_says_so_and_ends_with_exact_counters(
+    deviceops_on_sqlite: Deviceops,
+) -> None:
+    without_broker = deviceops_on_sqlite.with_settings(amqp_url="amqp://guest:guest@127.0.0.1:1/")
+    shown = without_broker.out("demo", "--devices", "40")
+
+    assert "No RabbitMQ" in shown
+    assert "40/40" in shown
+    assert "all counters of 1 operation agree" in shown
+    tried = [line for line in shown.splitlines() if line.startswith("DEVICEOPS_DATABASE_URL")]
+    assert len(tried) == 4
+    assert tried.pop().endswith(" serve")  # the one that does not end by itself
+    for command in tried:
+        setting, _, arguments = command.partition(" ")
+        there = Deviceops(deviceops_on_sqlite.directory, {"database_url": setting.split("=", 1)[1]})
+        assert there.out(*arguments.partition(" -m worker ")[2].split())
+
+
+READING = [
+    ("status",),
+    ("devices", NOBODY),
+    ("device", NOBODY, NOBODY),
+    ("dead-letters", "list"),
+    ("dead-letters", "show", "1"),
+    ("dead-letters", "export"),
+    ("dead-letters", "replay", "--all", "--dry-run"),
+    ("dead-letters", "discard", "--all", "--because", "x"),
+    ("dead-letters", "prune", "--older-than", "1d"),
+    ("recount",),
+    ("prune",),
+    ("check",),
+]
+"""Everything but `run`, `ingest`, `serve`, `dead-letters import` and `migrate`."""
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+@pytest.mark.parametrize("exists", [False, True], ids=["none", "empty"])
+def test_what_does_not_take_reports_makes_no_database(
+    tmp_path: Path, command: tuple[str, ...], exists: bool
+) -> None:
+    file = tmp_path / "deviceops.db"
+    if exists:
+        file.touch()
+    done = Deviceops(tmp_path, {"amqp_url": "amqp://127.0.0.1:1/"})(*command, lines="")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith(
+        f"deviceops: database {file}, the default, as DEVICEOPS_DATABASE_URL is not set, has nothing in it yet: "
+        "`deviceops migrate` makes it, as `run`, `ingest`, `serve` and `dead-letters import` do"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == (["deviceops.db"] if exists else [])
+    assert not exists or file.stat().st_size == 0
+
+
+def test_a_fresh_sqlite_file_is_set_up_by_what_takes_reports_which_says_so(tmp_path: Path) -> None:
+    deviceops = Deviceops(tmp_path)
+
+    def used(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
+        assert done.returncode == 0, done.stderr
+        line: dict[str, object] = json.loads(done.stderr.splitlines()[0])
+        assert line["event"] == "using the database"
+        return line
+
+    first = used(deviceops("ingest", "-", lines=""))
+    assert first["file"] == str(tmp_path / "deviceops.db")
+    assert (first["is_default"], first["is_new"]) == (True, True)
+    again = used(deviceops("ingest", "-", lines=""))
+    assert (again["is_default"], again["is_new"]) == (True, False)
+    chosen = used(deviceops.with_settings(database_url="sqlite:///other.db")("ingest", "-", lines=""))
+    assert (chosen["is_default"], chosen["is_new"]) == (False, True)
+    assert deviceops.document("status") == []
+    assert not deviceops("ingest", "no-such-file").stderr.count("using"), "what cannot be read needs no database"
+
+
+def test_the_log_names_the_database_without_its_password(
+    new_postgresql_database: NewDatabase, tmp_path: Path
+) -> None:
+    url = make_url(new_postgresql_database()).set(password=SECRET).render_as_string(hide_password=False)
+    done = Deviceops(tmp_path, {"database_url": url})("ingest", "-", lines="")
+    [line] = [json.loads(line) for line in done.stderr.splitlines()]
+    assert line["database"] == make_url(url).render_as_string(hide_password=True)
+    assert SECRET not in done.stderr
+    assert (line["is_default"], line["is_new"]) == (False, False)
+
+
+def test_a_fresh_postgresql_database_asks_for_migrate(new_empty_postgresql_database: str, tmp_path: Path) -> None:
+    deviceops = Deviceops(tmp_path, {"database_url": new_empty_postgresql_database})
+
+    refused = deviceops("status")
+
+    assert refused.returncode == 1
+    assert "has no deviceops schema: run `deviceops migrate`" in refused.stderr
+    deviceops.out("migrate")
+    assert deviceops.document("status") == []
+    deviceops.out("migrate")
+
+
+def test_a_schema_of_another_version_is_refused_in_one_line(deviceops: Deviceops) -> None:
+    _execute(deviceops, "UPDATE alembic_version SET version_num = '9999'")
+    for command in ("status", "migrate"):
+        refused = deviceops(command)
+        assert refused.returncode == 1
+        assert "schema 9999, newer than this deviceops knows" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+
+
+SECRET = "s3cr3t"  # noqa: S105  # planted, to see that nothing prints it
+WRONG = {
+    "no broker": (
+        1,
+        ["run", "--until-idle", "0.5"],
+        {"amqp_url": f"amqp://guest:{SECRET}@127.0.0.1:1/", "log_level": "ERROR"},
+    ),
+    "no broker to publish to": (1, ["publish", "-"], {"amqp_url": f"amqp://guest:{SECRET}@127.0.0.1:1/"}),
+    "no broker's address": (2, ["status"], {"amqp_url": f"amqp://gu est:{SECRET}@["}),
+    "no database": (1, ["status"], {"database_url": f"postgresql://root:{SECRET}@127.0.0.1:1/test"}),
+    "another kind of database": (2, ["status"], {"database_url": f"mysql://root:{SECRET}@127.0.0.1/test"}),
+    "no database's address": (2, ["status"], {"database_url": SECRET}),
+    "a database in memory": (2, ["status"], {"database_url": "sqlite://"}),
+    "a directory as database": (1, ["status"], {"database_url": "sqlite:////tmp"}),
+    "a database in no directory": (1, ["status"], {"database_url": "sqlite:///no/where/x.db"}),
+    "a database's parameter that no driver knows": (2, ["status"], {"database_url": f"sqlite:///x.db?a={SECRET}"}),
+    "a password among the parameters": (
+        2,
+        ["status"],
+        {"database_url": f"postgresql://127.0.0.1/test?password={SECRET}"},
+    ),
+    "a limit beyond all numbers": (2, ["status", "--limit", "9" * 20], {}),
+    "a batch size in words": (2, ["status"], {"batch_size": "many"}),
+    "a batch wait below zero": (2, ["status"], {"batch_wait": "-1"}),
+    "a prefix with spaces": (2, ["status"], {"topology_prefix": "a b"}),
+    "a file that is not there": (1, ["ingest", "no-such-file"], {}),
+    "a directory as file": (1, ["ingest", "."], {}),
+    "an unknown operation": (1, ["status", NOBODY], {}),
+    "an unknown device": (1, ["device", NOBODY, NOBODY], {}),
+    "devices of an unknown operation": (1, ["devices", NOBODY], {}),
+    "an unknown dead letter": (1, ["dead-letters", "show", "1"], {}),
+    "no UUID": (2, ["status", "seven"], {}),
+    "no state": (2, ["devices", NOBODY, "--state", "DONE"], {}),
+    "no status": (2, ["dead-letters", "list", "--status", "shut"], {}),
+    "no probability": (2, ["simulate", "--early", "2"], {}),
+    "no command": (2, ["fly"], {}),
+    "a missing argument": (2, ["device", NOBODY], {}),
+    "--watch with --json": (2, ["status", "--watch", "--json"], {}),
+    "--watch in a pipe": (2, ["status", "--watch"], {}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_clear_line_with_the_documented_exit_code(
+    deviceops_on_sqlite: Deviceops, case: str
+) -> None:
+    code, arguments, settings = WRONG[case]
+
+    done = deviceops_on_sqlite.with_settings(**settings)(*arguments)
+
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("deviceops: ")
+    assert SECRET not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"DEVICEOPS_BATCH_SIZE 5\n", b"\xff\xfe=1\n", None])
+def test_a_broken_env_file_is_refused(deviceops_on_sqlite: Deviceops, content: bytes | None) -> None:
+    path = deviceops_on_sqlite.directory / ".env"
+    path.mkdir() if content is None else path.write_bytes(content)
+
+    done = deviceops_on_sqlite("status")
+
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert ".env" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_an_env_file_of_another_encoding_is_named(deviceops_on_sqlite: Deviceops, encoding: str) -> None:
+    (deviceops_on_sqlite.directory / ".env").write_text("DEVICEOPS_BATCH_SIZE=7\n", encoding)
+
+    done = deviceops_on_sqlite("status")
+
+    expected = "deviceops: .env: is UTF-16, and has to be plain text in UTF-8\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+def test_settings_are_read_from_the_env_file(deviceops_on_sqlite: Deviceops) -> None:
+    (deviceops_on_sqlite.directory / ".env").write_text("DEVICEOPS_BATCH_SIZE=7\n")
+    assert "DEVICEOPS_BATCH_SIZE=7" in deviceops_on_sqlite("check").stdout
+
+
+def test_check_lists_every_setting_and_hides_passwords(deviceops_on_sqlite: Deviceops) -> None:
+    checked = deviceops_on_sqlite.with_settings(amqp_url=f"amqp://guest:{SECRET}@127.0.0.1:1/")("check")
+
+    assert checked.returncode == 1
+    assert "amqp://guest:***@127.0.0.1:1/" in checked.stdout
+    assert SECRET not in checked.stdout + checked.stderr

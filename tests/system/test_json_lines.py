@@ -1,0 +1,147 @@
+"""JSON lines as they come: what is an envelope and what is not, and what editors and shells make of files."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from tests.support.brokering import declared, messages_in, report
+from tests.support.command import Deviceops
+from worker.jsonl import as_message
+
+NO_ENVELOPES = [
+    json.dumps({**report(), "body": {"battery": 80}}),
+    json.dumps({"body": {"battery": 80}, "state": None}),
+    '{"operation_id": "x", "body": "y"}',
+    '{"boby": {"battery": 80}, "note": "body"}',
+    '{"body": {"battery": 80}, "properties": {"priority": 1}}',
+    '{"body": {}, "message_id": 7}',
+    '{"body": {}, "headers": []}',
+    '[{"body": {}}]',
+    '"body"',
+    '  {"a": 1.0, "a": 1e2, "body" : "\\u00e9"}\t',
+]
+
+
+@pytest.mark.parametrize("line", NO_ENVELOPES)
+def test_what_is_no_envelope_is_the_message_as_it_stands(line: str) -> None:
+    found = as_message(line.encode())
+
+    assert (found.body, found.message_id, found.type, dict(found.origin().headers)) == (
+        line.encode(),
+        None,
+        None,
+        {},
+    )
+
+
+ENVELOPES: list[tuple[dict[str, Any], tuple[bytes, str | None, str | None, dict[str, Any]]]] = [
+    ({"body": {"a": 1}}, (b'{"a":1}', None, None, {})),
+    ({"body": None}, (b"null", None, None, {})),
+    ({"body": "no JSON"}, (b"no JSON", None, None, {})),
+    ({"body": [], "type": "t", "message_id": "m", "headers": {"h": 1}}, (b"[]", "m", "t", {"h": 1})),
+    ({"body": 1, "type": None, "message_id": None, "headers": None}, (b"1", None, None, {})),
+    ({"body": {"a": float("nan")}}, (b'{"a":NaN}', None, None, {})),
+]
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(("envelope", "expected"), ENVELOPES)
+def test_an_envelope_has_a_body_and_nothing_but_what_goes_with_one(
+    envelope: dict[str, Any], expected: tuple[object, ...], mark: str
+) -> None:
+    found = as_message((mark + json.dumps(envelope)).encode())
+
+    assert (found.body, found.message_id, found.type, dict(found.origin().headers)) == expected
+
+
+async def test_a_report_with_a_field_named_body_is_a_report_everywhere(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel
+) -> None:
+    await declared(deviceops_on_broker, channel)
+    lines = [json.dumps({**report(), "body": {"battery": 80}}) for _ in range(2)]
+
+    assert deviceops_on_broker.document("ingest", "-", lines=lines[0] + "\r\n")["applied"] == 1
+    deviceops_on_broker.out("publish", "-", lines=lines[1] + "\r\n")
+
+    queue = await channel.get_queue(deviceops_on_broker.settings["topology_prefix"] + ".reports")
+    sent = await queue.get(no_ack=True)
+    assert isinstance(sent, aio_pika.IncomingMessage)
+    assert sent.body.decode() == lines[1]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(deviceops_on_sqlite: Deviceops, tmp_path: Path) -> None:
+    created = report()
+    lines = [{"type": "device-operation.report", "body": created}, {**created, "state": "SUCCESS"}]
+    for number, first in enumerate([lines, lines[::-1]]):
+        # The second as of two such files, one after the other.
+        text = "\ufeff" + "\n\ufeff".join(map(json.dumps, first)) + "\n"
+        (tmp_path / f"{number}.jsonl").write_text(text, encoding="utf-8")
+
+    first = deviceops_on_sqlite.document("ingest", str(tmp_path / "0.jsonl"))
+    second = deviceops_on_sqlite.document("ingest", str(tmp_path / "1.jsonl"))
+
+    assert (first["received"], second["received"], second["duplicate"]) == (2, 2, 2)
+
+
+FOREIGN = {
+    "UTF-16": ["utf-16", "utf-16-le", "utf-16-be"],
+    "UTF-32": ["utf-32", "utf-32-le", "utf-32-be"],
+    "compressed (gzip)": ["gzip"],
+}
+
+
+@pytest.mark.parametrize(("name", "encoding"), [(name, each) for name, some in FOREIGN.items() for each in some])
+def test_a_file_that_is_no_utf8_is_named_once_and_nothing_of_it_is_taken(
+    deviceops_on_sqlite: Deviceops, tmp_path: Path, name: str, encoding: str
+) -> None:
+    text = "".join(json.dumps(report()) + "\n" for _ in range(20))
+    data = gzip.compress(text.encode()) if encoding == "gzip" else text.encode(encoding)
+    path = tmp_path / "reports.jsonl"
+    path.write_bytes(data)
+    deviceops_on_sqlite.out("ingest", "-", lines="{}\n")
+
+    others = [["dead-letters", "import"], ["dead-letters", "edit", "1", "--body"]]
+    for command in [["ingest"], *(others if encoding == "utf-16" else [])]:
+        done = deviceops_on_sqlite(*command, str(path))
+        expected = f"deviceops: {path}: is {name}, and has to be plain text in UTF-8\n"
+        assert (done.returncode, done.stdout, done.stderr.splitlines(keepends=True)[-1]) == (1, "", expected)
+
+    assert len(deviceops_on_sqlite.document("dead-letters", "list", "--status", "all")) == 1
+    assert deviceops_on_sqlite.document("status") == []
+
+
+async def test_nothing_of_a_file_that_is_no_utf8_is_published(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel, tmp_path: Path
+) -> None:
+    await declared(deviceops_on_broker, channel)
+    (tmp_path / "reports.jsonl").write_text(json.dumps(report()), encoding="utf-16")
+
+    done = deviceops_on_broker("publish", str(tmp_path / "reports.jsonl"))
+
+    assert (done.returncode, "is UTF-16" in done.stderr) == (1, True)
+    assert await messages_in(channel, deviceops_on_broker.settings["topology_prefix"] + ".reports") == 0
+
+
+def test_a_mark_of_an_editor_does_not_spoil_a_correction(deviceops_on_sqlite: Deviceops, tmp_path: Path) -> None:
+    deviceops_on_sqlite.out("ingest", "-", lines="{}\n")
+    (tmp_path / "body.json").write_text("\ufeff" + json.dumps(report()), encoding="utf-8")
+
+    done = deviceops_on_sqlite.document("dead-letters", "edit", "1", "--body", str(tmp_path / "body.json"))
+
+    assert done["applied"] == 1
+
+
+def test_import_reads_what_an_editor_has_saved(deviceops_on_sqlite: Deviceops) -> None:
+    deviceops_on_sqlite.out("ingest", "-", lines=json.dumps(report("SUCCESS", operation=str(uuid4()))) + "\n")
+    exported = deviceops_on_sqlite.out("dead-letters", "export")
+    elsewhere = deviceops_on_sqlite.with_settings(database_url="sqlite:///elsewhere.db")
+
+    done = elsewhere.document("dead-letters", "import", "-", lines=f"\ufeff{exported}".replace("\n", "\r\n"))
+
+    assert done == {"read": 1, "imported": 1}

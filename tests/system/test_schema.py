@@ -1,0 +1,187 @@
+"""The schema and its versions: the migrations make what the code describes, and take the data along."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, make_url, text
+
+from tests.support.command import Deviceops
+from tests.support.databases import in_a_thread
+from tests.support.old_schema import DEVICES, MIGRATIONS, OPERATION, line, make, make_version_1
+from worker.model.identity import device_operation_id
+from worker.store import schema
+from worker.store.database import Database
+from worker.store.tables import metadata
+
+pytestmark = pytest.mark.each_database(full=True)
+
+
+def test_the_version_that_the_code_expects_is_that_of_the_last_migration() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == schema.HEAD
+
+
+async def test_the_migrations_make_the_tables_that_the_code_describes(database: Database) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    def partial_indexes(connection: Connection) -> set[str]:
+        found = inspect(connection).get_indexes("dead_letters")
+        return {str(index["name"]) for index in found if index.get("dialect_options")}
+
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
+        partial = await connection.run_sync(partial_indexes)
+    assert partial >= {"dead_letters_open", "dead_letters_parked", "dead_letters_closed"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Deviceops:
+    """The command on a database without any tables; once on each kind."""
+    url = (
+        f"sqlite+aiosqlite:///{tmp_path / 'old.db'}"
+        if request.param == "sqlite"
+        else request.getfixturevalue("new_empty_postgresql_database")
+    )
+    return Deviceops(tmp_path, {"database_url": url})
+
+
+@pytest.fixture
+def version_1(empty: Deviceops) -> Deviceops:
+    """The command on a database of version 0001; once on each kind."""
+    make_version_1(empty.settings["database_url"])
+    return empty
+
+
+def test_an_older_schema_is_refused_until_migrate_has_brought_it_up_with_its_data(version_1: Deviceops) -> None:
+    refused = version_1("status")
+
+    assert refused.returncode == 1
+    assert f"has schema 0001, this deviceops needs {schema.HEAD}: run `deviceops migrate`" in refused.stderr
+    version_1.out("migrate")
+    assert version_1.document("recount") == {"operations": 1, "drifted": []}
+    page = version_1.document("devices", OPERATION, "--state", "SUCCESS")
+    assert (page["count"], [found["state"] for found in page["results"]]) == (1, ["SUCCESS"])
+    letters = version_1.document("dead-letters", "list")
+    assert sorted(letter["detail"] for letter in letters) == ["it is parked", "it was not JSON"]
+    malformed = ("--reason", "malformed")
+    assert version_1.document("dead-letters", "replay", *malformed)["still_dead"] == {"malformed": 1}
+
+
+def test_the_reports_of_an_older_schema_are_known_again(version_1: Deviceops) -> None:
+    version_1.out("migrate")
+    known = [line("one", "CREATED"), line("other", "SUCCESS"), line("third", "SUCCESS")]
+
+    again = version_1.document("ingest", "-", lines="\n".join(known))
+    rest = version_1.document("ingest", "-", lines=f"{line('one', 'FAILURE')}\n{line('third', 'CREATED')}")
+
+    nothing: dict[str, object] = dict.fromkeys(again, 0) | {"dead_lettered": {}}
+    assert again == nothing | {"received": 3, "duplicate": 3}
+    assert rest == nothing | {"received": 2, "applied": 3, "released": 1}
+    assert version_1.document("recount") == {"operations": 1, "drifted": []}
+    for device, states in {"one": ["CREATED", "FAILURE"], "other": ["CREATED", "SUCCESS"]}.items():
+        document = version_1.document("device", OPERATION, str(DEVICES[device]))
+        assert [entry["device_operation_state"] for entry in document["device_operation_activity"]] == states
+
+
+def test_version_6_takes_what_documents_show_from_the_history_that_is_there(empty: Deviceops) -> None:
+    """The earliest time of each state to the microsecond; of what was pruned, what the row itself says."""
+    registered, updated = datetime(2026, 1, 31, 8, tzinfo=UTC), datetime(2026, 1, 31, 9, 0, 0, 999_999, tzinfo=UTC)
+    early = datetime.min.replace(tzinfo=UTC) + timedelta(milliseconds=1)
+    late = datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=1)
+    operation = UUID(OPERATION)
+    ids = {f"of_{name}": device_operation_id(operation, device) for name, device in DEVICES.items()}
+    times = {"at": registered, "updated": updated, "early": early, "late": late}
+    rows = ", ".join(f"(:of_{name}, :operation, :{name}, 60, true, '', :at, :updated)" for name in DEVICES)
+    make(
+        empty.settings["database_url"],
+        "0005",
+        [
+            "INSERT INTO operations (id, state, created_at, updated_at) VALUES (:operation, '', :at, :at)",
+            f"""
+            INSERT INTO device_operations
+                (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at)
+            VALUES {rows}
+            """,  # noqa: S608  # our constants
+            """
+            INSERT INTO device_operation_activity
+                (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+            VALUES (:of_one, 'a', 10, 'applied', :late, '', ''), (:of_one, 'b', 10, 'repeated', :at, '', ''),
+                (:of_one, 'c', 60, 'applied', :late, '', ''), (:of_one, 'd', 40, 'late', :early, '', ''),
+                (:of_other, 'a', 40, 'late', :updated, '', '')
+            """,
+        ],
+        {**DEVICES, **ids, **times, "operation": operation},
+    )
+
+    empty.out("migrate")
+
+    for device, expected in {
+        "one": [("CREATED", registered), ("PROCESSING", early), ("FAILURE", late)],
+        "other": [("CREATED", registered), ("PROCESSING", updated), ("FAILURE", updated)],
+        "third": [("CREATED", registered), ("FAILURE", updated)],
+    }.items():
+        document = empty.document("device", OPERATION, str(DEVICES[device]))
+        shown = [tuple(entry.values()) for entry in document["device_operation_activity"]]
+        assert [(state, datetime.fromisoformat(at)) for state, at in shown] == expected
+
+
+async def test_migrating_takes_no_right_to_temporary_tables(new_empty_postgresql_database: str) -> None:
+    url, role = make_url(new_empty_postgresql_database), f"deviceops_test_{secrets.token_hex(8)}"
+    owner = Database(url)
+    async with owner.write() as connection:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN",
+            f"REVOKE TEMPORARY ON DATABASE {url.database} FROM PUBLIC",
+            f"GRANT USAGE, CREATE ON SCHEMA public TO {role}",
+        ):
+            await connection.execute(text(statement))
+    try:
+        migrating = Database(url.set(username=role))
+        assert await schema.migrate(migrating) == schema.HEAD
+        await migrating.close()
+    finally:
+        async with owner.write() as connection:
+            await connection.execute(text(f"DROP OWNED BY {role}"))
+            await connection.execute(text(f"DROP ROLE {role}"))
+        await owner.close()
+
+
+def test_a_migration_that_fails_changes_nothing(version_1: Deviceops) -> None:
+    url = version_1.settings["database_url"]
+
+    def columns(connection: Connection) -> dict[str, list[str]]:
+        inspector = inspect(connection)
+        names = inspector.get_table_names()
+        return {name: sorted(column["name"] for column in inspector.get_columns(name)) for name in names}
+
+    async def tables(*statements: str) -> dict[str, list[str]]:
+        database = Database(make_url(url))
+        async with database.write() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+            found = await connection.run_sync(columns)
+        await database.close()
+        return found
+
+    # A table that stands in the way of the last migration's end.
+    before = in_a_thread(tables("CREATE TABLE device_operation_activity (id INTEGER)"))
+
+    assert version_1("migrate").returncode == 1
+
+    assert in_a_thread(tables()) == before
+    assert "has schema 0001, this deviceops needs" in version_1("status").stderr
+
+
+def test_the_ids_of_an_operation_lie_together_and_tell_its_devices_apart() -> None:
+    operation = UUID(OPERATION)
+    ids = {device_operation_id(operation, UUID(int=number)) for number in range(1_000)}
+
+    assert len(ids) == 1_000
+    assert {id_.bytes[:4] for id_ in ids} == {operation.bytes[:4]}
+    assert {UUID(str(id_)).version for id_ in ids} == {8}
