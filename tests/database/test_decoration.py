@@ -1,14 +1,11 @@
 """A field that plays no part in any state never costs it: what cannot be read of it is left out, and noted."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import select
 
-from tests.support.command import Deviceops
 from tests.support.databases import read
 from tests.support.sending import (
     ANNOUNCEMENT,
@@ -17,18 +14,14 @@ from tests.support.sending import (
     OPERATIONS,
     REPORTS,
     announcement_body,
-    encoded,
     message,
     process,
     report_body,
 )
-from worker.model.messages import Announced, Incoming, Message, Rejected
-from worker.model.parsing import parse
 from worker.store.database import Database
 from worker.store.tables import activity, operations
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
-PATH = f"/v0/operations/{OPERATION}/devices/{DEVICE}/"
 UNREADABLE_TIMES = [1722253298.24, 0, "", "yesterday", "2026-01-31", "2026-01-31T08:00:00", [], {"at": 1}, True]
 DECORATION: list[dict[str, Any]] = [
     *({"occurred_at": value} for value in UNREADABLE_TIMES),
@@ -79,22 +72,6 @@ async def test_a_time_that_cannot_be_read_is_noted_with_the_entry(database: Data
     assert tally.by_service["drift-service", "left out"] == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
-        ("2016-12-31T23:59:60.25Z", datetime(2017, 1, 1, microsecond=250_000, tzinfo=UTC)),
-        ("2017-01-01T05:29:60+05:30", datetime(2017, 1, 1, tzinfo=UTC)),
-        ("9999-12-31T23:59:60Z", datetime(9999, 12, 31, 23, 59, 59, 998_999, tzinfo=UTC)),
-    ],
-)
-def test_a_leap_second_is_the_second_after_it(text: str, moment: datetime) -> None:
-    [item] = parse(message(report("SUCCESS", occurred_at=text)))
-
-    assert isinstance(item, Incoming)
-    assert (item.at, item.note) == (moment.replace(microsecond=moment.microsecond), None)
-
-
 @pytest.mark.parametrize(("value", "kept"), [(5, "5"), ({"code": [1, None]}, '{"code":[1,null]}'), ("", "")])
 async def test_a_reason_that_is_no_text_is_kept_as_its_json(database: Database, value: object, kept: str) -> None:
     await process(database, [[message(report("CREATED", reason=value))]])
@@ -127,53 +104,3 @@ async def test_no_decoration_costs_an_announcement(database: Database, more: dic
         row = (await connection.execute(select(operations))).one()
     assert getattr(row, name) == (NOW if name == "created_at" else None)
     assert (await read(database)).operations[OPERATION].devices[DEVICE].state == "CREATED"
-
-
-@pytest.mark.parametrize(
-    ("names", "type_"),
-    [
-        ({"operation_type": None, "operation": "CONVERGE"}, "CONVERGE"),
-        ({"operation_type": "", "operation": "CONVERGE"}, "CONVERGE"),
-        ({"operation_type": "CONVERGE", "operation": None}, "CONVERGE"),
-        ({"operation_type": "CONVERGE", "operation": 5}, "CONVERGE"),
-        ({"operation_type": "CONVERGE", "operation": "REBOOT"}, "CONVERGE"),
-        ({"operation_type": None, "operation": ""}, None),
-        ({"operation_type": ""}, None),
-        ({"operation_type": 5, "operation": "CONVERGE"}, None),
-        ({}, None),
-    ],
-    ids=str,
-)
-def test_an_empty_or_null_operation_type_counts_as_none(names: dict[str, object], type_: str | None) -> None:
-    [item] = parse(message({"id": str(OPERATION), **names}, ANNOUNCEMENT))
-
-    if type_ is None:
-        assert isinstance(item, Rejected)
-        assert "operation_type" in item.detail
-    else:
-        assert isinstance(item, Announced)
-        assert item.announcement.operation_type == type_
-
-
-@pytest.mark.parametrize("value", UNREADABLE_TIMES, ids=str)
-def test_over_http_too(api: httpx.Client, deviceops_at_server: Deviceops, value: object) -> None:
-    for state in ("CREATED", "SUCCESS"):
-        body = {"state": state, "service_id": "s", "occurred_at": value, "reason": 5, "operation_type": ""}
-        assert api.put(PATH, json=body).headers["X-Verdict"] == "applied"
-
-    shown = deviceops_at_server.out("device", str(OPERATION), str(DEVICE))
-    assert "cannot be read" in " ".join(shown.split())
-    announced = api.post("/v0/operations/", json=announcement(created_at=value, schedule_type="DAILY"))
-    assert announced.status_code == 201
-
-
-def test_what_plays_a_part_in_the_state_still_costs_it() -> None:
-    wrong: list[Message] = [
-        *(message(report("SUCCESS", **{name: 5})) for name in ("operation_id", "device_id", "service_id")),
-        message(report("DONE")),
-        message(report("SUCCESS", operation_type=5)),
-        message(encoded(announcement(device_ids=5)), ANNOUNCEMENT),
-        message(encoded(announcement(device_count=-1)), ANNOUNCEMENT),
-    ]
-    for each in wrong:
-        assert [type(item) for item in parse(each)] == [Rejected], each.body

@@ -6,15 +6,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import insert, update
 
 from statemachine import Counters, OperationState, State, contribution
 from worker.model.identity import device_operation_id
 from worker.store import queries
 from worker.store.database import Database
-from worker.store.pagination import Cursor, Ordering, Page, Place, Window
+from worker.store.pagination import Cursor, Ordering, Page, Window
 from worker.store.tables import device_operations, operations
 
 OPERATION, OTHER = UUID(int=1), UUID(int=2)
@@ -159,27 +157,3 @@ async def test_a_cursor_goes_on_where_it_was_however_rows_come_and_go(database: 
 
     of_operation = [row for row in rows if row["operation_id"] == OPERATION]
     assert list(second.results) == ordered(of_operation, Ordering.CREATED_AT, list(State))[LIMIT : 2 * LIMIT]
-
-
-@given(
-    st.integers(0, 8),
-    st.datetimes(timezones=st.just(UTC)),
-    st.uuids(),
-    st.booleans(),
-)
-def test_a_cursor_reads_what_it_writes(rank: int, time: datetime, id_: UUID, backwards: bool) -> None:
-    cursor = Cursor(Place(rank, time, id_), backwards)
-    assert Cursor.parse(str(cursor)) == cursor
-
-
-@given(st.from_regex(r"^(after|before)\.[0-9]{1,2}\.[0-9]{1,18}\.[0-9a-f]{32}$", fullmatch=True))
-def test_every_text_of_a_cursors_form_is_a_place(written: str) -> None:
-    assert Cursor.parse(written).place is not None
-
-
-@pytest.mark.parametrize(
-    "written", ["after", "after.1.2.3", "next.1.2." + "0" * 32, "after.1.2." + "0" * 32 + "\n"]
-)
-def test_a_text_of_another_form_is_no_cursor(written: str) -> None:
-    with pytest.raises(ValueError, match="cursor"):
-        Cursor.parse(written)

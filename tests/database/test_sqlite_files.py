@@ -5,12 +5,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
-from tests.support.command import Deviceops
-from tests.support.databases import NewDatabase
 from tests.support.poison import report
-from tests.support.serving import OPERATIONS, refused, serving
 from worker.processing.batches import process_messages
 from worker.store.database import Database
 from worker.store.errors import Away
@@ -71,20 +68,3 @@ async def test_nothing_is_read_from_a_file_that_was_removed(sqlite_database: Dat
     with pytest.raises(Away):
         async with sqlite_database.read() as connection:
             await connection.execute(COUNT)
-
-
-def test_the_api_answers_503_until_the_file_is_back(
-    deviceops_on_sqlite: Deviceops, new_sqlite_database: NewDatabase
-) -> None:
-    file = Path(make_url(deviceops_on_sqlite.settings["database_url"]).database or "")
-    with serving(deviceops_on_sqlite) as server, server.client() as client:
-        assert client.get(OPERATIONS).is_success
-        removed(file)
-        refused(client.get(OPERATIONS), 503)
-        operation = {"id": str(uuid4()), "operation_type": "CONVERGE"}
-        refused(client.post(OPERATIONS, json=operation), 503)
-        assert not file.exists()
-        Path(make_url(new_sqlite_database()).database or "").rename(file)
-        assert client.post(OPERATIONS, json=operation).is_success
-        assert client.get(OPERATIONS).json()["count"] == 1
-    assert {line["level"] for line in server.log} == {"info", "warning"}

@@ -119,16 +119,6 @@ async def test_a_line_that_cannot_be_kept_is_refused_by_its_number(
         read_line(json.dumps({**json.loads(line), **change}).encode(), 7)
 
 
-def test_a_line_that_cannot_be_read_is_refused_by_its_number() -> None:
-    for line, wrong in (
-        (b"{", "is not JSON"),
-        (b"\xff", "is not UTF-8"),
-        (b"[" * 100_000, "is nested too deeply"),
-    ):
-        with pytest.raises(DeviceopsError, match=f"^line 7: {wrong}"):
-            read_line(line, 7)
-
-
 async def test_no_report_can_be_parked_in_the_way_of_an_announcement(database: Database) -> None:
     taken = str(uuid5(NAMESPACE, "announcement one"))
     early = message(report_body(OPERATION, DEVICE, "SUCCESS", report_id=taken))

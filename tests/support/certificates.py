@@ -1,6 +1,7 @@
 """Certificates of an authority that a test makes up, as the PEM files that servers and settings want."""
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,3 +34,29 @@ class Authority:
         issued.cert_chain_pems[0].write_to_path(made.cert)
         issued.private_key_pem.write_to_path(made.key)
         return made
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Two authorities, and what the one that counts has issued."""
+
+    authority: Authority
+    stranger: Authority
+    server: Certificate
+    client: Certificate
+    strangers_client: Certificate
+    expired: Certificate
+
+    @classmethod
+    def of(cls, address: str, directory: Path) -> "Trust":
+        """Issue certificates for the server at an address, and for clients."""
+        authority, stranger = Authority(directory / "ours"), Authority(directory / "theirs")
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        return cls(
+            authority,
+            stranger,
+            authority.issue(address),
+            authority.issue("worker.example"),
+            stranger.issue("worker.example"),
+            authority.issue(address, not_after=yesterday),
+        )

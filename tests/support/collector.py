@@ -4,9 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
+MALFORMED: list[Any] = [
+    "nonsense",
+    "",
+    TRACEPARENT[:-1],
+    f"ff-{TRACE}-{SPAN}-01",
+    f"00-{'0' * 32}-{SPAN}-01",
+    "0" * 5_000,
+    7,
+    True,
+    bytearray(b"\xff\xfe"),
+    [TRACEPARENT],
+    {"a": TRACEPARENT},
+]
+"""Values of the header `traceparent` that name no span."""
 
 
 class Collector:

@@ -3,6 +3,13 @@
 import struct
 
 from pamqp import commands
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from tests.support.sending import NOW
+from worker.amqp.delivery import Delivery
+from worker.amqp.reading import as_message
+from worker.model.messages import Message
 
 NOT_UTF8 = b"\xff\xfe"
 
@@ -40,3 +47,13 @@ def entry(name: bytes, kind: bytes, value: bytes) -> bytes:
 
 def sized(value: bytes) -> bytes:
     return struct.pack(">I", len(value)) + value
+
+
+def delivered(body: bytes, message_id: bytes, type_: str | None = None) -> Message:
+    """A message as the broker delivers it, with an id of any bytes."""
+    header = ContentHeader(body_size=len(body), properties=Basic.Properties(message_id="?", message_type=type_))
+    marshalled = header.marshal()
+    at = marshalled.index(b"\x01?")
+    marshalled = marshalled[:at] + bytes([len(message_id)]) + message_id + marshalled[at + 2 :]
+    method = b"\0\x3c\0\x3c" + Basic.Deliver("consumer", 1, False, "exchange", "key").marshal()
+    return as_message(Delivery(method, marshalled, body), NOW)

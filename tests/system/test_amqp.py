@@ -17,7 +17,6 @@ from tests.support.brokering import PATIENCE, declared, eventually, messages_in,
 from tests.support.command import Deviceops
 from tests.support.proxy import proxy_to
 from worker.amqp.consumer import Consumer
-from worker.amqp.session import BrokerLost, losing_the_broker
 from worker.amqp.topology import Topology
 from worker.config.settings import Settings
 from worker.model.messages import Message
@@ -244,28 +243,6 @@ async def test_a_connection_cut_between_commit_and_acknowledgement_is_made_again
             await Consumer(settings, process, stop).run()
     assert sum(batches) == 4, "both came again"
     assert await messages_in(channel, f"{topology_prefix}.reports") == 0
-
-
-@pytest.mark.parametrize("error", [Exception(), asyncio.CancelledError(), ConnectionError("cut"), TimeoutError()])
-async def test_however_the_client_ends_what_waits_on_a_lost_connection_the_broker_is_lost(
-    error: BaseException,
-) -> None:
-    with pytest.raises(BrokerLost), losing_the_broker():
-        raise error
-
-
-async def test_a_task_that_is_cancelled_has_not_lost_the_broker_and_neither_has_a_defect() -> None:
-    async def wait() -> None:
-        with losing_the_broker():
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(wait())
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    with pytest.raises(KeyError), losing_the_broker():
-        raise KeyError
 
 
 def test_a_topology_that_may_not_be_declared_is_one_clear_line(deviceops: Deviceops) -> None:

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from starlette.authentication import AuthenticationError
-from starlette.requests import HTTPConnection
 
 from tests.support.command import Deviceops
 from tests.support.serving import (
@@ -25,7 +23,6 @@ from tests.support.serving import (
     serving,
     token,
 )
-from worker.api.auth import ANYBODY, Tokens
 
 
 class Call(NamedTuple):
@@ -219,28 +216,6 @@ def _by_http_1_0(server: Server, headers: bytes) -> bytes:
     with socket.create_connection((url.host, url.port or 0), timeout=60) as connection:
         connection.sendall(b"GET %s HTTP/1.0\r\n%s\r\n" % (OPERATIONS.encode(), headers))
         return connection.recv(65_536).splitlines()[0]
-
-
-@pytest.mark.parametrize("client", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-async def test_without_tokens_this_machine_may_call_by_all_of_its_addresses(client: str) -> None:
-    found = await Tokens(None).authenticate(_called_by((client, 1)))
-    assert found is not None
-    assert found[1] is ANYBODY  # type: ignore[comparison-overlap]  # has what is used of a user
-
-
-@pytest.mark.parametrize(
-    "client", [("203.0.113.5", 1), ("10.0.0.1", 1), ("::ffff:10.0.0.1", 1), ("fe80::1", 1), None]
-)
-async def test_without_tokens_no_other_machine_may_call_however_it_comes_here(
-    client: tuple[str, int] | None,
-) -> None:
-    with pytest.raises(AuthenticationError, match="from another machine"):
-        await Tokens(None).authenticate(_called_by(client))
-
-
-def _called_by(client: object) -> HTTPConnection:
-    scope = {"type": "http", "scheme": "http", "path": OPERATIONS, "query_string": b"", "http_version": "1.1"}
-    return HTTPConnection({**scope, "headers": [(b"host", b"localhost")], "client": client})
 
 
 def test_a_call_with_a_token_may_come_through_a_proxy(server: Server) -> None:

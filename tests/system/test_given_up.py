@@ -16,7 +16,6 @@ from sqlalchemy import make_url
 from tests.support.brokering import PATIENCE, declared, eventually, messages_in, report, send, until_logged
 from tests.support.command import Deviceops
 from worker.amqp.topology import DELIVERY_LIMIT
-from worker.amqp.x_death import read_deaths, told
 
 pytestmark = pytest.mark.each_broker(full=True)
 
@@ -128,42 +127,6 @@ async def test_dead_letters_are_collected_as_long_as_reports_are_at_work(
     summary = json.loads(out)
     assert (summary["applied"], summary["dead_lettered"]) == (1, {"undeliverable": 1})
     assert await messages_in(channel, dead.name) == 0
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "text",
-        b"\xff",
-        7,
-        [],
-        [7],
-        [{}],
-        [{"reason": 3, "queue": []}],
-    ],
-)
-def test_a_story_that_is_not_the_brokers_is_told_as_such(header: object) -> None:
-    assert "not the broker's" in told(read_deaths({"x-death": header}))
-
-
-def test_a_long_story_is_told_in_one_line_the_latest_death_first() -> None:
-    deaths = [
-        {"reason": reason, "queue": "q\n" * 90, "count": 2}
-        for reason in ("expired", "rejected", "maxlen", "?", "?")
-    ]
-
-    story = told(read_deaths({"x-death": deaths}))
-
-    assert "\n" not in story
-    assert len(story) < 600
-    assert story.index("time to live") < story.index("before that, a consumer rejected it")
-    assert story.endswith("and 2 more deaths")
-
-
-def test_an_entry_that_is_not_the_brokers_hides_no_other() -> None:
-    deaths = [{"reason": "expired", "queue": 7}, "mine", {"reason": "maxlen", "queue": "q"}]
-    assert [death.reason for death in read_deaths({"x-death": deaths})] == ["maxlen"]
 
 
 async def test_a_republished_dead_letter_is_settled_by_the_worker_that_gets_it(

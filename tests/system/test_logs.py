@@ -14,11 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import pytest
 import yarl
 from aio_pika.abc import AbstractChannel
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from statemachine import Verdict
@@ -27,7 +24,6 @@ from tests.support.command import Deviceops
 from tests.support.proxy import proxy_to
 from tests.support.serving import PATH, put, serving
 from worker.model.outcomes import Example, Reason, Tally
-from worker.store.database import Database
 from worker.watch.rejection_log import Rejections
 
 PLANTED = "pl4nt3d"
@@ -245,14 +241,6 @@ def test_where_only_json_is_wanted_so_is_what_ends_a_command(deviceops_on_sqlite
     [entry] = entries(lonely.with_settings(log_format="json")("publish", "-", lines=as_lines(report())).stderr)
     assert (entry["level"], entry["event"], entry["exit_code"]) == ("critical", "failed", 1)
     assert f"deviceops: {entry['error']}\n" == plain.stderr
-
-
-async def test_an_error_of_the_database_does_not_tell_the_parameters(database: Database) -> None:
-    with pytest.raises(DBAPIError) as failure:
-        async with database.write() as connection:
-            await connection.execute(text("INSERT INTO nowhere VALUES (:body)"), {"body": PLANTED})
-    assert "nowhere" in str(failure.value)
-    assert PLANTED not in str(failure.value)
 
 
 def test_a_request_is_one_line_without_its_body_and_its_token(deviceops_on_sqlite: Deviceops) -> None:

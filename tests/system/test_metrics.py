@@ -7,7 +7,6 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import promql_parser
 import pytest
 import yaml
 from aio_pika.abc import AbstractChannel
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url
 
@@ -24,13 +22,9 @@ from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase, SqliteFiles, in_a_thread
 from tests.support.prometheus import MONITORING, promtool
 from tests.support.proxy import proxy_to
-from tests.support.sending import NOW, REPORT
 from tests.support.serving import NOWHERE, serving
 from tests.support.watching import Running, running
-from worker.model.messages import Message
-from worker.model.outcomes import Tally
 from worker.store.database import Database
-from worker.watch.batch_metrics import OTHER, SERVICES, Meter
 
 PAGE = (MONITORING / "README.md").read_text()
 JOBS = ("deviceops-worker", "deviceops-api")
@@ -176,58 +170,6 @@ def test_the_dashboard_and_the_alerts_leave_no_metric_out(
     }
     ours = {name for name in labels if name.startswith("deviceops_") and not name.endswith(("_sum", "_count"))}
     assert ours <= used
-
-
-def tally(*services: str) -> Tally:
-    made = Tally()
-    for service in services:
-        made.by_service[service, "applied"] += 1
-    return made
-
-
-MESSAGE = Message(b"{}", NOW, type=REPORT)
-
-
-async def test_services_beyond_the_first_hundred_are_counted_together() -> None:
-    meter = Meter(CollectorRegistry())
-    names = [f"service-{number}" for number in range(SERVICES + 2)]
-    for batch in (names[:60], ["", *names[40:], names[0]]):
-        with meter.measured([MESSAGE], tally(*batch)):
-            pass
-    counted = {service: count for (service, _), count in meter.tally.by_service.items()}
-    assert counted.pop(OTHER) == 2
-    assert counted.pop("") == 1
-    assert counted == {name: 2 if name == names[0] or name in names[40:60] else 1 for name in names[:SERVICES]}
-
-
-async def test_where_services_are_named_only_those_are_told_apart() -> None:
-    meter = Meter(CollectorRegistry(), {"drift-service": object()})
-    with meter.measured([MESSAGE], tally("drift-service", "made-up", "made-up-too")):
-        pass
-    assert meter.tally.by_service == {("drift-service", "applied"): 1, (OTHER, "applied"): 2}
-
-
-@pytest.mark.parametrize(("age", "bucket"), [(0, 1), (45, 60), (-100, 1), (1e6, float("inf"))])
-async def test_the_lag_is_that_of_the_first_message_and_never_negative(age: float, bucket: float) -> None:
-    registry = CollectorRegistry()
-    first = Message(b"{}", NOW, sent_at=datetime.now(UTC) - timedelta(seconds=age))
-    with Meter(registry).measured([first, MESSAGE], tally()):
-        pass
-    (lag,) = (each for each in registry.collect() if each.name == "deviceops_publish_to_commit_seconds")
-    reached = [float(sample.labels["le"]) for sample in lag.samples if sample.labels and sample.value == 1]
-    assert min(reached) == bucket
-    assert registry.get_sample_value("deviceops_publish_to_commit_seconds_sum") == pytest.approx(
-        max(age, 0), abs=2
-    )
-
-
-@pytest.mark.parametrize("sent_at", [datetime.fromtimestamp(0, UTC), NOW + timedelta(days=30_000)])
-async def test_a_lag_that_cannot_be_true_is_not_measured(sent_at: datetime) -> None:
-    registry = CollectorRegistry()
-    with Meter(registry).measured([Message(b"{}", NOW, sent_at=sent_at)], tally()):
-        pass
-    assert registry.get_sample_value("deviceops_publish_to_commit_seconds_count") == 0
-    assert registry.get_sample_value("deviceops_batch_messages_count") == 1
 
 
 async def test_messages_that_wait_for_a_transaction_are_in_flight_until_it_has_committed(

@@ -6,38 +6,16 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, make_url, text
 
 from tests.support.command import Deviceops
 from tests.support.databases import in_a_thread
-from tests.support.old_schema import DEVICES, MIGRATIONS, OPERATION, line, make, make_version_1
+from tests.support.old_schema import DEVICES, OPERATION, line, make, make_version_1
 from worker.model.identity import device_operation_id
 from worker.store import schema
 from worker.store.database import Database
-from worker.store.tables import metadata
 
 pytestmark = pytest.mark.each_database(full=True)
-
-
-def test_the_version_that_the_code_expects_is_that_of_the_last_migration() -> None:
-    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == schema.HEAD
-
-
-async def test_the_migrations_make_the_tables_that_the_code_describes(database: Database) -> None:
-    def differences(connection: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), metadata))
-
-    def partial_indexes(connection: Connection) -> set[str]:
-        found = inspect(connection).get_indexes("dead_letters")
-        return {str(index["name"]) for index in found if index.get("dialect_options")}
-
-    async with database.read() as connection:
-        assert await connection.run_sync(differences) == []
-        partial = await connection.run_sync(partial_indexes)
-    assert partial >= {"dead_letters_open", "dead_letters_parked", "dead_letters_closed"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -176,12 +154,3 @@ def test_a_migration_that_fails_changes_nothing(version_1: Deviceops) -> None:
 
     assert in_a_thread(tables()) == before
     assert "has schema 0001, this deviceops needs" in version_1("status").stderr
-
-
-def test_the_ids_of_an_operation_lie_together_and_tell_its_devices_apart() -> None:
-    operation = UUID(OPERATION)
-    ids = {device_operation_id(operation, UUID(int=number)) for number in range(1_000)}
-
-    assert len(ids) == 1_000
-    assert {id_.bytes[:4] for id_ in ids} == {operation.bytes[:4]}
-    assert {UUID(str(id_)).version for id_ in ids} == {8}

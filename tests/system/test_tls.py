@@ -5,52 +5,27 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from sqlalchemy import make_url, text
 
 from tests.support.brokering import report
-from tests.support.certificates import Authority, Certificate
+from tests.support.certificates import Authority, Certificate, Trust
 from tests.support.command import Deviceops
 from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ
 from tests.support.serving import OPERATIONS, serving
 from worker.amqp.connection import BrokerRefused, BrokerUnavailable, connected
 from worker.config.settings import Settings
-from worker.errors import SettingsError
 from worker.store import database
 
 ADDRESS = "127.0.0.1"
 PASSWORD = "for-this-test"  # noqa: S105
 
 
-@dataclass(frozen=True)
-class Trust:
-    """Two authorities, and what the one that counts has issued."""
-
-    authority: Authority
-    stranger: Authority
-    server: Certificate
-    client: Certificate
-    strangers_client: Certificate
-    expired: Certificate
-
-
 @pytest.fixture(scope="module")
 def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
-    directory = tmp_path_factory.mktemp("trust")
-    authority, stranger = Authority(directory / "ours"), Authority(directory / "theirs")
-    yesterday = datetime.now(UTC) - timedelta(days=1)
-    return Trust(
-        authority,
-        stranger,
-        authority.issue(ADDRESS),
-        authority.issue("worker.example"),
-        stranger.issue("worker.example"),
-        authority.issue(ADDRESS, not_after=yesterday),
-    )
+    return Trust.of(ADDRESS, tmp_path_factory.mktemp("trust"))
 
 
 def files(kind: str, ca: Authority | None = None, client: Certificate | None = None) -> dict[str, str]:
@@ -316,74 +291,9 @@ def test_a_database_that_refuses_or_is_refused_is_one_clear_line(
         assert DATABASE_REFUSALS[case] in done.stderr
 
 
-SENSELESS = {
-    "an authority without TLS": ({"amqp_ca_file": "CA"}, "AMQP_CA_FILE: is for amqps://"),
-    "no file": ({"amqp_url": "amqps://h/", "amqp_ca_file": "none"}, "AMQP_CA_FILE: none cannot be read"),
-    "a directory": ({"amqp_url": "amqps://h/", "amqp_ca_file": "."}, "AMQP_CA_FILE: . cannot be read"),
-    "no certificate": ({"amqp_url": "amqps://h/", "amqp_ca_file": "KEY"}, "AMQP_CA_FILE: .* holds no certificate"),
-    "endless": ({"amqp_url": "amqps://h/", "amqp_ca_file": "/dev/zero"}, "AMQP_CA_FILE: .* more than 1,000,000"),
-    "no key": ({"amqp_url": "amqps://h/", "amqp_cert_file": "CERT"}, "AMQP_KEY_FILE: is needed beside .*_CERT_"),
-    "only a key": ({"amqp_url": "amqps://h/", "amqp_key_file": "KEY"}, "AMQP_CERT_FILE: is needed beside .*_KEY_"),
-    "another's key": (
-        {"amqp_url": "amqps://h/", "amqp_cert_file": "CERT", "amqp_key_file": "OTHER"},
-        "AMQP_KEY_FILE: .* does not fit the certificate",
-    ),
-    "a certificate as key": (
-        {"amqp_url": "amqps://h/", "amqp_cert_file": "CERT", "amqp_key_file": "CERT"},
-        "AMQP_KEY_FILE: .* holds no private key",
-    ),
-    "a key with a passphrase": (
-        {"amqp_url": "amqps://h/", "amqp_cert_file": "CERT", "amqp_key_file": "LOCKED"},
-        "AMQP_KEY_FILE: .* is encrypted",
-    ),
-    "a parameter that turns verification off": (
-        {"amqp_url": "amqps://h/?no_verify_ssl=1"},
-        "AMQP_URL: has a parameter that is not supported: no_verify_ssl",
-    ),
-    "TLS to a file": ({"database_ca_file": "CA"}, "DATABASE_CA_FILE: is for PostgreSQL"),
-    "an authority that nobody asks": (
-        {"database_url": "postgresql://h/x?sslmode=prefer", "database_ca_file": "CA"},
-        "DATABASE_CA_FILE: is for TLS, .* sslmode=prefer",
-    ),
-    "no authority": (
-        {"database_url": "postgresql://h/x", "database_cert_file": "CERT", "database_key_file": "KEY"},
-        "DATABASE_CA_FILE: is needed to know the server by",
-    ),
-    "no mode": ({"database_url": "postgresql://h/x?sslmode=on"}, "DATABASE_URL: sslmode is one of disable, "),
-}
-
-
-@pytest.mark.parametrize("case", SENSELESS)
-def test_settings_that_make_no_sense_are_one_line_that_names_the_variable(
-    trust: Trust, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    locked = tmp_path / "locked"
-    locked.write_bytes(encrypted(trust.client.key.read_bytes()))
-    paths = {"CA": trust.authority.file, "LOCKED": locked, "OTHER": trust.server.key}
-    paths |= {"CERT": trust.client.cert, "KEY": trust.client.key}
-    given, expected = SENSELESS[case]
-    for name, value in given.items():
-        monkeypatch.setenv(f"DEVICEOPS_{name.upper()}", str(paths.get(value, value)))
-
-    with pytest.raises(SettingsError, match=f"^DEVICEOPS_{expected}") as raised:
-        Settings.load()
-
-    assert len(str(raised.value).splitlines()) == 1
-
-
 def test_a_wrong_file_is_told_by_the_command_too(deviceops_on_sqlite: Deviceops) -> None:
     done = deviceops_on_sqlite.with_settings(amqp_url="amqps://h/", amqp_ca_file="none")("status")
     assert (done.returncode, done.stderr) == (
         2,
         "deviceops: DEVICEOPS_AMQP_CA_FILE: none cannot be read: No such file or directory\n",
-    )
-
-
-def encrypted(key: bytes) -> bytes:
-    """A key in PEM with a passphrase."""
-    return serialization.load_pem_private_key(key, None).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(b"passphrase"),
     )

@@ -7,52 +7,23 @@ import socket
 import sqlite3
 import time
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aio_pika.abc import AbstractChannel
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import make_url
 
 from tests.support.brokering import PATIENCE, declared, eventually, report, send, until_logged
-from tests.support.collector import attributes, collecting
+from tests.support.collector import MALFORMED, SPAN, TRACE, TRACEPARENT, attributes, collecting
 from tests.support.command import Deviceops
 from tests.support.services.machine import free_port
-from worker.config.settings import Settings
-from worker.model.messages import Message, Origin
-from worker.model.outcomes import Tally
-from worker.tracing.messaging import MAX_LINKS, Tracer
 
-TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
-MALFORMED: list[Any] = [
-    "nonsense",
-    "",
-    TRACEPARENT[:-1],
-    f"ff-{TRACE}-{SPAN}-01",
-    f"00-{'0' * 32}-{SPAN}-01",
-    "0" * 5_000,
-    7,
-    True,
-    bytearray(b"\xff\xfe"),
-    [TRACEPARENT],
-    {"a": TRACEPARENT},
-]
 PARTS = ("transaction", "decide", "write")
 
 
 def traced(deviceops: Deviceops, url: str, **more: str) -> Deviceops:
     """The command with traces, whose spans wait for no longer than they must."""
     return deviceops.with_environment(OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_BSP_SCHEDULE_DELAY="100", **more)
-
-
-def message(traceparent: object, number: int = 0) -> Message:
-    origin = Origin(headers={"traceparent": traceparent})
-    return Message(b"{}", datetime.now(UTC), message_id=f"id-{number}", origin=lambda: origin)
 
 
 def operations_in(deviceops: Deviceops) -> int:
@@ -62,18 +33,6 @@ def operations_in(deviceops: Deviceops) -> int:
     with closing(sqlite3.connect(path)) as connection:
         count: int = connection.execute("SELECT count(*) FROM operations").fetchone()[0]
     return count
-
-
-@pytest.fixture
-def exporter() -> InMemorySpanExporter:
-    return InMemorySpanExporter()
-
-
-@pytest.fixture
-def tracer(exporter: InMemorySpanExporter) -> Tracer:
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return Tracer(provider, Settings())
 
 
 async def test_the_span_of_a_batch_links_to_the_span_that_a_report_was_sent_in(
@@ -131,44 +90,6 @@ async def test_what_is_published_with_traces_is_linked_to_and_a_trace_that_it_ha
         (bytes.fromhex(TRACE), bytes.fromhex(SPAN)),
     }
     assert collector.services == {"mine"}
-
-
-async def test_links_are_limited_and_the_span_says_how_many_are_left_out(
-    tracer: Tracer, exporter: InMemorySpanExporter
-) -> None:
-    many = [message(f"00-{TRACE}-{number:016x}-01", number) for number in range(1, MAX_LINKS + 101)]
-    with tracer.processing(many, Tally()):
-        pass
-    with tracer.processing([message(TRACEPARENT, number) for number in range(100)], Tally()):
-        pass
-    with tracer.processing([message(header) for header in MALFORMED], Tally()):
-        pass
-    limited, same, malformed = exporter.get_finished_spans()
-    assert len(limited.links) == MAX_LINKS
-    assert limited.attributes is not None
-    assert limited.attributes["deviceops.links_left_out"] == 100
-    assert len(same.links) == 1, "one for all that were sent in one span"
-    assert malformed.links == ()
-    for span in (same, malformed):
-        assert span.attributes is not None
-        assert "deviceops.links_left_out" not in span.attributes
-
-
-async def test_the_span_of_a_batch_that_fails_says_so(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
-    with pytest.raises(ConnectionError), tracer.processing([message(TRACEPARENT)], Tally()):
-        raise ConnectionError("away")
-
-    async def hangs() -> None:
-        with tracer.processing([message(TRACEPARENT)], Tally()):
-            await asyncio.sleep(PATIENCE)
-
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(hangs(), 0.05)
-    failed, given_up = exporter.get_finished_spans()
-    assert failed.attributes is not None
-    assert given_up.attributes is not None
-    assert (failed.attributes["error.type"], failed.status.is_ok) == ("ConnectionError", False)
-    assert given_up.attributes["error.type"] == "CancelledError"
 
 
 @pytest.mark.parametrize("how", ["refuses", "never answers"])

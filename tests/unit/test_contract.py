@@ -1,8 +1,6 @@
 """`deviceops contract`: it is AsyncAPI, its schemas take what the parser takes, and its examples are true."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -12,19 +10,16 @@ from asyncapi3.models import AsyncAPI3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statemachine import SPELLINGS, Verdict
+from statemachine import SPELLINGS
 from tests.support import odd_values
-from tests.support.command import Deviceops
 from tests.support.documents import blocks
-from tests.support.sending import ANNOUNCEMENT, NOW, REPORT, REPORTS, encoded, message, process
+from tests.support.sending import ANNOUNCEMENT, NOW, REPORT, REPORTS, encoded, message
 from worker.amqp.topology import Topology
 from worker.asyncapi import document as asyncapi
 from worker.asyncapi.examples import EXAMPLES, Example
-from worker.model.messages import Incoming, Message, Rejected
-from worker.model.outcomes import Tally
+from worker.model.messages import Incoming, Rejected
 from worker.model.parsing import parse
 from worker.model.surrogates import whole
-from worker.store.database import Database
 
 DOCUMENT = asyncapi.asyncapi(Topology("device-operations"), "broker.example", "amqps")
 VALIDATORS = {
@@ -36,22 +31,6 @@ UNSAID = (
     "recursion limit exceeded",
 )
 """What the parser says of that which the contract says no schema can say."""
-
-
-def outcomes(tally: Tally) -> Counter[str]:
-    """What became of the reports of a message, but for those that it released."""
-    found: Counter[str] = Counter(duplicate=tally.duplicate, announced=tally.announced)
-    found.update({str(name): count for name, count in (*tally.verdicts.items(), *tally.dead_lettered.items())})
-    return found - Counter({Verdict.APPLIED: tally.released})
-
-
-async def test_of_each_example_becomes_what_it_says(database: Database) -> None:
-    for example in EXAMPLES:
-        sent = Message(encoded(example.body), NOW, message_id=example.message_id, type=example.type)
-
-        tally = await process(database, [[sent]])
-
-        assert outcomes(tally) == Counter(example.outcomes), example.name
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
@@ -85,35 +64,6 @@ def payload_schema(type_: str) -> dict[str, Any]:
     return dict(payload)
 
 
-def references(document: object) -> Iterator[str]:
-    """Every $ref within a document."""
-    for value in (
-        document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
-    ):
-        yield from references(value)
-    if isinstance(document, dict) and isinstance(document.get("$ref"), str):
-        yield document["$ref"]
-
-
-def test_the_command_prints_a_document_that_asyncapi_takes_of_the_settings(deviceops_on_sqlite: Deviceops) -> None:
-    settings = {"amqp_url": "amqps://user:secret@broker.example:5673/", "topology_prefix": "fleet"}
-    text = deviceops_on_sqlite.with_settings(**settings).out("contract")
-
-    document = json.loads(text)
-    assert "secret" not in text
-    AsyncAPI3.model_validate(document)
-    channels = document["channels"]
-    assert document["servers"]["broker"]["host"] == "broker.example:5673"
-    assert channels["exchange"]["bindings"]["amqp"]["exchange"]["name"] == "fleet"
-    assert (
-        channels["queue"]["bindings"]["amqp"]["queue"]["name"] == channels["queue"]["address"] == "fleet.reports"
-    )
-    for reference in references(document):
-        place = document
-        for name in reference.removeprefix("#/").split("/"):
-            place = place[name]
-
-
 def test_what_is_no_asyncapi_is_noticed() -> None:
     for spoilt in (
         {**DOCUMENT, "asyncapi": "2.0.0"},
@@ -123,23 +73,6 @@ def test_what_is_no_asyncapi_is_noticed() -> None:
     ):
         with pytest.raises(ValueError, match="validation error"):
             AsyncAPI3.model_validate(spoilt)
-
-
-@pytest.mark.parametrize("type_", [REPORT, REPORTS, ANNOUNCEMENT])
-def test_the_command_prints_a_json_schema_of_each_type(deviceops_on_sqlite: Deviceops, type_: str) -> None:
-    schema = deviceops_on_sqlite.out("contract", "--format", "json-schema", "--type", type_)
-
-    jsonschema_rs.meta.validate(json.loads(schema))
-    assert json.loads(schema) == json.loads(json.dumps(asyncapi.json_schema(type_)))
-
-
-def test_a_type_beside_asyncapi_is_a_usage_error_and_without_one_a_schema_is_that_of_a_report(
-    deviceops_on_sqlite: Deviceops,
-) -> None:
-    refused = deviceops_on_sqlite("contract", "--type", REPORT)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--type goes with --format json-schema" in refused.stderr
-    assert json.loads(deviceops_on_sqlite.out("contract", "--format", "json-schema"))["title"] == REPORT
 
 
 def test_the_schema_names_every_spelling_of_a_state() -> None:

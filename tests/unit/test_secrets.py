@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import Deviceops
 from worker.config import secret_files
 from worker.config.settings import Settings
 from worker.errors import SettingsError
@@ -141,18 +140,6 @@ def test_a_value_and_its_file_at_once_are_an_error_that_names_both(
 
     with pytest.raises(SettingsError, match=f"^{NAME} and {NAME}_FILE are both given"):
         Settings.load()
-
-
-def test_the_command_reads_credentials_and_check_says_so(deviceops_on_sqlite: Deviceops, places: Path) -> None:
-    (places / "credentials" / "deviceops_batch_size").write_text("7\n")
-    given = deviceops_on_sqlite.with_environment(CREDENTIALS_DIRECTORY=str(places / "credentials"), COLUMNS="300")
-
-    shown = given.with_settings(batch_wait_file="nowhere")("check")
-    assert (shown.returncode, len(shown.stderr.splitlines())) == (2, 1)
-    shown = given("check")
-    assert f"DEVICEOPS_BATCH_SIZE=7  from {places}/credentials/deviceops_batch_size" in shown.stdout
-    assert "DEVICEOPS_DATABASE_URL=" in shown.stdout
-    assert "  from the environment" in shown.stdout
 
 
 @pytest.mark.parametrize(
