@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase
+from tests.support.terminal import on_a_terminal
 
 FLEET = ("--operations", "2", "--devices", "50", "--disorder", "0.2", "--duplicates", "0.1", "--early", "0.1")
 SPOILT = ("--conflicts", "0.1", "--malformed", "0.02")
@@ -138,7 +141,47 @@ def test_status_of_an_operation_shows_its_counters(deviceops: Deviceops, fleet: 
     shown = deviceops.out("status", operation["id"])
 
     assert "resolved_device_count    50" in shown
-    assert "50/50" in deviceops.out("status")
+    counts = operation["operation_stats"]["device_operation_statuses_count"]
+    failed = counts["failed_device_count"] + counts["dispatch_failed_count"]
+    assert failed > 0
+    row = next(line.split() for line in deviceops.out("status").splitlines() if operation["id"] in line)
+    assert row[3:5] == [str(counts["success_device_count"]), str(failed)]
+    assert row[-1] == "50"
+    if cancelled := 50 - counts["success_device_count"] - failed:
+        assert row[5] == str(cancelled)
+        assert re.search(rf"^cancelled +{cancelled}$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_on_a_terminal_no_state_and_no_id_is_cut(deviceops_on_sqlite: Deviceops, columns: int, fleet: str) -> None:
+    deviceops_on_sqlite.out("ingest", "-", lines=fleet)
+    operation = deviceops_on_sqlite.document("status")[0]
+    listed = on_a_terminal(deviceops_on_sqlite, columns, "status")
+    assert any(line.startswith(operation["id"]) and operation["state"] in line.split() for line in listed)
+    found = deviceops_on_sqlite.document("devices", operation["id"], "--limit", "100")["results"]
+    shown = on_a_terminal(deviceops_on_sqlite, columns, "devices", operation["id"], "--limit", "100")
+    assert {tuple(line.split()[:2]) for line in shown if line.count("-") >= 4} == {
+        (each["device_id"], each["state"]) for each in found
+    }
+    assert [line for line in (*listed, *shown) if len(line) > columns] == []
+
+
+def test_a_line_in_a_pipe_is_as_long_as_what_it_says(deviceops_on_sqlite: Deviceops) -> None:
+    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    reason = " ".join(["said"] * 60)
+    deviceops_on_sqlite.out("ingest", "-", lines=json.dumps({**report, "reason": reason}))
+    piped = replace(deviceops_on_sqlite, environment={})
+    for command in (("devices", NOBODY), ("device", NOBODY, NOBODY)):
+        lines = piped.out(*command).splitlines()
+        assert any(reason in line for line in lines)
+        assert [line for line in lines if line != line.rstrip() or len(line) > 500] == []
+
+
+def test_a_misspelt_state_names_the_states_and_the_nearest_one(deviceops_on_sqlite: Deviceops) -> None:
+    done = deviceops_on_sqlite("devices", NOBODY, "--state", "SUCESS")
+    assert done.returncode == 2
+    assert "'SUCESS' is not a state: CREATED, INITIATED, " in done.stderr
+    assert "Did you mean SUCCESS?" in done.stderr
 
 
 def test_the_same_seed_gives_the_same_fleet_to_the_byte(deviceops_on_sqlite: Deviceops) -> None:
@@ -205,7 +248,7 @@ def test_the_demo_without_a_broker_says_so_and_ends_with_exact_counters(
     shown = without_broker.out("demo", "--devices", "40")
 
     assert "No RabbitMQ" in shown
-    assert "40/40" in shown
+    assert re.search(r" COMPLETED( +\d+){2,3} +40$", shown, re.MULTILINE)
     assert "all counters of 1 operation agree" in shown
     tried = [line for line in shown.splitlines() if line.startswith("DEVICEOPS_DATABASE_URL")]
     assert len(tried) == 4
@@ -278,7 +321,11 @@ def test_the_log_names_the_database_without_its_password(
     url = make_url(new_postgresql_database()).set(password=SECRET).render_as_string(hide_password=False)
     done = Deviceops(tmp_path, {"database_url": url})("ingest", "-", lines="")
     [line] = [json.loads(line) for line in done.stderr.splitlines()]
-    assert line["database"] == make_url(url).render_as_string(hide_password=True)
+    shown = make_url(url).set(drivername="postgresql").render_as_string(hide_password=True)
+    assert line["database"] == shown
+    checked = Deviceops(tmp_path, {"database_url": url})("check")
+    assert f"database {shown}: " in checked.stdout + checked.stderr
+    assert "asyncpg" not in done.stderr + checked.stdout + checked.stderr
     assert SECRET not in done.stderr
     assert (line["is_default"], line["is_new"]) == (False, False)
 
@@ -384,7 +431,12 @@ def test_an_env_file_of_another_encoding_is_named(deviceops_on_sqlite: Deviceops
 
 def test_settings_are_read_from_the_env_file(deviceops_on_sqlite: Deviceops) -> None:
     (deviceops_on_sqlite.directory / ".env").write_text("DEVICEOPS_BATCH_SIZE=7\n")
-    assert "DEVICEOPS_BATCH_SIZE=7" in deviceops_on_sqlite("check").stdout
+    told = deviceops_on_sqlite("check").stdout
+    assert re.search(r"^DEVICEOPS_BATCH_SIZE +7 +\.env$", told, re.MULTILINE)
+    rows = [line.split() for line in told.splitlines() if line.startswith("DEVICEOPS_")]
+    assert [row[-1] == "default" for row in rows[:3]] == [False, False, True], "what was set comes first"
+    assert "messages in one transaction" not in told
+    assert "messages in one transaction" in deviceops_on_sqlite("check", "--explain").stdout
 
 
 def test_check_lists_every_setting_and_hides_passwords(deviceops_on_sqlite: Deviceops) -> None:

@@ -1,14 +1,10 @@
 """`deviceops dead-letters` as the one on call uses it: find, understand, mend, put away, take along."""
 
-import fcntl
 import gzip
 import json
 import os
-import pty
 import pwd
 import re
-import struct
-import termios
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from tests.support.brokering import report
 from tests.support.command import Deviceops
 from tests.support.databases import in_a_thread
 from tests.support.sending import process
+from tests.support.terminal import on_a_terminal
 from worker.model.messages import Message, Origin
 from worker.store.database import Database
 
@@ -309,25 +306,6 @@ def test_run_logs_that_parked_reports_are_stale(deviceops_on_broker: Deviceops) 
 
     [warning] = [json.loads(line) for line in done.stderr.splitlines() if "stale" in line]
     assert (warning["level"], warning["reports"], warning["operation_id"]) == ("warning", 1, OPERATION)
-
-
-def on_a_terminal(deviceops: Deviceops, columns: int, *arguments: str) -> list[str]:
-    """The lines that a command draws on a terminal of some width, without their colours."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    sized = deviceops.with_environment(COLUMNS=str(columns), TERM="xterm-256color")
-    with sized.start(*arguments, stdout=theirs, stderr=theirs, stdin=theirs) as process:
-        os.close(theirs)
-        drawn = b""
-        try:
-            while chunk := os.read(ours, 65_536):
-                drawn += chunk
-        except OSError:  # how Linux says that the other side is closed
-            pass
-    os.close(ours)
-    assert process.returncode == 0
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.decode())
-    return re.split(r"\r\n?", plain)  # a bar goes back to be drawn anew
 
 
 @pytest.mark.parametrize("columns", [80, 160])

@@ -1,6 +1,7 @@
 """The command that lists settings and tries the database and the broker: check."""
 
 import asyncio
+from typing import Annotated
 
 import typer
 
@@ -12,18 +13,23 @@ from worker.cli.common import configure_logging, notices, ready_database, run_as
 from worker.config.secret_files import variable
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
+from worker.files import ReaderGone
 from worker.processing.write_probe import probe_write
+from worker.store import database
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def check() -> None:
+def check(
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each setting means.")] = False,
+) -> None:
     """List every setting, and see whether the database and the broker can be used."""
     settings = Settings.load()
     configure_logging(settings)
-    descriptions = {variable(name): field.description or "" for name, field in Settings.model_fields.items()}
-    screen.print(tables.settings(settings.shown(), settings.origins(), descriptions))
+    meanings = {variable(name): field.description or "" for name, field in Settings.model_fields.items()}
+    values = {**settings.shown(), variable("database_url"): database.shown(settings.sqlalchemy_url)}
+    screen.print(tables.settings(values, settings.origins(), meanings if explain else {}))
     failures = run_async(_check(settings))
     if failures:
         raise DeviceopsError("; ".join(failures))
@@ -35,11 +41,15 @@ async def _check(settings: Settings) -> list[str]:
         async with ready_database(settings, for_batches=True) as opened:
             await opened.answered(probe_write(opened), settings.database_timeout)
             screen.print(f"database {opened}: ready, and a write was committed")
+    except ReaderGone:
+        raise
     except DeviceopsError as error:
         failures.append(str(error))
     try:
         async with connected(settings) as connection:
             screen.print(await Topology(settings.topology_prefix).verify(connection))
+    except ReaderGone:
+        raise
     except DeviceopsError as error:
         return [*failures, str(error)]
     try:

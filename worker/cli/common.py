@@ -23,7 +23,40 @@ from worker.store.database import Database
 Result = TypeVar("Result")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
-screen = Console(markup=False, highlight=False)
+UNLIMITED = 10_000
+"""Columns of what is no terminal: a line there ends where its content ends."""
+
+
+class _Piped:
+    """Standard output that is no terminal: without the spaces that end a table's lines."""
+
+    encoding = property(lambda _: sys.stdout.encoding)
+
+    def write(self, text: str) -> int:
+        """Write whole lines."""
+        return sys.stdout.write("\n".join(line.rstrip(" ") for line in text.split("\n")))
+
+    def flush(self) -> None:
+        """Write what is in the buffer."""
+        sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return False
+
+    def fileno(self) -> int:
+        """The descriptor of standard output."""
+        return sys.stdout.fileno()
+
+
+def _screen() -> Console:
+    if sys.stdout.isatty():
+        return Console(markup=False, highlight=False)
+    width = None if "COLUMNS" in os.environ else UNLIMITED
+    return Console(markup=False, highlight=False, width=width, file=_Piped())  # type: ignore[arg-type]  # as below
+
+
+screen = _screen()
 """Standard output, for people."""
 notices = Console(file=StandardError(), markup=False)  # type: ignore[arg-type]  # it has what is used of a file
 """Standard error, for progress and hints."""
@@ -63,7 +96,7 @@ def log_database(settings: Settings) -> None:
     file = {} if (path := sqlite.file_of(url)) is None else {"file": str(path.absolute())}
     structlog.get_logger().info(
         "using the database",
-        database=url.render_as_string(hide_password=True),
+        database=database.shown(url),
         **file,
         is_default=_is_default(settings),
         is_new=sqlite.is_new(url),

@@ -142,11 +142,11 @@ async def _conclude(database: Database, tally: Tally) -> None:
             for group in groups
         ]
     count, drifted = await find_drift(database)
-    screen.rule("what came in, and what became of it")
+    screen.print(tables.rule("what came in, and what became of it"))
     screen.print(tables.tally(tally))
-    screen.rule("the operation's counters")
+    screen.print(tables.rule("the operation's counters"))
     screen.print(tables.counters(operation.operation_stats.device_operation_statuses_count))
-    screen.rule("dead letters, with an example of each reason")
+    screen.print(tables.rule("dead letters, with an example of each reason"))
     for group, letter in examples:
         screen.print(f"{group.count:,} {group.value}, such as:", tables.plain(letter.detail))
     if drifted:
@@ -154,7 +154,7 @@ async def _conclude(database: Database, tally: Tally) -> None:
             "the recount differs from the counters: run `deviceops recount` on the demo's database"
         )
     screen.print(f"Recount: all counters of {count} operation agree with its device operations.", style="green")
-    screen.rule("try next")
+    screen.print(tables.rule("try next"))
     command = f"DEVICEOPS_DATABASE_URL=sqlite:///{DATABASE} {_own_command()}"
     for arguments in (
         f"status {operation.id}",

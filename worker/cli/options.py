@@ -1,6 +1,7 @@
 """Arguments and options that several commands have, and what they look up."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Annotated
 from uuid import UUID
 
@@ -27,8 +28,11 @@ def known(
 
 
 def state(text: str) -> State:
-    """A state by its name or its code. Raises BadParameter."""
-    found = SPELLINGS.get(int(text) if text.isdecimal() else text)
+    """A state by its name or its code. Raises BadParameter, which names the states and the nearest one."""
+    found = SPELLINGS.get(int(text) if text.isdecimal() else text.upper())
     if found is None:
-        raise typer.BadParameter(f"{text!r} is not a state: use a name such as SUCCESS, or a code such as 50")
+        names = [state.name for state in State]
+        nearest = get_close_matches(text.upper(), names, 1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise typer.BadParameter(f"{text!r} is not a state: {', '.join(names)}, or a code such as 50.{hint}")
     return found

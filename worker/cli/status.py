@@ -16,15 +16,21 @@ from worker.cli import tables
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
 from worker.cli.options import known
 from worker.config.settings import Settings
-from worker.errors import SettingsError
+from worker.errors import DeviceopsError, SettingsError
 from worker.store import dead_letters, documents, queries
-from worker.store.database import Database
+from worker.store.database import Database, within
 
 MANY = 10**12
 SHOWN = 50
 """Operations in a table that was not told how many."""
 LONGEST_WAITS = 10
 """Operations whose parked reports are told below it."""
+OVERVIEW_LINES = 3
+"""Lines of a watched overview next to its operations: header, how many are left out, the cursor."""
+PARKED_LINES = 4
+"""Lines around those of the parked reports."""
+PATIENCE = 10
+"""Seconds that a look may take."""
 REFRESH = 1
 """Seconds between two looks of `--watch`."""
 
@@ -65,17 +71,34 @@ async def _status_once(settings: Settings, operation_id: UUID | None, limit: int
 
 
 async def _watch(settings: Settings, operation_id: UUID | None, limit: int | None) -> None:
-    async with ready_database(settings) as database:
-        with Live(console=screen, auto_refresh=False) as live:
-            while True:
-                shown = await _status(database, operation_id, limit, settings.stale_after)
-                live.update(shown, refresh=True)
-                await asyncio.sleep(REFRESH)
+    """Show and refresh until interrupted; a connection that is lost after the first time is tried again."""
+    shown: RenderableType | None = None
+    with Live(console=screen, auto_refresh=False) as live:
+        while True:
+            try:
+                async with ready_database(settings) as database:
+                    while True:
+                        async with within(PATIENCE):
+                            shown = await _status(
+                                database, operation_id, limit, settings.stale_after, screen.height
+                            )
+                        live.update(shown, refresh=True)
+                        await asyncio.sleep(REFRESH)
+            except DeviceopsError as error:
+                if shown is None:
+                    raise
+                live.update(Group(Text(f"{error}; trying again", style="yellow"), "", shown), refresh=True)
+            await asyncio.sleep(REFRESH)
 
 
 async def _status(
-    database: Database, operation_id: UUID | None, limit: int | None, stale_after: float
+    database: Database,
+    operation_id: UUID | None,
+    limit: int | None,
+    stale_after: float,
+    height: int | None = None,
 ) -> RenderableType:
+    """What is shown; in `height` lines, if that is not None, as far as operations and parked reports can share."""
     stale_before = datetime.now(UTC) - timedelta(seconds=stale_after)
     async with database.read() as connection:
         if operation_id is not None:
@@ -87,6 +110,10 @@ async def _status(
         count = await queries.count_operations(connection)
         backlog = await dead_letters.backlog(connection, stale_before)
         parked = await dead_letters.parked(connection, stale_before, LONGEST_WAITS)
+    if height is not None:
+        parked = parked[: max(height // 4, 1)]
+        around = OVERVIEW_LINES + (len(parked) + PARKED_LINES if parked else 0)
+        found = found[: max(height - around, 1)]
     return Group(*_overview(found, count, backlog, parked))
 
 

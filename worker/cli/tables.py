@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from typing import Literal, NamedTuple, Self
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.constrain import Constrain
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,10 +17,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.segment import Segment
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from statemachine import State
 from worker.cli.common import notices, print_json, screen
 from worker.log_writer import writer
 from worker.model.outcomes import Tally
@@ -34,6 +39,12 @@ _STATE_STYLES = {
     "CANCELLED": "yellow",
 }
 
+
+NARROWEST_BAR = 8
+"""Columns of a progress bar, at least."""
+_EXTRA = ("type", "progress")
+"""Columns that are left out where there is no room."""
+_NUMBERS = ("success", "failed", "cancelled", "devices")
 
 SHOWN_STATES = 20
 """The latest states of an operation that fit."""
@@ -101,15 +112,35 @@ def numbers(counts: Mapping[str, object]) -> Table:
 
 
 def operations(found: Sequence[tuple[documents.Operation, documents.Progress]]) -> Table:
-    """Operations with a progress bar each: how many of their devices are settled."""
-    listing = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    listing.add_column("operation", min_width=36, no_wrap=True)
-    listing.add_column("type", max_width=24, no_wrap=True)
-    listing.add_column("state", no_wrap=True)
-    listing.add_column("progress", ratio=1, min_width=4)
-    listing.add_column("settled", justify="right", no_wrap=True)
-    for operation, progress in found:
-        listing.add_row(str(operation.id), plain(operation.operation), state(operation.state), *_settled(progress))
+    """Operations with their numbers of devices, and where there is room with a progress bar and the type."""
+    numbered = [_Settled.of(progress) for _, progress in found]
+    columns: dict[str, list[RenderableType]] = {
+        "operation": [Text(str(operation.id)) for operation, _ in found],
+        "type": [plain(operation.operation) for operation, _ in found],
+        "state": [state(operation.state) for operation, _ in found],
+        "progress": [_Bar(each) for each in numbered],
+        "success": [_count(each.success, "green") for each in numbered],
+        "failed": [_count(each.failed, "red") for each in numbered],
+        "cancelled": [_count(each.cancelled, "yellow") for each in numbered],
+        "devices": [_count(each.total, "") for each in numbered],
+    }
+    if not any(each.cancelled for each in numbered):
+        del columns["cancelled"]
+    room = screen.width - sum(_width(name, cells) + 1 for name, cells in columns.items() if name not in _EXTRA)
+    if not screen.is_terminal or room < NARROWEST_BAR:
+        del columns["progress"]
+    else:
+        room -= NARROWEST_BAR + 1
+    if room < _width("type", columns["type"]):
+        del columns["type"]
+    listing = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=screen.is_terminal)
+    for name, cells in columns.items():
+        width = NARROWEST_BAR if name == "progress" else _width(name, cells)
+        justify: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
+        ratio = 1 if name == "progress" else None
+        listing.add_column(name, justify=justify, no_wrap=True, min_width=width, ratio=ratio)
+    for row in zip(*columns.values(), strict=True):
+        listing.add_row(*row)
     return listing
 
 
@@ -123,8 +154,10 @@ def operation(found: documents.Operation, progress: documents.Progress) -> Group
     facts.add_row("history", " > ".join([*["…"][: len(states) > SHOWN_STATES], *states[-SHOWN_STATES:]]))
     if progress.expected is not None:
         facts.add_row("devices announced", f"{progress.expected:,}")
-    counts = counters(found.operation_stats.device_operation_statuses_count)
-    return Group(operations([(found, progress)]), "", facts, "", counts)
+    counts = found.operation_stats.device_operation_statuses_count.model_dump()
+    if cancelled := _Settled.of(progress).cancelled:
+        counts["cancelled"] = cancelled
+    return Group(operations([(found, progress)]), "", facts, "", numbers(counts))
 
 
 def counters(counts: documents.DeviceCounts) -> Table:
@@ -134,10 +167,10 @@ def counters(counts: documents.DeviceCounts) -> Table:
 
 def device_operations(found: Iterable[documents.DeviceOperation]) -> Table:
     """A page of device operations."""
-    listing = Table(box=None, pad_edge=False, header_style="bold")
+    listing = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     listing.add_column("device", min_width=36, no_wrap=True)
-    listing.add_column("state", no_wrap=True)
-    listing.add_column("updated", no_wrap=True)
+    listing.add_column("state", min_width=max(len(each.name) for each in State), no_wrap=True)
+    listing.add_column("updated", min_width=20, no_wrap=True)
     listing.add_column("reason", no_wrap=True)
     for each in found:
         listing.add_row(str(each.device_id), state(each.state), time(each.updated_at), plain(each.reason))
@@ -171,18 +204,15 @@ def parked(found: Iterable[documents.Parked]) -> Table:
     return listing
 
 
-def settings(values: Mapping[str, str], origins: Mapping[str, str], descriptions: Mapping[str, str]) -> Group:
-    """Every setting with its value, where that comes from unless it is the default, and below what it means."""
-    return Group(
-        *(
-            Text.assemble(
-                f"{name}={value}",
-                (f"  from {origins[name]}" if name in origins else "", "dim"),
-                f"\n    {descriptions[name]}",
-            )
-            for name, value in values.items()
-        )
-    )
+def settings(values: Mapping[str, str], origins: Mapping[str, str], descriptions: Mapping[str, str]) -> Table:
+    """Every setting with its value and its origin, what was set first; with meanings if they are given."""
+    listing = table("setting", "value", "from", *(["meaning"] if descriptions else []))
+    listing.columns[0].no_wrap = True
+    for name in sorted(values, key=lambda name: name not in origins):
+        style = "" if name in origins else "dim"
+        meaning = [descriptions[name]] if descriptions else []
+        listing.add_row(name, plain(values[name]), origins.get(name, "default"), *meaning, style=style)
+    return listing
 
 
 def plain(text: str) -> Text:
@@ -207,10 +237,54 @@ def since(moment: datetime) -> str:
     return humanize.naturaldelta(datetime.now(UTC) - moment)
 
 
-def _settled(progress: documents.Progress) -> tuple[RenderableType, Text]:
-    settled = progress.counters.settled_device_count
-    total = max(progress.counters.resolved_device_count, progress.expected or 0)
-    return ProgressBar(total=total or 1, completed=settled), Text(f"{settled:,}/{total:,}", no_wrap=True)
+class _Settled(NamedTuple):
+    """How many devices of an operation succeeded, failed (before or after dispatch), were cancelled, and all."""
+
+    success: int
+    failed: int
+    cancelled: int
+    total: int
+
+    @classmethod
+    def of(cls, progress: documents.Progress) -> Self:
+        counters = progress.counters
+        failed = counters.failed_device_count + counters.dispatch_failed_count
+        cancelled = counters.settled_device_count - counters.success_device_count - failed
+        total = max(counters.resolved_device_count, progress.expected or 0)
+        return cls(counters.success_device_count, failed, cancelled, total)
+
+
+class _Bar:
+    """A progress bar with a part for success, failure and cancellation each."""
+
+    def __init__(self, settled: _Settled) -> None:
+        self._settled = settled
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, total = options.max_width, self._settled.total or 1
+        sign = "-" if options.ascii_only else "━"
+        drawn = 0
+        reached = 0
+        for count, color in zip(self._settled, ("green", "red", "yellow"), strict=False):
+            reached += count
+            # A part that is not empty is seen, and only what is complete fills the bar.
+            until = max(reached * width // total, drawn + bool(count))
+            yield Segment(sign * (min(until, width) - drawn), Style(color=color))
+            drawn = min(until, width)
+        yield Segment(" " * (width - drawn) if console.no_color else sign * (width - drawn), Style(dim=True))
+
+
+def rule(title: str) -> RenderableType:
+    """A line with a title; as wide as a terminal."""
+    return Constrain(Rule(title, align="left", style="dim"), screen.width if screen.is_terminal else 80)
+
+
+def _count(number: int, style: str) -> Text:
+    return Text(f"{number:,}", style=style if number else "dim")
+
+
+def _width(name: str, cells: Iterable[RenderableType]) -> int:
+    return max(len(name), *(cell.cell_len for cell in cells if isinstance(cell, Text)), 0)
 
 
 def table(*columns: str, show_header: bool = True) -> Table:

@@ -29,6 +29,11 @@ CLOSE_TIMEOUT = 3
 """Seconds that a server has to say goodbye."""
 
 
+def shown(url: URL) -> str:
+    """A database's URL as people write it: without the driver's name, the password hidden."""
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+
+
 class Connections(NamedTuple):
     """How many connections a pool keeps at most, how many are in use, and how many are there beyond those kept."""
 
@@ -100,7 +105,7 @@ class Database:
         return Connections(pool.size(), pool.checkedout(), max(pool.overflow(), 0))
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return shown(self.url)
 
     @asynccontextmanager
     async def write(self, *, is_counted: bool = True) -> AsyncIterator[AsyncConnection]:

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import pydantic_core
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.tables import numbers, plain, since, table, time
+from worker.cli.tables import numbers, plain, rule, since, table, time
 from worker.dead_letters.replay import outcome_documents
 from worker.model.messages import Message, Origin
 from worker.model.outcomes import Reason, Status
@@ -80,7 +79,7 @@ def dead_letter(letter: documents.DeadLetterDetails) -> Group:
             "body" if body == letter.body else "body, unpacked",
             removed or readable(body).decode(errors="backslashreplace"),
         ),
-        Rule("what was done", align="left", style="dim"),
+        rule("what was done"),
         _history(letter.history),
     )
 
@@ -118,10 +117,10 @@ def _allowed(letter: documents.DeadLetterDetails) -> str:
     )
 
 
-def _section(title: str, content: str) -> Iterable[Rule | Padding]:
+def _section(title: str, content: str) -> Iterable[RenderableType]:
     if content:
-        yield Rule(title, align="left", style="dim")
-        yield Padding(plain(content), (0, 0, 0, 2))
+        yield rule(title)
+        yield Padding(plain(content), (0, 0, 0, 2), expand=False)
 
 
 def _document(document: Mapping[str, object]) -> str:
