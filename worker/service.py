@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+import structlog
+
 from worker.amqp.consumer import Consumer
 from worker.config.settings import Settings
 from worker.model.messages import Message
@@ -26,6 +28,8 @@ from worker.watch.rejection_log import Contradictions, Rejections
 
 if TYPE_CHECKING:
     from worker.tracing.messaging import Tracer
+
+_log = structlog.get_logger()
 
 SQLITE_LOCK_TIMEOUT = 5
 """Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
@@ -67,6 +71,8 @@ class Worker:
         """Consume until `stop` is set, or until idle for so many seconds."""
 
         async def ready() -> None:
+            if not self._is_ready.is_set():
+                _log.info("starting: trying a write to the database, then connecting to the broker")
             await retry_transient(self._store, until_idle, _try_out, self._store)
             self._is_ready.set()
 

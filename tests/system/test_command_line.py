@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,62 @@ def test_a_misspelt_state_names_the_states_and_the_nearest_one(deviceops_on_sqli
     assert done.returncode == 2
     assert "'SUCESS' is not a state: CREATED, INITIATED, " in done.stderr
     assert "Did you mean SUCCESS?" in done.stderr
+
+
+def test_first_guesses_are_commands(deviceops_on_sqlite: Deviceops, fleet: str) -> None:
+    deviceops = deviceops_on_sqlite.with_settings(log_level="debug")
+    deviceops.out("ingest", "-", lines=fleet)
+    assert deviceops.out("--version").split() == ["deviceops", version("deviceops")]
+    assert deviceops.document("operations") == json.loads(deviceops.out("status", "--format", "json"))
+    replayed = deviceops.document("dead-letters", "retry", "--all")
+    assert replayed == deviceops.document("dead-letters", "replay", "--all")
+    hinted = deviceops("run", "--database-url", "sqlite:///x.db").stderr
+    assert "set DEVICEOPS_DATABASE_URL" in hinted
+
+
+def test_an_id_may_be_given_by_how_it_begins(deviceops: Deviceops, fleet: str) -> None:
+    deviceops.out("ingest", "-", lines=fleet)
+    operation = deviceops.document("status")[0]
+    short = operation["id"][:6]
+    assert deviceops.document("status", short) == operation
+    [device] = deviceops.document("devices", short, "--limit", "1")["results"]
+    assert deviceops.document("devices", short) == deviceops.document("devices", operation["id"])
+    document = deviceops.document("device", short.upper(), device["device_id"][:9])
+    assert document == deviceops.document("device", operation["id"], device["device_id"])
+    sixteen = [f"{digit:x}bcd{NOBODY[4:]}" for digit in range(16)]
+    twins = [*sixteen[:1], sixteen[0][:-1] + "1"]
+    lines = [
+        json.dumps({"operation_id": id_, "device_id": NOBODY, "service_id": "a", "state": 10}) for id_ in twins
+    ]
+    deviceops.out("ingest", "-", lines="\n".join(lines))
+    refused = deviceops("status", "0bcd")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"more than one operation has an id that begins with 0bcd: {twins[0]}, {twins[1]}" in refused.stderr
+
+
+def test_cancel_cancels_what_is_not_settled(deviceops: Deviceops) -> None:
+    report = {"operation_id": NOBODY, "service_id": "drift-service"}
+    states = {NOBODY: "SUCCESS", NOBODY[:-1] + "1": "PROCESSING", NOBODY[:-1] + "2": "CREATED"}
+    lines = [
+        json.dumps({**report, "device_id": device, "state": state})
+        for device, last in states.items()
+        for state in ("CREATED", last)
+    ]
+    deviceops.out("ingest", "-", lines="\n".join(lines))
+    cancelled = deviceops.document("cancel", NOBODY[:8], "--reason", "wrong window")
+    assert cancelled == {"operation_id": NOBODY, "cancelled": 2, "state": "COMPLETED"}
+    reached = {each["device_id"]: each["state"] for each in deviceops.document("devices", NOBODY)["results"]}
+    assert sorted(reached.values()) == ["CANCELLED", "CANCELLED", "SUCCESS"]
+    assert "wrong window" in deviceops.out("device", NOBODY, NOBODY[:-1] + "1")
+    assert deviceops.document("cancel", NOBODY)["cancelled"] == 0
+
+
+def test_tokens_are_listed_and_revoked(deviceops_on_sqlite: Deviceops) -> None:
+    made = deviceops_on_sqlite.document("token", "create", "ops", "--scope", "read:operation")
+    with_tokens = deviceops_on_sqlite.with_settings(api_tokens=made["setting"])
+    assert with_tokens.document("token", "list") == [{"name": "ops", "scopes": ["read:operation"]}]
+    assert "ops" in with_tokens.out("token", "list")
+    assert with_tokens.document("token", "revoke", "ops") == {"name": "ops", "setting": "{}"}
 
 
 def test_the_same_seed_gives_the_same_fleet_to_the_byte(deviceops_on_sqlite: Deviceops) -> None:
@@ -388,6 +445,12 @@ WRONG = {
     "no probability": (2, ["simulate", "--early", "2"], {}),
     "no command": (2, ["fly"], {}),
     "a missing argument": (2, ["device", NOBODY], {}),
+    "the beginning of an id that is too short": (2, ["status", "abc"], {}),
+    "no operation that begins so": (1, ["status", "abcd"], {}),
+    "a setting as an option": (2, ["run", "--database-url", "sqlite:///x.db"], {}),
+    "an unknown token": (1, ["token", "revoke", "ops"], {}),
+    "queues that are removed without a question": (2, ["broker", "remove"], {}),
+    "neither an id nor a message id": (2, ["dead-letters", "show"], {}),
     "--watch with --json": (2, ["status", "--watch", "--json"], {}),
     "--watch in a pipe": (2, ["status", "--watch"], {}),
 }

@@ -285,6 +285,39 @@ def test_prune_removes_closed_ones_and_never_an_open_one(deviceops: Deviceops) -
     assert "everything is kept for ever" in deviceops.out("prune")
 
 
+def test_a_dry_run_of_discard_lists_what_it_would_discard(deviceops: Deviceops) -> None:
+    arguments = ("dead-letters", "discard", "--reason", "malformed", "--because", "a test", "--dry-run")
+    listed = letters(deviceops, "--reason", "malformed")
+    assert listed
+    assert deviceops.document(*arguments) == listed
+    assert "nothing was changed" in deviceops.out(*arguments)
+    assert letters(deviceops, "--reason", "malformed") == listed
+
+
+def test_dead_letters_are_found_and_shown_by_their_message_id(deviceops: Deviceops) -> None:
+    named = json.dumps({"message_id": "mine", "body": {"a": 1}})
+    deviceops.out("ingest", "-", lines=named)
+    [found] = letters(deviceops, "--message-id", "mine")
+    assert letters(deviceops, "--message-id", "none") == []
+    assert deviceops.document("dead-letters", "show", "--message-id", "mine")["id"] == found["id"]
+    unknown = deviceops("dead-letters", "show", "--message-id", "none")
+    assert unknown.stderr == "deviceops: no dead letter has the message id 'none'\n"
+
+
+def test_prune_asks_on_a_terminal(deviceops: Deviceops) -> None:
+    keeping = deviceops.with_settings(keep_dead_letters="1")
+    for answer, code, said in (("n", 1, "nothing was removed"), ("y", 0, "dead_letters")):
+        ours, theirs = os.openpty()
+        with keeping.start("prune", stdin=theirs) as process:
+            os.write(ours, f"{answer}\n".encode())
+            out, err = process.communicate(timeout=60)
+        os.close(ours)
+        os.close(theirs)
+        assert process.returncode == code
+        assert "Remove for good" in err
+        assert said in out + err
+
+
 def test_status_tells_how_many_reports_are_parked_and_for_how_long(deviceops: Deviceops) -> None:
     nobodys = str(uuid4())
     deviceops.out("ingest", "-", lines=json.dumps(report("SUCCESS", None, nobodys)))

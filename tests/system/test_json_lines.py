@@ -9,7 +9,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from tests.support.brokering import declared, messages_in, report
+from tests.support.brokering import declared, eventually, messages_in, report
 from tests.support.command import Deviceops
 
 
@@ -98,3 +98,83 @@ def test_import_reads_what_an_editor_has_saved(deviceops_on_sqlite: Deviceops) -
     done = elsewhere.document("dead-letters", "import", "-", lines=f"\ufeff{exported}".replace("\n", "\r\n"))
 
     assert done == {"read": 1, "imported": 1}
+
+
+ANNOUNCEMENT = {"id": str(uuid4()), "operation_type": "CONVERGE", "device_ids": [str(uuid4()) for _ in range(3)]}
+
+
+async def test_a_document_over_several_lines_and_an_array_are_published_as_messages_of_the_type_that_is_named(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel, tmp_path: Path
+) -> None:
+    await declared(deviceops_on_broker, channel)
+    path = tmp_path / "announcement.json"
+    path.write_text(json.dumps(ANNOUNCEMENT, indent=2))
+    type_ = ("--type", "operation.announced")
+    assert deviceops_on_broker.out("publish", str(path), *type_).startswith("1 messages published")
+    reports = [
+        {**report("CREATED", device), "operation_id": ANNOUNCEMENT["id"]}
+        for device in map(str, (uuid4(), uuid4()))
+    ]
+    text = json.dumps(reports, indent=2)
+    assert deviceops_on_broker.out("publish", "-", lines=text).startswith("2 messages published")
+    announced = deviceops_on_broker.document(
+        "announce", "CONVERGE", "--device", str(uuid4()), "--reason", "a trial"
+    )
+    summary = deviceops_on_broker.document("run", "--until-idle", "0.5")
+    assert (summary["announced"], summary["applied"], summary["dead_lettered"]) == (2, 2, {})
+    found = deviceops_on_broker.document("status", announced["operation_id"])
+    assert (found["operation"], found["reason"]) == ("CONVERGE", "a trial")
+
+
+async def test_what_the_contract_does_not_allow_is_an_error_with_its_line_and_nothing_is_sent(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel, tmp_path: Path
+) -> None:
+    await declared(deviceops_on_broker, channel)
+    queue = deviceops_on_broker.settings["topology_prefix"] + ".reports"
+    path = tmp_path / "reports.jsonl"
+    good = [json.dumps(report()) for _ in range(2)]
+    for lines, expected in (
+        ([*good, json.dumps({**report(), "state": "DONE"})], f"{path}, line 3: state: "),
+        ([*good, "{"], f"{path}, line 3: "),
+        ([json.dumps(ANNOUNCEMENT, indent=2)], f"{path}, line 1: "),
+        (["no JSON", *good], f"{path}: is neither JSON lines nor one JSON document: "),
+    ):
+        path.write_text("\n".join(lines))
+        done = deviceops_on_broker("publish", str(path))
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
+        assert done.stderr.startswith(f"deviceops: {expected}")
+        assert "nothing was sent" in done.stderr
+    assert await messages_in(channel, queue) == 0
+    assert deviceops_on_broker.out("publish", str(path), "--unchecked").startswith("3 messages published")
+    assert await messages_in(channel, queue) == 3
+
+
+async def test_what_is_on_the_broker_is_removed_unless_queues_have_messages(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel
+) -> None:
+    await declared(deviceops_on_broker, channel)
+    queue = deviceops_on_broker.settings["topology_prefix"] + ".reports"
+    deviceops_on_broker.out("publish", "-", lines=json.dumps(report()))
+    eventually(
+        lambda: f"{queue} has 1; nothing was removed" in deviceops_on_broker("broker", "remove", "--yes").stderr
+    )
+    assert await messages_in(channel, queue) == 1
+    deviceops_on_broker.out("broker", "remove", "--yes", "--force")
+    deviceops_on_broker.out("broker", "remove", "--yes")
+    assert "not declared yet" in deviceops_on_broker.out("check")
+
+
+async def test_a_worker_that_stops_says_so_and_draws_no_table_among_its_lines(
+    deviceops_on_broker: Deviceops,
+) -> None:
+    with deviceops_on_broker.running("run") as worker:
+        assert worker.stderr is not None
+        lines: list[str] = []
+        while not lines or '"consuming"' not in lines[-1]:
+            lines.append(worker.stderr.readline())
+        worker.terminate()
+        out, rest = worker.communicate(timeout=60)
+    events = [json.loads(line)["event"] for line in (*lines, *rest.splitlines())]
+    assert any(event.startswith("starting: ") for event in events[: events.index("consuming")])
+    assert events[-2].startswith("stopping: ")
+    assert (events[-1], out) == ("stopped", "")

@@ -185,6 +185,14 @@ class Topology:
         waiting = queue.declaration_result.message_count or 0
         return f"queue {self.reports}: ready, {waiting:,} messages wait"
 
+    async def waiting(self, connection: AbstractConnection) -> dict[str, int]:
+        """How many messages each queue that exists has ready to be delivered."""
+        found = {}
+        for name in (self.reports, self.dead_letters, self.successor):
+            if queue := await self._exists(connection, name):
+                found[name] = queue.declaration_result.message_count or 0
+        return found
+
     async def delete(self, channel: AbstractChannel) -> None:
         """Delete everything, with all messages."""
         for queue in (self.reports, self.dead_letters, self.successor):

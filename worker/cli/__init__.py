@@ -9,8 +9,9 @@
 - `dead_letters`: the commands about rejected messages, `token`: those about tokens of the HTTP API
 """
 
+import re
 import sys
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 from typer.exceptions import TyperException
@@ -35,9 +36,15 @@ class Commands(LazyGroup):
             "Process JSON lines without a broker: reports, or envelopes of body, type, message_id and headers.",
         ),
         "publish": Place(
-            "worker.cli.publish", "Send JSON lines to the exchange; each counts once the broker has confirmed it."
+            "worker.cli.publish",
+            "Send JSON lines or documents to the exchange; each counts once the broker has confirmed it.",
         ),
+        "announce": Place(
+            "worker.cli.announce", "Send an announcement: an operation, and the devices that it is for."
+        ),
+        "cancel": Place("worker.cli.cancel", "Cancel every device operation of an operation that is not settled."),
         "status": Place("worker.cli.status", "Show operations and their progress."),
+        "operations": Place("worker.cli.operations", "List operations and their progress, the latest first."),
         "devices": Place("worker.cli.devices", "Show a page of an operation's device operations."),
         "device": Place(
             "worker.cli.device",
@@ -73,6 +80,7 @@ class Commands(LazyGroup):
             "Watch a roll-out over 500 simulated devices, through RabbitMQ where it answers.",
         ),
         "dead-letters": Place("worker.cli.dead_letters", "See what was rejected, and why, and mend it."),
+        "broker": Place("worker.cli.broker", "The exchanges and queues on the broker."),
         "token": Place("worker.cli.token", "Tokens of the HTTP API."),
     }
 
@@ -88,8 +96,20 @@ app = typer.Typer(
 )
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"deviceops {version('deviceops')}")  # noqa: T201
+        raise typer.Exit
+
+
 @app.callback()
-def deviceops() -> None:
+def deviceops(
+    version: Annotated[  # its callback prints it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Typer makes a group of an app that has a callback."""
 
 
@@ -108,7 +128,7 @@ def main() -> None:
     except TyperException as error:
         message = error.format_message().replace("Value error, ", "")  # pydantic's way to begin ours
         # Called without arguments, Typer prints the help and raises with nothing more to say.
-        code = _fail(f"{message} (try --help)", error.exit_code) if message else error.exit_code
+        code = _fail(f"{message} ({_hint(message)})", error.exit_code) if message else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", INTERRUPTED)
     except OSError as error:
@@ -116,6 +136,17 @@ def main() -> None:
     stdout.finish()
     writer.flush()
     sys.exit(code)
+
+
+def _hint(message: str) -> str:
+    """What to try after a usage error: the variable of a setting that was given as an option, else --help."""
+    if unknown := re.match(r"No such option: --([a-z-]+)", message):
+        from worker.config.secret_files import variable
+        from worker.config.settings import Settings
+
+        if (name := unknown[1].replace("-", "_")) in Settings.model_fields:
+            return f"set {variable(name)} in the environment or in .env"
+    return "try --help"
 
 
 def _fail(message: str, code: int) -> int:

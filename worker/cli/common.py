@@ -126,6 +126,17 @@ def utf8(text: str) -> str:
     return text
 
 
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is removed for good, on a terminal. Raises DeviceopsError if the answer is no."""
+    if yes or sys.stdin is None or not sys.stdin.isatty():
+        return
+    if not typer.confirm(question, err=True):
+        raise DeviceopsError("nothing was removed")
+
+
 def actor() -> str:
     """Who runs the command: the operating system's user, and who called sudo to be it."""
     try:

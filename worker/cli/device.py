@@ -1,17 +1,18 @@
 """The command that shows one device operation: device."""
 
 from typing import Annotated
-from uuid import UUID
 
 import typer
+from sqlalchemy import case
 
 from worker.cli import tables
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
-from worker.cli.options import OperationId
+from worker.cli.options import IdRange, OperationId, id_range, one_id, one_operation
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 from worker.store import activity, documents, queries
 from worker.store.pagination import MAX_LIMIT, MAX_OFFSET, Page, Window
+from worker.store.tables import device_operations
 
 app = typer.Typer(add_completion=False)
 
@@ -19,7 +20,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def device(
     operation_id: OperationId,
-    device_id: Annotated[UUID, typer.Argument(help="The device's id.")],
+    device_id: Annotated[
+        IdRange, typer.Argument(parser=id_range, metavar="DEVICE_ID", help="The device's id, or how it begins.")
+    ],
     limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="Reports to show.")] = MAX_LIMIT,
     offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="Reports before those.")] = 0,
     json: Json = False,
@@ -37,9 +40,12 @@ def device(
 
 
 async def _device(
-    settings: Settings, operation_id: UUID, device_id: UUID, limit: int, offset: int
+    settings: Settings, operation: IdRange, device: IdRange, limit: int, offset: int
 ) -> tuple[documents.DeviceOperation, Page[documents.AcceptedReport]]:
     async with ready_database(settings) as database, database.read() as connection:
+        operation_id = await one_operation(connection, operation)
+        devices = case((device_operations.c.operation_id == operation_id, device_operations.c.device_id))
+        device_id = await one_id(connection, devices, device, "device of the operation")
         found = await queries.get_device_operation(connection, operation_id, device_id)
         if found is None:
             raise DeviceopsError(f"device {device_id} is not registered for operation {operation_id}")

@@ -9,7 +9,7 @@ import typer
 from statemachine import State
 from worker.cli import options, tables
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
-from worker.cli.options import OperationId, known
+from worker.cli.options import IdRange, OperationId, known, one_operation
 from worker.config.settings import Settings
 from worker.store import documents, queries
 from worker.store.pagination import LIMIT, MAX_LIMIT, MAX_OFFSET, Neighbour, Page, Window
@@ -32,9 +32,9 @@ def devices(
 ) -> None:
     """Show a page of an operation's device operations."""
     window = Window(limit, offset)
-    page = run_async(_devices(Settings.load(), operation_id, state, window))
+    found, page = run_async(_devices(Settings.load(), operation_id, state, window))
     if json:
-        print_json(_document(page, operation_id, state))
+        print_json(_document(page, found, state))
         return
     screen.print(tables.device_operations(page.results))
     first = min(offset + 1, page.count)
@@ -42,11 +42,14 @@ def devices(
 
 
 async def _devices(
-    settings: Settings, operation_id: UUID, state: State | None, window: Window
-) -> Page[documents.DeviceOperation]:
+    settings: Settings, wanted: IdRange, state: State | None, window: Window
+) -> tuple[UUID, Page[documents.DeviceOperation]]:
     async with ready_database(settings) as database, database.read() as connection:
+        operation_id = await one_operation(connection, wanted)
         _, progress = known(await queries.get_operation(connection, operation_id), operation_id)
-        return await queries.page_of_device_operations(connection, progress, operation_id, state, window)
+        return operation_id, await queries.page_of_device_operations(
+            connection, progress, operation_id, state, window
+        )
 
 
 def _document(

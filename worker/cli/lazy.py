@@ -20,6 +20,8 @@ class LazyGroup(TyperGroup):
     """A group whose commands are known by name and one line of help until one of them is called."""
 
     places: ClassVar[Mapping[str, Place]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Other names that a command is called by; no page lists them."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -27,7 +29,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find the command that arguments call, and load it."""
-        name, _, rest = super().resolve_command(ctx, args)
+        name, _, rest = super().resolve_command(ctx, [self.aliases.get(args[0], args[0]), *args[1:]])
         return name, None if name is None else self.load(name), rest
 
     def load(self, name: str) -> Any:

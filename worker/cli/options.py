@@ -1,17 +1,69 @@
 """Arguments and options that several commands have, and what they look up."""
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
 import typer
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SPELLINGS, State
 from worker.errors import DeviceopsError
 from worker.store import documents
+from worker.store.tables import operations
 
-OperationId = Annotated[UUID, typer.Argument(help="The operation's id.")]
+SHORTEST = 4
+"""Hexadecimal digits that the beginning of an id has, at least."""
+
+
+class IdRange(NamedTuple):
+    """An id, or the range of ids that begin with some digits."""
+
+    text: str
+    first: UUID
+    last: UUID
+
+
+def id_range(text: str) -> IdRange:
+    """A UUID, or the beginning of one. Raises BadParameter."""
+    digits = text.replace("-", "").lower()
+    try:
+        whole = UUID(text)
+    except ValueError:
+        if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},31}}", digits):
+            raise typer.BadParameter(
+                f"{text!r} is not a UUID, nor the first {SHORTEST} digits or more of one"
+            ) from None
+        return IdRange(text, UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f")))
+    return IdRange(str(whole), whole, whole)
+
+
+async def one_id(connection: AsyncConnection, column: ColumnElement[UUID], wanted: IdRange, what: str) -> UUID:
+    """The one id that begins so; a whole id as it is. Raises DeviceopsError if none does, or several."""
+    if wanted.first == wanted.last:
+        return wanted.first
+    query = select(column).where(column.between(wanted.first, wanted.last)).distinct().order_by(column).limit(3)
+    found = list((await connection.execute(query)).scalars())
+    if not found:
+        raise DeviceopsError(f"no {what} has an id that begins with {wanted.text}")
+    if len(found) > 1:
+        raise DeviceopsError(
+            f"more than one {what} has an id that begins with {wanted.text}: {found[0]}, {found[1]}"
+        )
+    return found[0]
+
+
+async def one_operation(connection: AsyncConnection, wanted: IdRange) -> UUID:
+    """The id of the one operation whose id begins so. Raises DeviceopsError."""
+    return await one_id(connection, operations.c.id, wanted, "operation")
+
+
+OperationId = Annotated[
+    IdRange, typer.Argument(parser=id_range, metavar="OPERATION_ID", help="The operation's id, or how it begins.")
+]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same fleet.")]
 
 

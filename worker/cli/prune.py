@@ -5,7 +5,7 @@ from datetime import timedelta
 import typer
 
 from worker.cli import tables
-from worker.cli.common import Json, configure_logging, print_json, ready_database, run_async, screen
+from worker.cli.common import Json, Yes, configure_logging, confirm, print_json, ready_database, run_async, screen
 from worker.config.settings import Settings
 from worker.dead_letters.retention import Retention
 
@@ -13,7 +13,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def prune(json: Json = False) -> None:
+def prune(yes: Yes = False, json: Json = False) -> None:
     """Remove what the settings DEVICEOPS_KEEP_… no longer keep, in small transactions beside running workers."""
     settings = Settings.load()
     retention = Retention(
@@ -22,6 +22,8 @@ def prune(json: Json = False) -> None:
         activity=_days(settings.keep_activity),
     )
     configure_logging(settings)
+    if retention != Retention():
+        confirm("Remove for good what the settings DEVICEOPS_KEEP_… no longer keep?", yes=yes)
     pruned = run_async(prune_past(settings, retention))
     if json:
         print_json(pruned)

@@ -4,13 +4,16 @@ import asyncio
 import signal
 from typing import Annotated
 
+import structlog
 import typer
 
 from worker import service
 from worker.cli import tables
-from worker.cli.common import Json, configure_logging, log_database, run_async
+from worker.cli.common import Json, configure_logging, log_database, run_async, screen
 from worker.config.settings import Settings
 from worker.model.outcomes import Tally
+
+_log = structlog.get_logger()
 
 app = typer.Typer(add_completion=False)
 
@@ -26,7 +29,10 @@ def run(
     """Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."""
     settings = Settings.load()
     configure_logging(settings)
-    tables.show_tally(run_async(_run(settings, until_idle)), json)
+    tally = run_async(_run(settings, until_idle))
+    _log.info("stopped", **tally.document())
+    if json or screen.is_terminal:
+        tables.show_tally(tally, json)
 
 
 async def _run(settings: Settings, until_idle: float | None) -> Tally:
@@ -41,6 +47,7 @@ def _stop_on_signals() -> asyncio.Event:
     numbers = (signal.SIGTERM, signal.SIGINT)
 
     def begin_to_stop() -> None:
+        _log.info("stopping: a signal asks for it; a second one ends the process at once")
         stop.set()
         for number in numbers:
             loop.remove_signal_handler(number)

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated
-from uuid import UUID
 
 import typer
 from rich.console import Group, RenderableType
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from worker.cli import tables
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
-from worker.cli.options import known
+from worker.cli.options import IdRange, id_range, known, one_operation
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
 from worker.store import dead_letters, documents, queries
@@ -37,14 +37,34 @@ REFRESH = 1
 app = typer.Typer(add_completion=False)
 
 
+class Format(StrEnum):
+    """What is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 @app.command()
 def status(
-    operation_id: Annotated[UUID | None, typer.Argument(help="One operation; all of them if left out.")] = None,
+    operation_id: Annotated[
+        IdRange | None,
+        typer.Argument(
+            parser=id_range,
+            metavar="OPERATION_ID",
+            help="One operation, by its id or how that begins; all of them if left out.",
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, max=MANY, help="The latest so many operations.")] = None,
     json: Json = False,
+    form: Annotated[Format, typer.Option("--format", help="json is the same as --json.")] = Format.TABLE,
 ) -> None:
     """Show operations and their progress."""
+    show(operation_id, watch=watch, limit=limit, json=json or form is Format.JSON)
+
+
+def show(operation_id: IdRange | None, *, watch: bool, limit: int | None, json: bool) -> None:
+    """Show one operation, or all of them."""
     if watch and (json or not screen.is_terminal):
         raise SettingsError("--watch is for people: it needs a terminal, and no --json")
     settings = Settings.load()
@@ -57,20 +77,21 @@ def status(
         screen.print(run_async(_status_once(settings, operation_id, limit)))
 
 
-async def _status_document(settings: Settings, operation_id: UUID | None, limit: int | None) -> object:
+async def _status_document(settings: Settings, wanted: IdRange | None, limit: int | None) -> object:
     async with ready_database(settings) as database, database.read() as connection:
-        if operation_id is None:
+        if wanted is None:
             return [operation for operation, _ in await queries.list_operations(connection, limit)]
+        operation_id = await one_operation(connection, wanted)
         found = await queries.get_operation(connection, operation_id)
     return known(found, operation_id)[0]
 
 
-async def _status_once(settings: Settings, operation_id: UUID | None, limit: int | None) -> RenderableType:
+async def _status_once(settings: Settings, operation_id: IdRange | None, limit: int | None) -> RenderableType:
     async with ready_database(settings) as database:
         return await _status(database, operation_id, limit, settings.stale_after)
 
 
-async def _watch(settings: Settings, operation_id: UUID | None, limit: int | None) -> None:
+async def _watch(settings: Settings, operation_id: IdRange | None, limit: int | None) -> None:
     """Show and refresh until interrupted; a connection that is lost after the first time is tried again."""
     shown: RenderableType | None = None
     with Live(console=screen, auto_refresh=False) as live:
@@ -93,7 +114,7 @@ async def _watch(settings: Settings, operation_id: UUID | None, limit: int | Non
 
 async def _status(
     database: Database,
-    operation_id: UUID | None,
+    wanted: IdRange | None,
     limit: int | None,
     stale_after: float,
     height: int | None = None,
@@ -101,7 +122,8 @@ async def _status(
     """What is shown; in `height` lines, if that is not None, as far as operations and parked reports can share."""
     stale_before = datetime.now(UTC) - timedelta(seconds=stale_after)
     async with database.read() as connection:
-        if operation_id is not None:
+        if wanted is not None:
+            operation_id = await one_operation(connection, wanted)
             found_one = await queries.get_operation(connection, operation_id)
             parked = await dead_letters.parked(connection, stale_before, 1, operation_id)
             operation = tables.operation(*known(found_one, operation_id, parked))

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 from pydantic_core import to_json
 
+from worker.cli import tables
 from worker.cli.common import Json, print_json, screen, utf8
 from worker.config import api_tokens
 from worker.config.api_tokens import Scope
 from worker.config.secret_files import PREFIX
 from worker.config.settings import Settings
-from worker.errors import SettingsError
+from worker.errors import DeviceopsError, SettingsError
+from worker.model.text import shown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -44,4 +46,33 @@ def create(
     if name in known:
         screen.print(f"It takes the place of the token that {name} had.")
     screen.print(f"The setting, which has {len({*known, name})} of them:")
+    print(f"{PREFIX}API_TOKENS={quote(setting)}")  # noqa: T201
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """List the tokens of DEVICEOPS_API_TOKENS by name, with what each may do; the tokens are kept nowhere."""
+    known = Settings.load().api_tokens or {}
+    if json:
+        print_json([{"name": name, "scopes": sorted(known[name].scopes)} for name in sorted(known)])
+        return
+    listing = tables.table("name", "scopes")
+    for name in sorted(known):
+        listing.add_row(tables.plain(name), ", ".join(sorted(known[name].scopes)))
+    screen.print(listing if known else "no tokens: DEVICEOPS_API_TOKENS is not set")
+
+
+@app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(parser=utf8, metavar="NAME", help="Whose token.")], json: Json = False
+) -> None:
+    """Print what to put into DEVICEOPS_API_TOKENS so that a token is refused, once `serve` has restarted."""
+    known = Settings.load().api_tokens or {}
+    if name not in known:
+        raise DeviceopsError(f"no token has the name {shown(name)}: `deviceops token list` names them")
+    setting = to_json({other: token for other, token in known.items() if other != name}).decode()
+    if json:
+        print_json({"name": name, "setting": setting})
+        return
+    screen.print("The setting without it; the token is refused once `deviceops serve` has restarted with it:")
     print(f"{PREFIX}API_TOKENS={quote(setting)}")  # noqa: T201

@@ -194,9 +194,9 @@ class Settings(BaseSettings):
         description="days that `deviceops prune` keeps the reports of what is settled, from when they came; "
         "empty for ever",
     )
-    log_level: str = Field(
-        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
-    )
+    log_level: Annotated[
+        str, BeforeValidator(lambda level: level.upper() if isinstance(level, str) else level)
+    ] = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
     log_format: str = Field(
         "auto",
         pattern="^(auto|json|text)$",

@@ -50,6 +50,7 @@ class Selection:
     operation_id: UUID | None = None
     device_id: UUID | None = None
     service_id: str | None = None
+    message_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     status: Status | None = Status.OPEN
@@ -76,6 +77,8 @@ class Selection:
             found &= _c.device_id == self.device_id
         if self.service_id is not None:
             found &= _c.service_id == self.service_id
+        if self.message_id is not None:
+            found &= _c.message_id == self.message_id
         if self.since is not None:
             found &= _c.received_at >= self.since
         if self.until is not None:

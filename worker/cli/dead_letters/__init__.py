@@ -56,6 +56,7 @@ class DeadLetterCommands(LazyGroup):
             "Remove resolved and discarded dead letters for good, in small transactions beside running workers.",
         ),
     }
+    aliases: ClassVar = {"retry": "replay"}
 
 
 app = typer.Typer(

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.common import Json, utf8
+from worker.cli.common import Json, screen, utf8
+from worker.cli.dead_letters import list as list_
 from worker.cli.dead_letters.marking import change_status
 from worker.cli.dead_letters.options import Limit, selecting
 from worker.dead_letters import discard as closing
@@ -24,10 +25,18 @@ def discard(
     because: Annotated[
         str, typer.Option(parser=utf8, metavar="TEXT", help="Why nobody needs them; kept with each.")
     ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be discarded; change nothing.")
+    ] = False,
     limit: Limit = None,
     json: Json = False,
 ) -> None:
     """Discard open dead letters, with a reason; they stay readable, and `restore` takes it back."""
     if not because.strip():
         raise SettingsError("--because: say why")
+    if dry_run:
+        list_.show_list(selection, limit, json)
+        if not json:
+            screen.print("nothing was changed")
+        return
     change_status("discarded", selection, limit, json, partial(closing.discard, because=clean(because)))

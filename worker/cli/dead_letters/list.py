@@ -39,6 +39,12 @@ def list_(
             if len(groups) == SHOWN and limit is None:
                 screen.print(f"the largest {SHOWN:,}; --limit shows more", style="dim")
         return
+    show_list(selection, limit, json)
+
+
+def show_list(selection: Selection, limit: int | None, json: bool) -> None:
+    """Print dead letters, the oldest first."""
+    settings = Settings.load()
     found, count = run_async(_list(settings, selection, limit if json else limit or SHOWN))
     if json:
         print_json(found)

@@ -73,6 +73,9 @@ _OPTIONS: dict[str, Any] = {
     "service": Annotated[
         str | None, typer.Option(parser=utf8, metavar="TEXT", help="The service that they say they are from.")
     ],
+    "message_id": Annotated[
+        str | None, typer.Option(parser=utf8, metavar="TEXT", help="The AMQP message id that they have.")
+    ],
     "since": Annotated[
         datetime | None,
         typer.Option(
@@ -109,6 +112,7 @@ def selecting(changing: Status | None = None) -> Callable[[Callable[..., None]],
             operation: UUID | None,
             device: UUID | None,
             service: str | None,
+            message_id: str | None,
             since: datetime | None,
             until: datetime | None,
             status: str = "all",
@@ -121,6 +125,7 @@ def selecting(changing: Status | None = None) -> Callable[[Callable[..., None]],
                 operation_id=operation,
                 device_id=device,
                 service_id=service,
+                message_id=message_id,
                 since=since,
                 until=until,
                 status=_status(status) if changing is None else changing,

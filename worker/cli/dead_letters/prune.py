@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.common import Json, configure_logging, print_json, run_async, screen
+from worker.cli.common import Json, Yes, configure_logging, confirm, print_json, run_async, screen
 from worker.cli.dead_letters.options import age
 from worker.cli.prune import prune_past
 from worker.config.settings import Settings
@@ -19,11 +19,13 @@ def prune(
     older_than: Annotated[
         timedelta, typer.Option(parser=age, metavar="AGE", help="Resolved or discarded so long ago, such as 30d.")
     ],
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Remove resolved and discarded dead letters for good, in small transactions beside running workers."""
     settings = Settings.load()
     configure_logging(settings)
+    confirm("Remove resolved and discarded dead letters of that age for good?", yes=yes)
     count = run_async(prune_past(settings, Retention(closed=older_than)))["dead_letters"]
     if json:
         print_json({"dead_letters": count})
