@@ -7,7 +7,7 @@ from sqlalchemy import case
 
 from worker.cli import tables
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
-from worker.cli.options import IdRange, OperationId, id_range, one_id, one_operation
+from worker.cli.options import IdRange, OperationId, one_id, one_operation, uuid
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 from worker.store import activity, documents, queries
@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False)
 def device(
     operation_id: OperationId,
     device_id: Annotated[
-        IdRange, typer.Argument(parser=id_range, metavar="DEVICE_ID", help="The device's id, or how it begins.")
+        IdRange, typer.Argument(parser=uuid, metavar="DEVICE_ID", help="The device's id, or how it begins.")
     ],
     limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="Reports to show.")] = MAX_LIMIT,
     offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="Reports before those.")] = 0,

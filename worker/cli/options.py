@@ -27,7 +27,7 @@ class IdRange(NamedTuple):
     last: UUID
 
 
-def id_range(text: str) -> IdRange:
+def uuid(text: str) -> IdRange:
     """A UUID, or the beginning of one. Raises BadParameter."""
     digits = text.replace("-", "").lower()
     try:
@@ -62,7 +62,7 @@ async def one_operation(connection: AsyncConnection, wanted: IdRange) -> UUID:
 
 
 OperationId = Annotated[
-    IdRange, typer.Argument(parser=id_range, metavar="OPERATION_ID", help="The operation's id, or how it begins.")
+    IdRange, typer.Argument(parser=uuid, metavar="OPERATION_ID", help="The operation's id, or how it begins.")
 ]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same fleet.")]
 

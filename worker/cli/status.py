@@ -14,7 +14,7 @@ from rich.text import Text
 
 from worker.cli import tables
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
-from worker.cli.options import IdRange, id_range, known, one_operation
+from worker.cli.options import IdRange, known, one_operation, uuid
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
 from worker.store import dead_letters, documents, queries
@@ -49,7 +49,7 @@ def status(
     operation_id: Annotated[
         IdRange | None,
         typer.Argument(
-            parser=id_range,
+            parser=uuid,
             metavar="OPERATION_ID",
             help="One operation, by its id or how that begins; all of them if left out.",
         ),
