@@ -9,8 +9,9 @@ import yarl
 from worker.amqp.topology import Topology
 from worker.asyncapi import document
 from worker.cli.common import print_json
+from worker.cli.message_types import CHOICES, message_type
 from worker.config.settings import Settings
-from worker.model.messages import ANNOUNCEMENT, REPORT, REPORTS
+from worker.model.messages import REPORT
 
 app = typer.Typer(add_completion=False)
 
@@ -22,21 +23,16 @@ class Format(StrEnum):
     JSON_SCHEMA = "json-schema"
 
 
-class MessageType(StrEnum):
-    """A message's AMQP type."""
-
-    REPORT = REPORT
-    REPORTS = REPORTS
-    ANNOUNCEMENT = ANNOUNCEMENT
-
-
 @app.command()
 def contract(
     form: Annotated[
         Format, typer.Option("--format", help="AsyncAPI 3, or JSON Schema 2020-12.")
     ] = Format.ASYNCAPI,
     message_type: Annotated[
-        MessageType | None, typer.Option("--type", help="For JSON Schema: the messages whose bodies it is about.")
+        str | None,
+        typer.Option(
+            "--type", parser=message_type, metavar=CHOICES, help="For JSON Schema: the message type of the bodies."
+        ),
     ] = None,
 ) -> None:
     """Print, as JSON, what producers may send: for generators, validators and documentation."""

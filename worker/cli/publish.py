@@ -5,7 +5,6 @@ import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,22 +17,15 @@ from worker.amqp.publisher import publish as publish_messages
 from worker.amqp.topology import Topology
 from worker.cli import tables
 from worker.cli.common import configure_logging, run_async, screen
+from worker.cli.message_types import CHOICES, message_type
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
-from worker.model.messages import ANNOUNCEMENT, MAX_BODY, REPORT, REPORTS, Message, Rejected
+from worker.model.messages import MAX_BODY, Message, Rejected
 from worker.model.parsing import parse
 from worker.model.surrogates import whole
 from worker.tracing import tracing
 
 app = typer.Typer(add_completion=False)
-
-
-class MessageType(StrEnum):
-    """A message type of the contract."""
-
-    REPORT = REPORT
-    REPORTS = REPORTS
-    ANNOUNCEMENT = ANNOUNCEMENT
 
 
 Numbered = tuple[int, Message]
@@ -50,7 +42,13 @@ def publish(
         ),
     ],
     type_: Annotated[
-        MessageType | None, typer.Option("--type", help="The type of messages that name none; else a report.")
+        str | None,
+        typer.Option(
+            "--type",
+            parser=message_type,
+            metavar=CHOICES,
+            help="The type of messages that name none; else a report.",
+        ),
     ] = None,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Send also what the contract does not allow, each line as it is.")
