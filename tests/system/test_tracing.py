@@ -18,7 +18,7 @@ from tests.support.collector import MALFORMED, SPAN, TRACE, TRACEPARENT, attribu
 from tests.support.command import Deviceops
 from tests.support.services.machine import free_port
 
-PARTS = ("transaction", "decide", "write")
+PARTS = ("transaction", "load", "decide", "write")
 
 
 def traced(deviceops: Deviceops, url: str, **more: str) -> Deviceops:
