@@ -17,7 +17,7 @@ OF_ALL = {"asyncpg", "pydantic", "pydantic_settings", "sqlalchemy", "transitions
     [
         (("--help",), OF_BROKER | OF_SERVER | OF_WORK | OF_ALL),
         (("dead-letters", "--help"), OF_BROKER | OF_SERVER | OF_WORK | OF_ALL),
-        (("status",), OF_BROKER | OF_SERVER | OF_WORK),
+        (("status",), OF_BROKER | OF_SERVER | OF_WORK | {"asyncpg"}),
         (("device", *["00000000-0000-4000-8000-000000000000"] * 2), OF_BROKER | OF_SERVER | OF_WORK),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -3,8 +3,6 @@
 from hashlib import sha1
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
-from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811  # a class
-
 NAMESPACE = uuid5(NAMESPACE_DNS, "deviceops")
 """The namespace of the UUIDv5 (RFC 9562, section 5.5) that identifies a message without an id by its body."""
 MAX_ID = 255
@@ -71,12 +69,22 @@ def device_operation_id(operation_id: UUID, device_id: UUID) -> UUID:
     operation, device = operation_id.int, device_id.int
     digest = sha1(operation.to_bytes(16) + device.to_bytes(16), usedforsecurity=False).digest()
     number = operation & _FIRST | int.from_bytes(digest[:16]) & _HASHED | _VERSION_8
-    # The driver's UUID is built, hashed and sent several times as fast as the standard library's, and equals it.
-    id_: UUID = DriverUUID(number.to_bytes(16))
-    return id_
+    return _uuid(number.to_bytes(16))
 
 
 def pair_id(operation_id: UUID, device_id: UUID) -> UUID:
     """The UUIDv5 of the device's 16 bytes in the operation's namespace, part of a dead letter's fingerprint."""
     digest = sha1(operation_id.bytes + device_id.bytes, usedforsecurity=False).digest()
     return UUID(bytes=digest[:16], version=5)
+
+
+def _uuid(data: bytes) -> UUID:
+    """The UUID of sixteen bytes, of the driver's type: built, hashed and sent several times as fast as Python's.
+
+    Imported at the first call, after which this name is the type itself: many commands never need it.
+    """
+    global _uuid
+    from asyncpg.pgproto.pgproto import UUID as _uuid  # noqa: N811
+
+    id_: UUID = _uuid(data)
+    return id_
