@@ -10,7 +10,7 @@ from sqlalchemy import text
 from tests.support.poison import report
 from worker.processing.batches import process_messages
 from worker.store.database import Database
-from worker.store.errors import Away
+from worker.store.errors import Unreachable
 
 COUNT = text("SELECT count(*) FROM operations")
 
@@ -49,13 +49,13 @@ async def test_nothing_is_committed_or_read_where_the_files_are_others(
             await connection.execute(COUNT)
             change(file)
 
-    with pytest.raises(Away, match="was removed, renamed or replaced"):
+    with pytest.raises(Unreachable, match="was removed, renamed or replaced"):
         await change_within_a_transaction()
     if change is removed:
-        with pytest.raises(Away, match="is gone"):
+        with pytest.raises(Unreachable, match="is gone"):
             async with sqlite_database.read() as connection:
                 await connection.execute(COUNT)
-        with pytest.raises(Away):
+        with pytest.raises(Unreachable):
             await process_messages(sqlite_database, [report(uuid4())], patience=0.1)
         assert not list(file.parent.glob(f"{file.name}*"))
     else:  # what is there now is used
@@ -65,6 +65,6 @@ async def test_nothing_is_committed_or_read_where_the_files_are_others(
 async def test_nothing_is_read_from_a_file_that_was_removed(sqlite_database: Database) -> None:
     await process_messages(sqlite_database, [report(uuid4())])
     removed(Path(sqlite_database.url.database or ""))
-    with pytest.raises(Away):
+    with pytest.raises(Unreachable):
         async with sqlite_database.read() as connection:
             await connection.execute(COUNT)

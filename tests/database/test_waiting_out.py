@@ -1,4 +1,4 @@
-"""What passes is waited out: a database that is away, full or locked, or gives no answer, costs no report."""
+"""What passes is waited out: a database that is down, full or locked, or gives no answer, costs no report."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from worker.processing import batches
 from worker.processing.batches import process_messages
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import Database
-from worker.store.errors import Away
+from worker.store.errors import Unreachable
 from worker.store.schema import migrate
 
 
@@ -119,7 +119,7 @@ async def test_work_that_does_not_even_end_when_it_is_cancelled_is_left_behind(
 
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError, match=r"does not answer within 0\.1 s"):
-            await sqlite_database.answered(wait_for_a_dead_connection(), 0.1)
+            await sqlite_database.run_with_timeout(wait_for_a_dead_connection(), 0.1)
     over.set()
     assert (await process_messages(sqlite_database, [report(uuid4())])).verdicts == {Verdict.APPLIED: 1}
 
@@ -127,7 +127,7 @@ async def test_work_that_does_not_even_end_when_it_is_cancelled_is_left_behind(
 async def test_patience_ends_with_the_databases_own_error(new_postgresql_database: NewDatabase) -> None:
     database = Database(make_url(new_postgresql_database()).set(port=1))
 
-    with pytest.raises(Away, match=r"^127\.0\.0\.1, port 1: Connection refused$"):
+    with pytest.raises(Unreachable, match=r"^127\.0\.0\.1, port 1: Connection refused$"):
         await process_messages(database, [report(uuid4())], patience=0.2)
     await database.close()
 

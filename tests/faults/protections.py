@@ -335,7 +335,7 @@ PROTECTIONS = (
     Protection(
         "connections are doubted together",
         "test_postgresql_link.py::test_forgotten_connections_cost_one_timeout_together",
-        ((LINES, 'elif record.info["since"] < state.doubted_at:', "elif False:"),),
+        ((LINES, 'elif record.info["since"] < state.invalidated_at:', "elif False:"),),
     ),
     Protection(
         "a database that went away is waited for",
@@ -405,10 +405,14 @@ PROTECTIONS = (
         "the HTTP API does not hang with its database",
         "test_api_survives.py",
         (
-            (DATABASE, "async with within(self._limit), self.engine.begin()", "async with self.engine.begin()"),
             (
                 DATABASE,
-                "async with within(self._limit), self.engine.connect()",
+                "async with time_limit(self._limit), self.engine.begin()",
+                "async with self.engine.begin()",
+            ),
+            (
+                DATABASE,
+                "async with time_limit(self._limit), self.engine.connect()",
                 "async with self.engine.connect()",
             ),
         ),
@@ -416,7 +420,7 @@ PROTECTIONS = (
     Protection(
         "sessions that can only read are let go",
         "test_postgresql_sessions.py::test_a_worker_lets_go_of_sessions_that_began_in_a_bad_time[read-only]",
-        ((DATABASE, "                self._state.doubt()\n", "                pass\n"),),
+        ((DATABASE, "                self._state.invalidate()\n", "                pass\n"),),
     ),
     Protection(
         "sessions that the server has closed are not used",

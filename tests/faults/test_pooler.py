@@ -19,7 +19,7 @@ from tests.support.seed import OPERATION
 from tests.support.services import PrivatePgBouncer
 from tests.support.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
 from worker.store.database import Database
-from worker.store.errors import is_passing, is_refusal
+from worker.store.errors import is_access_denied, is_transient
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ async def test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_clie
 async def test_a_parameter_that_it_does_not_support_is_a_refusal(pooler: PrivatePgBouncer) -> None:
     with pytest.raises(asyncpg.PostgresError, match="unsupported startup parameter") as raised:
         await asyncpg.connect(pooler.url, server_settings={"lock_timeout": "1"})
-    assert is_refusal(raised.value)
-    assert not is_passing(raised.value)
+    assert is_access_denied(raised.value)
+    assert not is_transient(raised.value)
 
 
 @pytest.mark.parametrize("command", [["run"], ["check"], ["ingest", "-"], ["migrate"]])

@@ -149,7 +149,7 @@ async def test_statement_of_a_batch_whose_line_died_is_given_up_at_once(sturdy_d
 
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            await database.answered(work(), 1)
+            await database.run_with_timeout(work(), 1)
         assert time.monotonic() - began < 1 + 2 * CLOSE_TIMEOUT
         await database.close()
 

@@ -21,7 +21,7 @@ from tests.faults.outages import (
 )
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from worker.store.errors import is_passing
+from worker.store.errors import is_transient
 
 _END_WORKERS = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {OF_WORKERS}"  # noqa: S608
 _END_TRANSACTIONS = f"{_END_WORKERS} AND xact_start IS NOT NULL"
@@ -72,8 +72,8 @@ def test_the_clients_own_error_on_a_connection_that_was_just_ended_passes() -> N
     told = Exception("cannot switch to state 11; another operation (2) is in progress")
     told.__cause__ = asyncpg.InternalClientError(str(told))  # if the server ends it between connecting and asking
 
-    assert is_passing(DBAPIError("SELECT 1", None, told))
-    assert not is_passing(DBAPIError("SELECT 1", None, Exception("of the program")))
+    assert is_transient(DBAPIError("SELECT 1", None, told))
+    assert not is_transient(DBAPIError("SELECT 1", None, Exception("of the program")))
 
 
 async def test_deadlock(trials: Trials, new_scene: NewScene, amqp_url: str, fragile_database: str) -> None:

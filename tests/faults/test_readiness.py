@@ -235,11 +235,11 @@ async def test_a_commit_that_does_not_end_is_none(fragile_database: str) -> None
         await own.execute("SELECT pg_reload_conf()")
         try:
             with pytest.raises(TimeoutError):
-                await database.answered(probe_write(database), 1)
+                await database.run_with_timeout(probe_write(database), 1)
         finally:
             await own.execute("ALTER SYSTEM RESET synchronous_standby_names")
             await own.execute("SELECT pg_reload_conf()")
-    await database.answered(probe_write(database), 20)
+    await database.run_with_timeout(probe_write(database), 20)
     await database.close()
 
 

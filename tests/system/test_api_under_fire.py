@@ -23,7 +23,7 @@ from tests.support.services import PrivatePostgreSQL
 from tests.support.serving import OPERATIONS, serving
 from worker.processing.direct import process_message
 from worker.store.database import Database
-from worker.store.errors import is_passing
+from worker.store.errors import is_transient
 
 CLIENTS = 8
 STATES = ("INITIATED", "DISPATCHED", "PROCESSING", "SUCCESS", "FAILURE", "CANCELLED", "TIMEOUT")
@@ -164,4 +164,4 @@ async def test_who_writes_over_http_waits_for_a_lock_so_long_and_no_longer(postg
         with pytest.raises(DBAPIError) as refused:
             await process_message(hurried, report)
     await hurried.close()
-    assert is_passing(refused.value)  # which the API answers with 503
+    assert is_transient(refused.value)  # which the API answers with 503

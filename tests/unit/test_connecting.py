@@ -11,7 +11,15 @@ from sqlalchemy.exc import DBAPIError
 from worker.config.settings import Settings
 from worker.errors import SettingsError
 from worker.store.dead_connections import ConnectionState
-from worker.store.errors import Away, away, is_fault_of_data, is_missing, is_of_database, is_passing, is_refusal
+from worker.store.errors import (
+    Unreachable,
+    is_access_denied,
+    is_data_error,
+    is_database_error,
+    is_missing,
+    is_transient,
+    unreachable,
+)
 
 
 def of_server(state: str, words: str = "", statement: str | None = None) -> DBAPIError:
@@ -22,7 +30,7 @@ def of_server(state: str, words: str = "", statement: str | None = None) -> DBAP
 
 
 MISSING = [
-    away("h", socket.gaierror(socket.EAI_NONAME, "Name or service not known")),
+    unreachable("h", socket.gaierror(socket.EAI_NONAME, "Name or service not known")),
     of_server("3D000"),
     of_server("28000"),
     of_server("42501", "permission denied for database"),
@@ -37,9 +45,9 @@ REFUSED = [
     SettingsError("DEVICEOPS_DATABASE_URL: file cannot be read"),
 ]
 PASSING = [
-    away("h", socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")),
-    away("h", OSError(113, "No route to host")),
-    Away("h: does not answer"),
+    unreachable("h", socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")),
+    unreachable("h", OSError(113, "No route to host")),
+    Unreachable("h: does not answer"),
     of_server("25006"),
     of_server("57P03"),
     of_server("53300"),
@@ -54,9 +62,9 @@ FATAL = [of_server("42501", statement="SELECT"), of_server("42P01"), RuntimeErro
 def test_what_is_missing_ends_a_first_start_and_is_waited_for_once_it_was_there(error: Exception) -> None:
     state = ConnectionState()
     assert is_missing(error)
-    assert not state.may_pass(error)
+    assert not state.is_retryable(error)
     state.note_connection()
-    assert state.may_pass(error)
+    assert state.is_retryable(error)
 
 
 @pytest.mark.parametrize("error", REFUSED)
@@ -64,27 +72,27 @@ def test_what_refuses_ends_a_first_start_and_is_tried_again_for_a_while_once_it_
     error: Exception,
 ) -> None:
     state = ConnectionState(refusal_timeout=0.05)
-    assert is_refusal(error)
-    assert not state.may_pass(error)
+    assert is_access_denied(error)
+    assert not state.is_retryable(error)
     state.note_connection()
-    assert state.may_pass(error)
+    assert state.is_retryable(error)
     time.sleep(0.05)
-    assert not state.may_pass(error)
+    assert not state.is_retryable(error)
     state.note_connection()  # another trouble has its own time
-    assert state.may_pass(error)
+    assert state.is_retryable(error)
 
 
 @pytest.mark.parametrize("error", PASSING)
 def test_what_passes_is_waited_for(error: Exception) -> None:
-    assert is_passing(error)
-    assert ConnectionState().may_pass(error)
+    assert is_transient(error)
+    assert ConnectionState().is_retryable(error)
 
 
 @pytest.mark.parametrize("error", FATAL)
 def test_what_does_not_pass_is_never_waited_for(error: Exception) -> None:
     state = ConnectionState()
     state.note_connection()
-    assert not state.may_pass(error)
+    assert not state.is_retryable(error)
 
 
 UNUSABLE = [
@@ -96,13 +104,13 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("error", [*UNUSABLE, *MISSING, *REFUSED, *PASSING])
 def test_what_is_wrong_with_the_database_is_no_defect_for_callers(error: Exception) -> None:
-    assert is_of_database(error)
-    assert not is_fault_of_data(error)
+    assert is_database_error(error)
+    assert not is_data_error(error)
 
 
 @pytest.mark.parametrize("error", [of_server("42601"), of_server("23505"), RuntimeError(), KeyError()])
 def test_what_is_a_defect_or_the_datas_fault_stays_one(error: Exception) -> None:
-    assert not is_of_database(error)
+    assert not is_database_error(error)
 
 
 @pytest.mark.parametrize("kind", ["database", "amqp"])

@@ -13,7 +13,7 @@ from worker.api import responses
 from worker.api.forwarded import names_a_host
 from worker.api.metrics import Requests
 from worker.model.text import one_line
-from worker.store.errors import explain, is_of_database
+from worker.store.errors import is_database_error, one_line_error
 
 MAX_BODY = 2_000_000
 """Bytes: an announcement of some 50,000 devices. Announced again, an operation takes more of them."""
@@ -56,8 +56,8 @@ class Edge:
             _check(scope)
             await self._app(scope, receive_bounded, send_and_note)
         except Exception as error:  # whatever it is, the caller gets an answer  # noqa: BLE001
-            if is_of_database(error):  # of which the database's own condition is one line for each change
-                trouble["error"] = explain(error)
+            if is_database_error(error):  # of which the database's own condition is one line for each change
+                trouble["error"] = one_line_error(error)
             response = _answer(error)
             if status == 0:
                 await response(scope, receive, send_and_note)
@@ -101,7 +101,7 @@ def _bound(size: int) -> None:
 def _answer(error: Exception) -> Response:
     if isinstance(error, responses.Refusal):
         return responses.error(error.status_code, str(error.detail))
-    if is_of_database(error):
+    if is_database_error(error):
         headers = {"Retry-After": str(responses.RETRY_AFTER)}
         return responses.error(HTTPStatus.SERVICE_UNAVAILABLE, "the database is away; try again", headers=headers)
     _log.error("a defect", request_id=correlation_id.get(), exc_info=error)

@@ -14,7 +14,7 @@ import structlog
 
 from worker.store import documents, queries
 from worker.store.database import Database
-from worker.store.errors import explain, is_of_database
+from worker.store.errors import is_database_error, one_line_error
 from worker.store.notify import listen
 
 POLL = 0.5
@@ -111,7 +111,7 @@ class Changes:
             async with self._database.read() as connection:
                 found = await queries.get_operations(connection, changed)
         except Exception as error:  # whatever it is, those who follow are not to wait for ever  # noqa: BLE001
-            if not is_of_database(error):
+            if not is_database_error(error):
                 _log.error("a defect", exc_info=error)
             await asyncio.sleep(RETRY)
             self._look_at(*changed)
@@ -141,10 +141,10 @@ class Changes:
             try:
                 await listen(self._database, self._look_at, ready)
             except Exception as error:  # the same  # noqa: BLE001
-                if not is_of_database(error):
+                if not is_database_error(error):
                     _log.error("a defect", exc_info=error)
                 if not is_away:
-                    _log.warning("deaf: the database cannot tell of changes", error=explain(error))
+                    _log.warning("deaf: the database cannot tell of changes", error=one_line_error(error))
                 is_away = True
             await asyncio.sleep(RETRY)
 

@@ -39,7 +39,7 @@ async def _check(settings: Settings) -> list[str]:
     failures = []
     try:
         async with ready_database(settings, for_batches=True) as opened:
-            await opened.answered(probe_write(opened), settings.database_timeout)
+            await opened.run_with_timeout(probe_write(opened), settings.database_timeout)
             screen.print(f"database {opened}: ready, and a write was committed")
     except ReaderGone:
         raise

@@ -48,7 +48,7 @@ async def _recount(settings: Settings, fix: bool) -> tuple[int, list[Drift]]:
         try:
             await keep_recount(opened, 0 if fix else len(drifted))
         except DBAPIError as error:  # a standby can be recounted, and keeps nothing
-            notices.print(f"metrics will not tell of this recount: {errors.explain(error)}", style="yellow")
+            notices.print(f"metrics will not tell of this recount: {errors.one_line_error(error)}", style="yellow")
     return count, drifted
 
 

@@ -39,7 +39,7 @@ async def _serve(settings: Settings) -> None:
             lock_timeout=LOCK_TIMEOUT,
             answer_timeout=limit,
             limit=limit,
-            beside=reading,
+            shares_state_with=reading,
         ) as writing,
     ):
         await server.serve(settings, reading, writing)

@@ -36,7 +36,7 @@ async def sweep_periodically(
         try:
             await sweep(database, trust, note, lambda: _pause(stop, PAUSE))
         except Exception as error:  # the next sweep tries again  # noqa: BLE001
-            if not database.may_pass(error):  # the processing of batches logs an unavailable database
+            if not database.is_retryable(error):  # the processing of batches logs an unavailable database
                 _log.error("unhandled error", exc_info=error)
         await _pause(stop, INTERVAL)
 

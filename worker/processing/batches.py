@@ -29,7 +29,7 @@ from worker.processing.write_probe import probe_write
 from worker.store import dead_letters
 from worker.store.database import Database
 from worker.store.dead_letters import stored_message
-from worker.store.errors import explain, is_passing, is_refused
+from worker.store.errors import is_rejected, is_transient, one_line_error
 
 MAX_WEIGHT = 20_000
 """Device operations in one transaction, about: a single bulk message may have as many."""
@@ -93,7 +93,7 @@ def write_transactions(
 
     async def judge(database: Database, error: Exception) -> bool:
         nonlocal is_probed
-        if not is_refused(error):
+        if not is_rejected(error):
             return False
         if not is_probed:
             await retry_transient(database, patience, probe_write, database)
@@ -159,12 +159,12 @@ async def retry_transient(
     async def tried() -> Result:
         nonlocal doublings
         try:
-            result = await database.answered(work(*arguments), database.answer_timeout * 2**doublings)
+            result = await database.run_with_timeout(work(*arguments), database.answer_timeout * 2**doublings)
         except Exception as error:
             if isinstance(error, TimeoutError):
                 doublings = min(doublings + 1, MAX_DOUBLINGS)
-            if database.may_pass(error):
-                why, is_refusal = explain(error), not is_passing(error)
+            if database.is_retryable(error):
+                why, is_refusal = one_line_error(error), not is_transient(error)
                 database.condition.fails(why, is_refusal=is_refusal, database=str(database))
             raise
         database.condition.works(database=str(database))
@@ -173,13 +173,13 @@ async def retry_transient(
     try:
         return await tried()
     except Exception as error:
-        if not database.may_pass(error):
+        if not database.is_retryable(error):
             raise
         failed = error
     # Only after a failure: each call of tenacity leaves some thirty objects in reference cycles, and the garbage
     # collector's pauses would dominate the latency of small batches.
     retrying = AsyncRetrying(
-        retry=retry_if_exception(database.may_pass),
+        retry=retry_if_exception(database.is_retryable),
         wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
         stop=stop_never if patience is None else stop_after_delay(patience - (loop.time() - began)),
         reraise=True,

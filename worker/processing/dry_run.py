@@ -20,7 +20,7 @@ from worker.processing.loading import peek, peek_parked
 from worker.processing.splitting import process_items
 from worker.processing.transaction import decide
 from worker.store import batch as store
-from worker.store.errors import is_refused
+from worker.store.errors import is_rejected
 
 
 class DryRun:
@@ -111,7 +111,7 @@ class DryRun:
 
     async def is_of_data(self, error: Exception) -> bool:
         """Whether the data of a transaction broke it."""
-        return is_refused(error)
+        return is_rejected(error)
 
     def _begin(self, *, releases_parked: bool) -> Decisions:
         fingerprints = self._decider.decisions.fingerprints

@@ -30,7 +30,7 @@ from worker.processing.transaction import process_batch, release
 from worker.processing.write_probe import is_refused_alone
 from worker.store import batch as store
 from worker.store.database import Database
-from worker.store.errors import explain
+from worker.store.errors import one_line_error
 
 DEVICES = 1_000
 """Device operations whose parked reports are listed in one query."""
@@ -181,7 +181,7 @@ async def _released(transactions: Transactions, found: Sequence[ParkedReport]) -
     except Exception as error:
         if not await transactions.is_of_data(error):
             raise
-        refused = f"the database refuses it: {one_line(explain(error))}"
+        refused = f"the database refuses it: {one_line(one_line_error(error))}"
     if len(found) == 1:
         return await transactions.release(found, refused=refused)
     tally = Tally()
@@ -201,7 +201,7 @@ async def _process_alone(transactions: Transactions, item: Item) -> Tally:
     except Exception as error:
         if not await transactions.is_of_data(error):
             raise
-        refused = Rejected(f"the database refuses it: {one_line(explain(error))}", item.message)
+        refused = Rejected(f"the database refuses it: {one_line(one_line_error(error))}", item.message)
     try:
         return await transactions.process([refused])
     except Exception as error:

@@ -20,7 +20,7 @@ from worker.model.parsing import parse
 from worker.processing.transaction import process_within
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import Database
-from worker.store.errors import explain, is_refused
+from worker.store.errors import is_rejected, one_line_error
 
 _COMMITTED = {
     "postgresql": "SELECT pg_logical_emit_message(true, 'deviceops', 'probe')",
@@ -40,9 +40,9 @@ async def probe_write(database: Database) -> None:
     try:
         tally = await _probe(database)
     except Exception as error:
-        if database.may_pass(error):
+        if database.is_retryable(error):
             raise
-        raise DeviceopsError(f"database {database} takes no batch: {explain(error)}") from error
+        raise DeviceopsError(f"database {database} takes no batch: {one_line_error(error)}") from error
     if tally != _EXPECTED:
         raise DeviceopsError(f"database {database} takes no batch as it should: {tally}, expected {_EXPECTED}")
 
@@ -52,7 +52,7 @@ async def is_refused_alone(database: Database, error: Exception) -> bool:
 
     Raises the database's own error on a transient failure.
     """
-    if not is_refused(error):
+    if not is_rejected(error):
         return False
     try:
         await probe_write(database)

@@ -1,4 +1,4 @@
-"""The connection to SQLite or PostgreSQL."""
+"""`Database`: transactions on SQLite or PostgreSQL, with timeouts and the up/down state of the database."""
 
 import asyncio
 import time
@@ -17,16 +17,23 @@ from worker.dependency import Condition
 from worker.errors import DeviceopsError
 from worker.store.dead_connections import REFUSAL_TIMEOUT, ConnectionState
 from worker.store.driver import asyncpg
-from worker.store.errors import casts_doubt, explain, is_of_connection, is_of_database, is_of_others, is_passing
+from worker.store.errors import (
+    invalidates_connections,
+    is_connection_error,
+    is_contention,
+    is_database_error,
+    is_transient,
+    one_line_error,
+)
 from worker.store.postgresql import LIFETIME, Login, postgresql_engine, session_settings
 from worker.store.sqlite import READ_ONLY, sqlite_engine
 
 Result = TypeVar("Result")
 
 ANSWER_TIMEOUT = 60
-"""Seconds after which a transaction counts as one that will get no answer, for the first time."""
+"""Seconds after which the first attempt of a transaction is abandoned as unanswered."""
 CLOSE_TIMEOUT = 3
-"""Seconds that a server has to say goodbye."""
+"""Seconds that closing the connections may take."""
 
 
 def shown(url: URL) -> str:
@@ -35,31 +42,31 @@ def shown(url: URL) -> str:
 
 
 class Connections(NamedTuple):
-    """How many connections a pool keeps at most, how many are in use, and how many are there beyond those kept."""
+    """Connections of a pool: its size, those in use, and the overflow beyond its size."""
 
     size: int
     in_use: int
     overflow: int
 
 
-def _nobody_asks(_seconds: float) -> None:
-    """Let it be."""
+def _ignore_commit(_seconds: float) -> None:
+    """Do nothing."""
 
 
 class Database:
-    """One database. `write` gives a transaction that commits at its end, `read` one consistent snapshot.
+    """One database. `write` is a transaction that commits at its end, `read` a snapshot (REPEATABLE READ).
 
-    `login` says how to log in to PostgreSQL, and is asked for each connection; None for as the URL says.
-    `lock_timeout` is how many seconds a statement waits for what another transaction holds, None for as long as
-    it takes (on SQLite: for 30 seconds). `answer_timeout` is how many seconds a transaction gets before whoever
-    can try again does so, and how many the server waits for a word of ours in one, None where a person may let it
-    wait. `limit` is how many it may take at all before it ends with a TimeoutError, where a caller waits for it:
-    each transaction then notes in `condition` how it went. None for any number.
-    `for_batches` is whether hardly anything but batches is to be processed, see `PLANS_OF_BATCHES`.
-    `refusal_timeout` is as for `ConnectionState`; `beside` is the same database in other hands, with which it is
-    shared: of a server that can only read, those who read let go as well.
-    `condition` is how it stands with the database, as far as those know who wait for it.
-    `on_commit` is told how many seconds each commit took.
+    - `login`: called for each new connection to PostgreSQL; None uses the URL's credentials.
+    - `lock_timeout`: seconds that a statement waits for a lock; None waits without limit (SQLite: 30 seconds).
+    - `answer_timeout`: seconds before the first attempt of a retried transaction is abandoned, and the server's
+      `idle_in_transaction_session_timeout`; None leaves the latter off, for interactive use.
+    - `limit`: seconds after which a transaction ends with a TimeoutError, for callers that wait for a response;
+      each transaction then updates `condition`. None sets no limit.
+    - `for_batches`: set `PLANS_OF_BATCHES`, for connections that process mostly batches.
+    - `refusal_timeout`: seconds that refused logins are retried, see `ConnectionState`.
+    - `shares_state_with`: another `Database` for the same server; connections that one invalidates, both replace.
+
+    `condition` tracks whether the database is up. `on_commit` is called with the seconds that each commit took.
     """
 
     def __init__(
@@ -72,18 +79,20 @@ class Database:
         limit: float | None = None,
         for_batches: bool = False,
         refusal_timeout: float = REFUSAL_TIMEOUT,
-        beside: "Database | None" = None,
+        shares_state_with: "Database | None" = None,
     ) -> None:
         self.url = url
         self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
         self._limit = limit
-        self.on_commit: Callable[[float], None] = _nobody_asks
+        self.on_commit: Callable[[float], None] = _ignore_commit
         self.condition = (
             Condition("database", "paused: the database fails", "resumed: the database answers")
             if limit is None
             else Condition("database", "the database fails: calls are answered 503", "the database answers again")
         )
-        self._state: ConnectionState = ConnectionState(refusal_timeout) if beside is None else beside._state
+        self._state: ConnectionState = (
+            ConnectionState(refusal_timeout) if shares_state_with is None else shares_state_with._state
+        )
         self._login = login
         self._settings = session_settings(lock_timeout, answer_timeout, for_batches=for_batches)
         self.engine = (
@@ -94,13 +103,13 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether this is the embedded kind."""
+        """Whether the database is SQLite."""
         return self.url.get_backend_name() == "sqlite"
 
     @property
     def connections(self) -> Connections:
-        """Those of the pool."""
-        pool = self.engine.pool  # asked for anew, as giving up on a dead database makes another one
+        """The connections of the pool."""
+        pool = self.engine.pool  # looked up each time: `dispose` replaces it
         assert isinstance(pool, QueuePool)
         return Connections(pool.size(), pool.checkedout(), max(pool.overflow(), 0))
 
@@ -111,11 +120,11 @@ class Database:
     async def write(self, *, is_counted: bool = True) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits at the end of the block and rolls back on an error.
 
-        `is_counted` is whether `on_commit` is told.
+        `is_counted` is whether `on_commit` is called.
         """
-        with self._noting():
-            async with within(self._limit), self.engine.begin() as connection:
-                with self._doubting():
+        with self._recording_condition():
+            async with time_limit(self._limit), self.engine.begin() as connection:
+                with self._invalidating():
                     yield connection
                 began = time.perf_counter()
         if is_counted:
@@ -123,55 +132,58 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads, and sees one state of the database from first to last."""
+        """A read-only transaction on one snapshot of the database."""
         options = (
             {READ_ONLY: True}
             if self.is_sqlite
             else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         )
-        with self._noting():
-            async with within(self._limit), self.engine.connect() as connection:
-                with self._doubting():
+        with self._recording_condition():
+            async with time_limit(self._limit), self.engine.connect() as connection:
+                with self._invalidating():
                     yield await connection.execution_options(**options)
 
-    def may_pass(self, error: BaseException) -> bool:
-        """Whether it may help to try again after an error: see `ConnectionState`."""
-        return self._state.may_pass(error)
+    def is_retryable(self, error: BaseException) -> bool:
+        """Whether a retry may succeed after an error, see `ConnectionState`."""
+        return self._state.is_retryable(error)
 
-    def separate(self) -> AsyncEngine:
-        """An engine for one connection to PostgreSQL beside the pool's. The caller disposes of it."""
+    def dedicated_engine(self) -> AsyncEngine:
+        """An engine for one connection to PostgreSQL outside the pool. The caller disposes of it."""
         return self._postgresql(poolclass=NullPool)
 
     def _postgresql(self, **pool: Any) -> AsyncEngine:
         return postgresql_engine(self.url, self._state, self._settings, self._login, **pool)
 
     @contextmanager
-    def _noting(self) -> Iterator[None]:
-        """A block that says how it stands with the database where a caller waits, as nobody else does."""
+    def _recording_condition(self) -> Iterator[None]:
+        """Update `condition` from the outcome of the block, if transactions have a `limit`."""
         try:
             yield
         except Exception as error:
-            if self._limit is not None and is_of_database(error) and not is_of_others(error):
-                self.condition.fails(explain(error), is_refusal=not is_passing(error), database=str(self))
+            if self._limit is not None and is_database_error(error) and not is_contention(error):
+                self.condition.fails(one_line_error(error), is_refusal=not is_transient(error), database=str(self))
             raise
         if self._limit is not None:
             self.condition.works()
 
     @contextmanager
-    def _doubting(self) -> Iterator[None]:
-        """A block whose failure may be the connection's: one that can only read would never write again."""
+    def _invalidating(self) -> Iterator[None]:
+        """Invalidate the pooled connections if the block fails in a way that another session might not.
+
+        For example on a server that has become read-only: its connections would never write again.
+        """
         try:
             yield
         except Exception as error:
-            if casts_doubt(error):
-                self._state.doubt()
+            if invalidates_connections(error):
+                self._state.invalidate()
             raise
 
-    async def answered(self, work: Coroutine[Any, Any, Result], seconds: float) -> Result:
-        """What some work on this database gives, or a TimeoutError if that takes longer than so many seconds.
+    async def run_with_timeout(self, work: Coroutine[Any, Any, Result], seconds: float) -> Result:
+        """Return the result of `work`, or raise TimeoutError after `seconds`.
 
-        Work that does not even end when it is cancelled, as its clean-up waits for a dead connection, is left
-        behind, and the connections that it may hold with it.
+        Work that does not end when cancelled, because its clean-up waits for a dead connection, is abandoned
+        together with the pool's connections.
         """
         task = asyncio.create_task(work)
         try:
@@ -189,15 +201,15 @@ class Database:
         raise TimeoutError(f"does not answer within {seconds:g} s")
 
     async def close(self) -> None:
-        """Close every connection; a server that does not answer is not waited for."""
+        """Close every connection; does not wait longer than `CLOSE_TIMEOUT`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.engine.dispose()
 
 
 @asynccontextmanager
-async def within(seconds: float | None) -> AsyncIterator[None]:
-    """A block that a database gets so many seconds for, then it ends with a TimeoutError; None for any number."""
+async def time_limit(seconds: float | None) -> AsyncIterator[None]:
+    """Limit a block to `seconds`, then raise a TimeoutError that says so; None sets no limit."""
     try:
         async with asyncio.timeout(seconds) as limit:
             yield
@@ -215,11 +227,11 @@ async def opened(
     answer_timeout: float | None = None,
     limit: float | None = None,
     for_batches: bool = False,
-    beside: Database | None = None,
+    shares_state_with: Database | None = None,
 ) -> AsyncIterator[Database]:
-    """The database of the settings for the length of a block, with the options of `Database`.
+    """Open the database of the settings for a block, with the options of `Database`.
 
-    Who we are is read anew for each connection. Failures leave the block as one clear DeviceopsError.
+    Credentials and certificates are read again for each connection. Database errors are raised as DeviceopsError.
     """
 
     def login() -> Login:
@@ -234,13 +246,13 @@ async def opened(
         limit=limit,
         for_batches=for_batches,
         refusal_timeout=settings.refusal_timeout,
-        beside=beside,
+        shares_state_with=shares_state_with,
     )
     try:
         yield database
     except (DBAPIError, PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        if isinstance(error, OSError) and not is_of_connection(error):
-            raise  # a file, a pipe or a terminal of the caller's
-        raise DeviceopsError(f"database {database}: {explain(error)}") from error
+        if isinstance(error, OSError) and not is_connection_error(error):
+            raise  # the caller's own file, pipe or terminal
+        raise DeviceopsError(f"database {database}: {one_line_error(error)}") from error
     finally:
         await database.close()

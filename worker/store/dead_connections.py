@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.store.errors import is_missing, is_passing, is_refusal
+from worker.store.errors import is_access_denied, is_missing, is_transient
 
 GOODBYE = 2
 """Seconds that a server has to acknowledge that a transaction was given up."""
@@ -32,32 +32,32 @@ class ConnectionState:
     """
 
     def __init__(self, refusal_timeout: float = REFUSAL_TIMEOUT) -> None:
-        self.doubted_at = 0.0
+        self.invalidated_at = 0.0
         """What is older than this moment, by the monotonic clock, is not used again."""
         self._refusal_timeout = refusal_timeout
         self._has_connected = False
         self._refused_since: float | None = None
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Have no pool hand out again what it has by now."""
-        self.doubted_at = time.monotonic()
+        self.invalidated_at = time.monotonic()
 
     def note_connection(self) -> None:
         """Take note that a connection was made: the address and the password are right."""
         self._has_connected, self._refused_since = True, None
 
-    def may_pass(self, error: BaseException) -> bool:
+    def is_retryable(self, error: BaseException) -> bool:
         """Whether trying again may help after an error."""
-        if is_passing(error) or not self._has_connected:
-            return is_passing(error)
-        if is_refusal(error):
+        if is_transient(error) or not self._has_connected:
+            return is_transient(error)
+        if is_access_denied(error):
             now = time.monotonic()
             self._refused_since = self._refused_since or now
             return now - self._refused_since < self._refusal_timeout
         return is_missing(error)
 
 
-def drop_doubted(
+def drop_stale_connections(
     engine: AsyncEngine, state: ConnectionState, is_closed: Callable[[Any], bool] = lambda _connection: False
 ) -> None:
     """Have an engine's pool hand out nothing that is older than a doubt, or that the driver knows to be closed."""
@@ -71,13 +71,13 @@ def drop_doubted(
     def on_checkout(connection: Any, record: Any, _proxy: object) -> None:
         if "used" not in record.info:  # a new one: if it is of no use either, it says itself why
             record.info["used"] = True
-        elif record.info["since"] < state.doubted_at:  # else each idle one would cost a failure of its own
+        elif record.info["since"] < state.invalidated_at:  # else each idle one would cost a failure of its own
             raise DisconnectionError("as old as one that was given up")
         elif is_closed(connection):
             raise DisconnectionError("was closed while it was idle")
 
 
-def drop_dead(engine: AsyncEngine, state: ConnectionState, settings: Mapping[str, str]) -> None:
+def drop_dead_connections(engine: AsyncEngine, state: ConnectionState, settings: Mapping[str, str]) -> None:
     """Have an engine wait for no goodbye of a connection to PostgreSQL that it gives up, and trust none as old.
 
     The server is told of it on the next connection: by itself it may not notice for hours, and meanwhile what the
@@ -105,10 +105,10 @@ def drop_dead(engine: AsyncEngine, state: ConnectionState, settings: Mapping[str
         if isinstance(error, DisconnectionError):
             connection.driver_connection.terminate()  # ours, of above: no doubt about those made since, no goodbye
             return
-        state.doubt()
+        state.invalidate()
         record.info["given_up"] = True
         if "backend" in record.info:  # else it was lost before it said which it is, and holds nothing
-            left_behind.add((*record.info["backend"], state.doubted_at))
+            left_behind.add((*record.info["backend"], state.invalidated_at))
         # The driver has the server cancel what it is at, and waits for the answer without end.
         asyncio.get_running_loop().call_later(GOODBYE, connection.driver_connection.terminate)
 

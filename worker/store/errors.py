@@ -54,31 +54,31 @@ _UNKNOWN_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
 """That a name is unknown, not that no server of names answers."""
 
 
-class Away(ConnectionError):
+class Unreachable(ConnectionError):
     """No connection can be had; the message names the host, or the file."""
 
 
-class HostUnknown(Away):
+class UnknownHost(Unreachable):
     """A name that no server of names knows."""
 
 
-def away(where: str, error: OSError) -> Away:
+def unreachable(where: str, error: OSError) -> Unreachable:
     """The failure to connect to a host, or to open a file, with its name."""
     if isinstance(error, socket.gaierror):
-        kind = HostUnknown if error.errno in _UNKNOWN_HOST else Away
+        kind = UnknownHost if error.errno in _UNKNOWN_HOST else Unreachable
         return kind(f"{where}: {error.strerror or error}")
     if isinstance(error, TimeoutError) and error.errno is None:
-        return Away(f"{where}: does not answer")
+        return Unreachable(f"{where}: does not answer")
     known = error.errno in errno.errorcode  # else the driver's words, which may be about several addresses
-    return Away(f"{where}: {os.strerror(error.errno or 0) if known else error}")
+    return Unreachable(f"{where}: {os.strerror(error.errno or 0) if known else error}")
 
 
-def is_of_connection(error: OSError) -> bool:
+def is_connection_error(error: OSError) -> bool:
     """Whether it is a database that failed so, and no file, pipe or terminal of a caller's."""
     return isinstance(error, ConnectionError | TimeoutError | SSLError) and not isinstance(error, BrokenPipeError)
 
 
-def explain(error: BaseException) -> str:
+def one_line_error(error: BaseException) -> str:
     """A database error in one line, without the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     cause = cause.__cause__ if isinstance(cause.__cause__, asyncpg.PostgresError) else cause
@@ -88,7 +88,7 @@ def explain(error: BaseException) -> str:
     return " ".join(str(cause.args[0] if quotes_row else cause).split()) or type(cause).__name__
 
 
-def is_fault_of_data(error: BaseException) -> bool:
+def is_data_error(error: BaseException) -> bool:
     """Whether the values of a batch broke the transaction: then one of its messages is to blame."""
     if isinstance(error, IntegrityError):
         return True
@@ -98,16 +98,16 @@ def is_fault_of_data(error: BaseException) -> bool:
     return isinstance(cause, asyncpg.DataError | sqlite3.DataError | UnicodeError | OverflowError)
 
 
-def is_refused(error: BaseException) -> bool:
+def is_rejected(error: BaseException) -> bool:
     """Whether a database refuses for good what was to be written, be it for its values or whatever they are."""
     cause = _of_driver(error)
     is_of_rule = isinstance(cause, asyncpg.PostgresError) and _state(cause).startswith(_OF_RULES)
-    return (is_of_rule or is_fault_of_data(error)) and not is_missing(error)
+    return (is_of_rule or is_data_error(error)) and not is_missing(error)
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether a failure is neither the data's nor the program's: the database is away, full, locked, …"""
-    if is_refusal(error) or is_missing(error):
+def is_transient(error: BaseException) -> bool:
+    """Whether a failure is neither the data's nor the program's: the database is unreachable, full, locked, …"""
+    if is_access_denied(error) or is_missing(error):
         return False
     if isinstance(error, PoolTimeout):
         return True
@@ -137,10 +137,10 @@ def is_missing(error: BaseException) -> bool:
         is_of_connect = isinstance(error, DBAPIError) and error.statement is None
         is_right_to_connect = _state(cause) == _INSUFFICIENT_PRIVILEGE and is_of_connect
         return is_right_to_connect or _state(cause) in (_NO_SUCH_DATABASE, _NO_AUTHORIZATION)
-    return isinstance(cause, HostUnknown)
+    return isinstance(cause, UnknownHost)
 
 
-def is_refusal(error: BaseException) -> bool:
+def is_access_denied(error: BaseException) -> bool:
     """Whether what we show or say of ourselves is refused: a password, a certificate, a parameter."""
     if (trouble := tls_trouble(error)) is not None:
         return is_refusal_of_tls(trouble)
@@ -156,9 +156,9 @@ def is_refusal(error: BaseException) -> bool:
     )
 
 
-def is_of_database(error: BaseException) -> bool:
+def is_database_error(error: BaseException) -> bool:
     """Whether something is wrong with the database, whatever mends it: no defect of ours, and no data's fault."""
-    if is_passing(error) or is_missing(error) or is_refusal(error):
+    if is_transient(error) or is_missing(error) or is_access_denied(error):
         return True
     cause = _of_driver(error)
     if isinstance(cause, sqlite3.Error):
@@ -166,7 +166,7 @@ def is_of_database(error: BaseException) -> bool:
     return isinstance(cause, asyncpg.PostgresError) and _state(cause) in _UNUSABLE
 
 
-def is_of_others(error: BaseException) -> bool:
+def is_contention(error: BaseException) -> bool:
     """Whether other transactions were in the way: that says nothing of the database, nor of a connection."""
     cause = _of_driver(error)
     return isinstance(cause, asyncpg.PostgresError) and (
@@ -174,14 +174,14 @@ def is_of_others(error: BaseException) -> bool:
     )
 
 
-def casts_doubt(error: BaseException) -> bool:
+def invalidates_connections(error: BaseException) -> bool:
     """Whether a failure may be the state of a session or of its server, which another one need not share.
 
     So may a limit for locks, but not what two transactions did to each other.
     """
     cause = _of_driver(error)
     is_conflict = isinstance(cause, asyncpg.PostgresError) and _state(cause).startswith("40")
-    return is_of_database(error) and not is_conflict
+    return is_database_error(error) and not is_conflict
 
 
 def _of_driver(error: BaseException) -> BaseException | None:

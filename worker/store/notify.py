@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from worker.store.bulk import CHANNEL
 from worker.store.database import Database
-from worker.store.errors import Away
+from worker.store.errors import Unreachable
 
 ALIVE = 10
 """Seconds between two looks whether the connection still stands, and how long one may take."""
@@ -25,7 +25,7 @@ async def listen(database: Database, told: Callable[[UUID], None], ready: Callab
     Goes on until it is cancelled, or raises what ends the connection: the database's error, or an OSError.
     """
     # A connection of its own, for as long as somebody listens: the pool's are for those who come and go.
-    engine = database.separate()
+    engine = database.dedicated_engine()
     closed = asyncio.Event()
     try:
         async with engine.connect() as connection:
@@ -44,6 +44,6 @@ async def listen(database: Database, told: Callable[[UUID], None], ready: Callab
                 async with asyncio.timeout(ALIVE):
                     is_read_only = await connection.scalar(text(_IS_READ_ONLY))
                 if is_read_only != was_read_only:  # its successor, which writes, may be elsewhere
-                    raise Away("the server has become read-only, or writable")
+                    raise Unreachable("the server has become read-only, or writable")
     finally:
         await engine.dispose()

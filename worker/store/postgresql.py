@@ -9,8 +9,8 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from worker.config.tls import trouble as tls_trouble
-from worker.store.dead_connections import ConnectionState, drop_dead, drop_doubted
-from worker.store.errors import away
+from worker.store.dead_connections import ConnectionState, drop_dead_connections, drop_stale_connections
+from worker.store.errors import unreachable
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a connection."""
@@ -72,11 +72,11 @@ def postgresql_engine(
         except OSError as error:
             if tls_trouble(error) is not None:
                 raise
-            raise away(where, error) from error
+            raise unreachable(where, error) from error
 
-    drop_doubted(engine, state, lambda connection: bool(connection.driver_connection.is_closed()))
+    drop_stale_connections(engine, state, lambda connection: bool(connection.driver_connection.is_closed()))
     # Not as parameters of the start, most of which a pooler such as PgBouncer refuses.
-    drop_dead(engine, state, settings)
+    drop_dead_connections(engine, state, settings)
     return engine
 
 

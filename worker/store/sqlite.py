@@ -12,8 +12,8 @@ from sqlalchemy.engine import URL, Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from worker.errors import DeviceopsError
-from worker.store.dead_connections import ConnectionState, drop_doubted
-from worker.store.errors import Away
+from worker.store.dead_connections import ConnectionState, drop_stale_connections
+from worker.store.errors import Unreachable
 
 LOCK_TIMEOUT = 30
 """Seconds to wait for another process's transaction on the same file."""
@@ -55,7 +55,7 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
     @event.listens_for(engine.sync_engine, "do_connect")
     def do_connect(dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> Any:
         if not path.exists():
-            raise Away(f"{path}: is gone, removed or renamed while in use")
+            raise Unreachable(f"{path}: is gone, removed or renamed while in use")
         # It has been there: an empty one in its place would take reports, and have none of what there was.
         return dialect.connect(f"file:{quote(str(path))}?mode=rw", uri=True, **parameters)
 
@@ -78,8 +78,8 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
         except OSError:
             is_same = False
         if not is_same:
-            state.doubt()
-            raise Away(f"{path}: was removed, renamed or replaced while in use")
+            state.invalidate()
+            raise Unreachable(f"{path}: was removed, renamed or replaced while in use")
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
@@ -93,7 +93,7 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
     def on_commit(connection: Connection) -> None:
         check(connection)
 
-    drop_doubted(engine, state)
+    drop_stale_connections(engine, state)
     return engine
 
 
