@@ -22,7 +22,7 @@ from worker.model.messages import Message
 from worker.store import dead_letters, queries
 from worker.store.database import Database
 from worker.store.dead_letters import GroupBy, Selection
-from worker.store.pagination import Window
+from worker.store.pagination import PageRequest
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 ID = device_operation_id(OPERATION, DEVICE)
@@ -37,7 +37,7 @@ async def documents(database: Database) -> list[Any]:
     """The page of the operation's device operations, and the operation."""
     async with database.read() as connection:
         [(operation, progress)] = await queries.list_operations(connection)
-        page = await queries.page_of_device_operations(connection, progress, OPERATION, None, Window())
+        page = await queries.page_of_device_operations(connection, progress, OPERATION, None, PageRequest())
         return [page.results, operation]
 
 

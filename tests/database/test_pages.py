@@ -12,7 +12,7 @@ from statemachine import Counters, OperationState, State, contribution
 from worker.model.identity import device_operation_id
 from worker.store import queries
 from worker.store.database import Database
-from worker.store.pagination import Cursor, Ordering, Page, Window
+from worker.store.pagination import Cursor, Ordering, PageRequest, PageResult
 from worker.store.tables import device_operations, operations
 
 OPERATION, OTHER = UUID(int=1), UUID(int=2)
@@ -79,23 +79,25 @@ def ordered(rows: list[dict[str, Any]], ordering: Ordering, states: list[Any]) -
     return [row["id"] for row in sorted(rows, key=key, reverse=ordering.is_descending)]
 
 
-async def page_of_devices(database: Database, state: State | None, window: Window) -> Page[UUID]:
+async def page_of_devices(database: Database, state: State | None, request: PageRequest) -> PageResult[UUID]:
     async with database.read() as connection:
         found = await queries.get_operation(connection, OPERATION)
         assert found is not None
-        page = await queries.page_of_device_operations(connection, found[1], OPERATION, state, window)
-    return page.holding([each.id for each in page.results])
+        page = await queries.page_of_device_operations(connection, found[1], OPERATION, state, request)
+    return page.with_results([each.id for each in page.results])
 
 
-async def walk(find: Any, window: Window) -> list[list[UUID]]:
+async def walk(find: Any, request: PageRequest) -> list[list[UUID]]:
     """All pages from the first on by cursors, which lead back just so."""
-    page = await find(window)
+    page = await find(request)
     pages = [page]
     while pages[-1].next:
-        pages.append(await find(Window(window.limit, 0, window.ordering, Cursor.parse(pages[-1].next["cursor"]))))
+        pages.append(
+            await find(PageRequest(request.limit, 0, request.ordering, Cursor.parse(pages[-1].next["cursor"])))
+        )
     back = pages[-1]
     for earlier in pages[-2::-1]:
-        back = await find(Window(window.limit, 0, window.ordering, Cursor.parse(back.previous["cursor"])))
+        back = await find(PageRequest(request.limit, 0, request.ordering, Cursor.parse(back.previous["cursor"])))
         assert list(back.results) == list(earlier.results)
     assert back.previous is None
     return [list(page.results) for page in pages]
@@ -108,13 +110,13 @@ async def test_pages_of_device_operations_are_the_sorted_rows(database: Database
     for ordering in Ordering:
         expected = ordered(wanted, ordering, list(State))
         for offset in range(0, len(wanted) + LIMIT, LIMIT):
-            page = await page_of_devices(database, state, Window(LIMIT, offset, ordering))
+            page = await page_of_devices(database, state, PageRequest(LIMIT, offset, ordering))
             assert (page.count, list(page.results)) == (len(wanted), expected[offset : offset + LIMIT])
 
-        async def find(window: Window) -> Page[UUID]:
-            return await page_of_devices(database, state, window)
+        async def find(request: PageRequest) -> PageResult[UUID]:
+            return await page_of_devices(database, state, request)
 
-        pages = await walk(find, Window(LIMIT, 0, ordering, Cursor(None)))
+        pages = await walk(find, PageRequest(LIMIT, 0, ordering, Cursor(None)))
         assert [id_ for page in pages for id_ in page] == expected
 
 
@@ -129,23 +131,23 @@ async def test_pages_of_operations_are_the_sorted_rows(
     wanted = [row for row in parents if row["id"] in taking_part and state in (None, row["state"])]
     assert len(wanted) > LIMIT or state
 
-    async def find(window: Window) -> Page[UUID]:
+    async def find(request: PageRequest) -> PageResult[UUID]:
         async with database.read() as connection:
-            page = await queries.page_of_operations(connection, state, window, device)
+            page = await queries.page_of_operations(connection, state, request, device)
         assert page.count == len(wanted)
-        return page.holding([each.id for each in page.results])
+        return page.with_results([each.id for each in page.results])
 
     for ordering in Ordering:
         expected = ordered(wanted, ordering, list(OperationState))
-        pages = await walk(find, Window(LIMIT, 0, ordering, Cursor(None)))
+        pages = await walk(find, PageRequest(LIMIT, 0, ordering, Cursor(None)))
         assert [id_ for page in pages for id_ in page] == expected
-        page = await find(Window(LIMIT, 1, ordering))
+        page = await find(PageRequest(LIMIT, 1, ordering))
         assert list(page.results) == expected[1 : 1 + LIMIT]
 
 
 async def test_a_cursor_goes_on_where_it_was_however_rows_come_and_go(database: Database) -> None:
     _, rows = await fill(database)
-    first = await page_of_devices(database, None, Window(LIMIT, cursor=Cursor(None)))
+    first = await page_of_devices(database, None, PageRequest(LIMIT, cursor=Cursor(None)))
     assert first.next is not None
     removed = first.results[-1]
     async with database.write() as connection:
@@ -153,7 +155,9 @@ async def test_a_cursor_goes_on_where_it_was_however_rows_come_and_go(database: 
             update(device_operations).where(device_operations.c.id == removed).values(operation_id=OTHER)
         )
 
-    second = await page_of_devices(database, None, Window(LIMIT, cursor=Cursor.parse(str(first.next["cursor"]))))
+    second = await page_of_devices(
+        database, None, PageRequest(LIMIT, cursor=Cursor.parse(str(first.next["cursor"])))
+    )
 
     of_operation = [row for row in rows if row["operation_id"] == OPERATION]
     assert list(second.results) == ordered(of_operation, Ordering.CREATED_AT, list(State))[LIMIT : 2 * LIMIT]

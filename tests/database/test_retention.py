@@ -27,7 +27,7 @@ from worker.store import dead_letters as letters
 from worker.store import queries
 from worker.store.database import Database
 from worker.store.dead_letters import Selection
-from worker.store.pagination import Window
+from worker.store.pagination import PageRequest
 from worker.store.tables import activity, dead_letters, device_operations, operation_activity, operations
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
@@ -61,7 +61,7 @@ async def documents(database: Database) -> object:
     async with database.read() as connection:
         found = await queries.list_operations(connection)
         pages = [
-            await queries.page_of_device_operations(connection, progress, operation.id, None, Window())
+            await queries.page_of_device_operations(connection, progress, operation.id, None, PageRequest())
             for operation, progress in found
         ]
     return found, pages

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from tests.support.command import Deviceops
 from tests.support.serving import DEVICES, OPERATIONS, serving
-from worker.store.pagination import Cursor, Place
+from worker.store.pagination import Cursor, Position
 
 FEW = 1_000
 OPERATION_OF_FEW, OPERATION_OF_MANY = UUID(int=1), UUID(int=2)
@@ -61,7 +61,7 @@ async def scans(url: str) -> tuple[int, int]:
 
 def calls(api: httpx.Client, operation: UUID, size: int) -> dict[str, str]:
     """The calls to measure, by what they are."""
-    middle = Cursor(Place(0, datetime.now(UTC) - size / 2 * timedelta(milliseconds=1), UUID(int=0)))
+    middle = Cursor(Position(0, datetime.now(UTC) - size / 2 * timedelta(milliseconds=1), UUID(int=0)))
     own = f"{OPERATIONS}{operation}/"
     pages = f"{own}devices/"
     device = api.get(pages).json()["content"]["results"][0]["device_id"]

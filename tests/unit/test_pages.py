@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.store.pagination import Cursor, Place
+from worker.store.pagination import Cursor, Position
 
 
 @given(
@@ -17,13 +17,13 @@ from worker.store.pagination import Cursor, Place
     st.booleans(),
 )
 def test_a_cursor_reads_what_it_writes(rank: int, time: datetime, id_: UUID, backwards: bool) -> None:
-    cursor = Cursor(Place(rank, time, id_), backwards)
+    cursor = Cursor(Position(rank, time, id_), backwards)
     assert Cursor.parse(str(cursor)) == cursor
 
 
 @given(st.from_regex(r"^(after|before)\.[0-9]{1,2}\.[0-9]{1,18}\.[0-9a-f]{32}$", fullmatch=True))
 def test_every_text_of_a_cursors_form_is_a_place(written: str) -> None:
-    assert Cursor.parse(written).place is not None
+    assert Cursor.parse(written).position is not None
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from worker.model.text import clean
 from worker.store import dead_letters as letters
 from worker.store import documents
 from worker.store.dead_letters import Selection
-from worker.store.pagination import LIMIT, Page, neighbours
+from worker.store.pagination import LIMIT, PageResult, neighbours
 
 router = APIRouter(
     route_class=Route,
@@ -107,7 +107,7 @@ async def list_dead_letters(
     async with shared.database.read() as connection:
         count = await letters.count(connection, selection)
         found = await letters.find(connection, selection, limit, offset)
-    page = Page(count, found, *neighbours(limit, offset, count))
+    page = PageResult(count, found, *neighbours(limit, offset, count))
     return DeadLetterPageContent(content=pagination.document(DeadLetterPage, page, request))
 
 

@@ -116,13 +116,13 @@ async def list_device_operations(
     operation_id: OperationId,
     shared: Shared,
     request: Request,
-    window: pagination.OldestFirst,
+    page_request: pagination.OldestFirst,
     state: pagination.DeviceOperationState = None,
 ) -> DeviceOperationPageContent:
     """An operation's device operations, the oldest first unless told otherwise."""
     async with shared.database.read() as connection:
         _, progress = await known(connection, operation_id)
-        page = await queries.page_of_device_operations(connection, progress, operation_id, state, window)
+        page = await queries.page_of_device_operations(connection, progress, operation_id, state, page_request)
     return DeviceOperationPageContent(content=pagination.document(DeviceOperationPage, page, request))
 
 
@@ -143,12 +143,12 @@ async def list_accepted_reports(
     device_id: DeviceId,
     shared: Shared,
     request: Request,
-    window: pagination.OfHistory,
+    page_request: pagination.OfHistory,
 ) -> AcceptedReportPageContent:
     """Every accepted report of a device operation, late and repeated ones too; the oldest first by default."""
     async with shared.database.read() as connection:
         found = await _known(connection, operation_id, device_id)
-        page = await activity.page_of_reports(connection, found.id, window)
+        page = await activity.page_of_reports(connection, found.id, page_request)
     return AcceptedReportPageContent(content=pagination.document(AcceptedReportPage, page, request))
 
 

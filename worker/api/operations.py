@@ -72,12 +72,12 @@ async def known(connection: AsyncConnection, operation_id: UUID) -> tuple[docume
 async def list_operations(
     shared: Shared,
     request: Request,
-    window: pagination.LatestFirst,
+    page_request: pagination.LatestFirst,
     state: pagination.StateOfOperation = None,
 ) -> OperationPage:
     """Operations, the latest first unless told otherwise."""
     async with shared.database.read() as connection:
-        page = await queries.page_of_operations(connection, state, window)
+        page = await queries.page_of_operations(connection, state, page_request)
     return pagination.document(OperationPage, page, request)
 
 
@@ -88,12 +88,12 @@ async def list_operations_of_device(
     device_id: Annotated[UUID, Path(description="The device's id.")],
     shared: Shared,
     request: Request,
-    window: pagination.LatestFirst,
+    page_request: pagination.LatestFirst,
     state: pagination.StateOfOperation = None,
 ) -> OperationPage:
     """The operations that a device takes part in, the latest first unless told otherwise."""
     async with shared.database.read() as connection:
-        page = await queries.page_of_operations(connection, state, window, device_id)
+        page = await queries.page_of_operations(connection, state, page_request, device_id)
         if not page.count and not await queries.is_device(connection, device_id):
             raise Refusal(HTTPStatus.NOT_FOUND, f"device {device_id} takes part in no operation")
     return pagination.document(OperationPage, page, request)
@@ -114,12 +114,12 @@ async def list_operation_activity(
     operation_id: OperationId,
     shared: Shared,
     request: Request,
-    window: pagination.OfHistory,
+    page_request: pagination.OfHistory,
 ) -> OperationActivityPageContent:
     """Every state that an operation reached, the oldest first by default."""
     async with shared.database.read() as connection:
         await known(connection, operation_id)
-        page = await activity.page_of_activity(connection, operation_id, window)
+        page = await activity.page_of_activity(connection, operation_id, page_request)
     return OperationActivityPageContent(content=pagination.document(OperationActivityPage, page, request))
 
 

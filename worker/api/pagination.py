@@ -1,4 +1,4 @@
-"""The parameters of pages, and pages with the addresses of their neighbours."""
+"""Query parameters of lists, and page documents with links to the adjacent pages."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
@@ -7,9 +7,9 @@ from fastapi import Depends, Query, Request
 from pydantic import BeforeValidator, WithJsonSchema
 
 from statemachine import SPELLINGS, OperationState, State
-from worker.model.text import shown
+from worker.model.state_names import unknown_state
 from worker.store import documents, pagination
-from worker.store.pagination import Cursor, Neighbour, Ordering, Page, Window
+from worker.store.pagination import Cursor, Neighbour, Ordering, PageRequest, PageResult
 
 Document = TypeVar("Document", bound=documents.Page[Any])
 
@@ -18,7 +18,7 @@ _LOWER = [name for name in _STATES if name.islower()]
 _SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "string", "enum": [name for name in _STATES if not name.islower()]},
-        # Not in the enumeration, of which generators make constants of the same names.
+        # A pattern, since code generators would make constants of the same names from a second enumeration.
         {"type": "string", "pattern": f"^({'|'.join(_LOWER)})$"},
     ]
 }
@@ -27,47 +27,52 @@ _SCHEMA: dict[str, Any] = {
 def _state(text: object) -> State:
     state = _STATES.get(text) if isinstance(text, str) else None
     if state is None:
-        raise ValueError(f"{shown(text)} is not a device-operation state such as SUCCESS or 50")
+        raise ValueError(unknown_state(text))
     return state
 
 
-Limit = Annotated[int, Query(ge=1, le=pagination.MAX_LIMIT, description="Results on a page.")]
+Limit = Annotated[int, Query(ge=1, le=pagination.MAX_LIMIT, description="Maximum number of results on a page.")]
 Offset = Annotated[
-    int, Query(ge=0, le=pagination.MAX_OFFSET, description="Results before the page; the deeper, the slower.")
+    int,
+    Query(
+        ge=0,
+        le=pagination.MAX_OFFSET,
+        description="Results to skip; slow if large, see `cursor`.",
+    ),
 ]
 _Cursor = Annotated[
     str | None,
     Query(
         pattern=pagination.CURSOR_PATTERN,
         max_length=70,
-        description="Takes the place of `offset` where pages are deep: empty for the first page; from then on "
-        "`next` and `previous` have it.",
+        description="Keyset pagination, in place of `offset`: empty for the first page; `next` and `previous` "
+        "contain the cursors of the adjacent pages.",
     ),
 ]
 
 DeviceOperationState = Annotated[
     Annotated[State, BeforeValidator(_state), WithJsonSchema(_SCHEMA)] | None,
-    Query(description="Only what is in this state: its name or its code."),
+    Query(description="Only device operations in this state: name or code."),
 ]
-StateOfOperation = Annotated[OperationState | None, Query(description="Only what is in this state.")]
+StateOfOperation = Annotated[OperationState | None, Query(description="Only operations in this state.")]
 
 
-def _window(ordered: Ordering) -> Callable[..., Window]:
-    def window(
+def _page_request(ordered: Ordering) -> Callable[..., PageRequest]:
+    def page_request(
         limit: Limit = pagination.LIMIT,
         offset: Offset = 0,
         ordering: Annotated[
-            Ordering, Query(description="What comes first; `-` for descending. What is equal is ordered by id.")
+            Ordering, Query(description="Sort order; `-` for descending. Ties are sorted by id.")
         ] = ordered,
         cursor: _Cursor = None,
-    ) -> Window:
-        return Window(limit, offset, ordering, None if cursor is None else Cursor.parse(cursor))
+    ) -> PageRequest:
+        return PageRequest(limit, offset, ordering, None if cursor is None else Cursor.parse(cursor))
 
-    return window
+    return page_request
 
 
-OldestFirst = Annotated[Window, Depends(_window(Ordering.CREATED_AT))]
-LatestFirst = Annotated[Window, Depends(_window(Ordering.CREATED_AT_DESCENDING))]
+OldestFirst = Annotated[PageRequest, Depends(_page_request(Ordering.CREATED_AT))]
+LatestFirst = Annotated[PageRequest, Depends(_page_request(Ordering.CREATED_AT_DESCENDING))]
 
 
 def _of_history(
@@ -75,24 +80,24 @@ def _of_history(
     offset: Offset = 0,
     ordering: Annotated[
         Literal[Ordering.CREATED_AT, Ordering.CREATED_AT_DESCENDING],
-        Query(description="What comes first; `-` for the latest."),
+        Query(description="Sort order; `-` for newest first."),
     ] = Ordering.CREATED_AT,
-) -> Window:
-    return Window(limit, offset, ordering)
+) -> PageRequest:
+    return PageRequest(limit, offset, ordering)
 
 
-OfHistory = Annotated[Window, Depends(_of_history)]
+OfHistory = Annotated[PageRequest, Depends(_of_history)]
 
 
-def document(kind: type[Document], page: Page[Any], request: Request) -> Document:
-    """A page as a document of a kind: its neighbours' addresses keep every parameter of the request."""
+def document(kind: type[Document], page: PageResult[Any], request: Request) -> Document:
+    """Build a page document; the links to the adjacent pages keep every other parameter of the request."""
 
-    def address(neighbour: Neighbour | None) -> str | None:
+    def link(neighbour: Neighbour | None) -> str | None:
         return None if neighbour is None else str(request.url.include_query_params(**neighbour))
 
     return kind(
         count=page.count,
-        previous=address(page.previous),
-        next=address(page.next),
+        previous=link(page.previous),
+        next=link(page.next),
         results=list(page.results),
     )

@@ -11,7 +11,7 @@ from worker.cli.options import IdRange, OperationId, one_id, one_operation, uuid
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 from worker.store import activity, documents, queries
-from worker.store.pagination import MAX_LIMIT, MAX_OFFSET, Page, Window
+from worker.store.pagination import MAX_LIMIT, MAX_OFFSET, PageRequest, PageResult
 from worker.store.tables import device_operations
 
 app = typer.Typer(add_completion=False)
@@ -41,7 +41,7 @@ def device(
 
 async def _device(
     settings: Settings, operation: IdRange, device: IdRange, limit: int, offset: int
-) -> tuple[documents.DeviceOperation, Page[documents.AcceptedReport]]:
+) -> tuple[documents.DeviceOperation, PageResult[documents.AcceptedReport]]:
     async with ready_database(settings) as database, database.read() as connection:
         operation_id = await one_operation(connection, operation)
         devices = case((device_operations.c.operation_id == operation_id, device_operations.c.device_id))
@@ -49,4 +49,4 @@ async def _device(
         found = await queries.get_device_operation(connection, operation_id, device_id)
         if found is None:
             raise DeviceopsError(f"device {device_id} is not registered for operation {operation_id}")
-        return found, await activity.page_of_reports(connection, found.id, Window(limit, offset))
+        return found, await activity.page_of_reports(connection, found.id, PageRequest(limit, offset))

@@ -12,7 +12,7 @@ from worker.cli.common import Json, print_json, ready_database, run_async, scree
 from worker.cli.options import IdRange, OperationId, known, one_operation
 from worker.config.settings import Settings
 from worker.store import documents, queries
-from worker.store.pagination import LIMIT, MAX_LIMIT, MAX_OFFSET, Neighbour, Page, Window
+from worker.store.pagination import LIMIT, MAX_LIMIT, MAX_OFFSET, Neighbour, PageRequest, PageResult
 
 app = typer.Typer(add_completion=False)
 
@@ -31,8 +31,8 @@ def devices(
     json: Json = False,
 ) -> None:
     """Show a page of an operation's device operations."""
-    window = Window(limit, offset)
-    found, page = run_async(_devices(Settings.load(), operation_id, state, window))
+    request = PageRequest(limit, offset)
+    found, page = run_async(_devices(Settings.load(), operation_id, state, request))
     if json:
         print_json(_document(page, found, state))
         return
@@ -42,18 +42,18 @@ def devices(
 
 
 async def _devices(
-    settings: Settings, wanted: IdRange, state: State | None, window: Window
-) -> tuple[UUID, Page[documents.DeviceOperation]]:
+    settings: Settings, wanted: IdRange, state: State | None, request: PageRequest
+) -> tuple[UUID, PageResult[documents.DeviceOperation]]:
     async with ready_database(settings) as database, database.read() as connection:
         operation_id = await one_operation(connection, wanted)
         _, progress = known(await queries.get_operation(connection, operation_id), operation_id)
         return operation_id, await queries.page_of_device_operations(
-            connection, progress, operation_id, state, window
+            connection, progress, operation_id, state, request
         )
 
 
 def _document(
-    page: Page[documents.DeviceOperation], operation_id: UUID, state: State | None
+    page: PageResult[documents.DeviceOperation], operation_id: UUID, state: State | None
 ) -> documents.Page[documents.DeviceOperation]:
     """The page with its neighbours' addresses in the HTTP API, but for the host, which no command knows."""
 

@@ -18,7 +18,7 @@ from worker.cli.options import IdRange, known, one_operation, uuid
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
 from worker.store import dead_letters, documents, queries
-from worker.store.database import Database, within
+from worker.store.database import Database, time_limit
 
 MANY = 10**12
 SHOWN = 50
@@ -99,7 +99,7 @@ async def _watch(settings: Settings, operation_id: IdRange | None, limit: int | 
             try:
                 async with ready_database(settings) as database:
                     while True:
-                        async with within(PATIENCE):
+                        async with time_limit(PATIENCE):
                             shown = await _status(
                                 database, operation_id, limit, settings.stale_after, screen.height
                             )

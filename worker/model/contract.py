@@ -30,6 +30,7 @@ from pydantic_core import CoreSchema, core_schema, to_json
 
 from statemachine import SPELLINGS, State
 from worker.model import timestamps
+from worker.model.state_names import unknown_state
 from worker.model.text import clean, shown
 
 MAX_REPORTS = 10_000
@@ -48,7 +49,7 @@ def as_state(value: object) -> State:
     value = _integral(value)
     state = SPELLINGS.get(value) if isinstance(value, str | int) else None
     if state is None:
-        raise ValueError(f"{shown(value)} is not a device-operation state such as SUCCESS or 50")
+        raise ValueError(unknown_state(value))
     return state
 
 

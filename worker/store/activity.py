@@ -1,4 +1,4 @@
-"""What documents leave out of histories, page by page: every accepted report, every state of an operation."""
+"""Complete histories in pages: accepted reports of a device operation, states of an operation."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import ABOVE, State
 from worker.store import documents
-from worker.store.pagination import Page, Window, neighbours
+from worker.store.pagination import PageRequest, PageResult, neighbours
 from worker.store.tables import activity, operation_activity
 
 Result = TypeVar("Result")
@@ -18,15 +18,15 @@ _RANK = case({state.value: -len(ABOVE[state]) for state in State}, value=activit
 
 
 async def page_of_reports(
-    connection: AsyncConnection, device_operation: UUID, window: Window
-) -> Page[documents.AcceptedReport]:
-    """The accepted reports of a device operation, in the order in which their states were reached.
+    connection: AsyncConnection, device_operation: UUID, request: PageRequest
+) -> PageResult[documents.AcceptedReport]:
+    """One page of the accepted reports of a device operation, sorted by the time at which each state was reached.
 
-    No index has this order, since every report would pay for it: the database reads all reports of the device
-    operation, and keeps those of the page.
+    No index has this order, since every insert would pay for it: the database reads and sorts all reports of the
+    device operation.
     """
     scope = activity.c.device_operation_id == device_operation
-    order = _order(window, activity.c.created_at, _RANK, activity.c.report_id)
+    order = _order(request, activity.c.created_at, _RANK, activity.c.report_id)
     query = select(activity).where(scope).order_by(*order)
     results = [
         documents.AcceptedReport(
@@ -38,30 +38,30 @@ async def page_of_reports(
             created_at=row.created_at,
             note=row.note,
         )
-        for row in await connection.execute(query.limit(window.limit).offset(window.offset))
+        for row in await connection.execute(query.limit(request.limit).offset(request.offset))
     ]
-    return await _page(connection, scope, results, window)
+    return await _page(connection, scope, results, request)
 
 
 async def page_of_activity(
-    connection: AsyncConnection, operation_id: UUID, window: Window
-) -> Page[documents.OperationActivity]:
-    """The states that an operation reached, the oldest first."""
+    connection: AsyncConnection, operation_id: UUID, request: PageRequest
+) -> PageResult[documents.OperationActivity]:
+    """One page of the states of an operation, in the order of the request."""
     scope = operation_activity.c.operation_id == operation_id
-    query = select(operation_activity).where(scope).order_by(*_order(window, operation_activity.c.id))
+    query = select(operation_activity).where(scope).order_by(*_order(request, operation_activity.c.id))
     results = [
         documents.OperationActivity(operation_state=row.state, created_at=row.created_at)
-        for row in await connection.execute(query.limit(window.limit).offset(window.offset))
+        for row in await connection.execute(query.limit(request.limit).offset(request.offset))
     ]
-    return await _page(connection, scope, results, window)
+    return await _page(connection, scope, results, request)
 
 
-def _order(window: Window, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
-    return [column.desc() if window.ordering.is_descending else column for column in columns]
+def _order(request: PageRequest, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    return [column.desc() if request.ordering.is_descending else column for column in columns]
 
 
 async def _page(
-    connection: AsyncConnection, scope: ColumnElement[bool], results: Sequence[Result], window: Window
-) -> Page[Result]:
+    connection: AsyncConnection, scope: ColumnElement[bool], results: Sequence[Result], request: PageRequest
+) -> PageResult[Result]:
     count = (await connection.execute(select(func.count()).where(scope))).scalar_one()
-    return Page(count, results, *neighbours(window.limit, window.offset, count))
+    return PageResult(count, results, *neighbours(request.limit, request.offset, count))

@@ -1,7 +1,7 @@
-"""Pages of operations and of device operations: the same cost at any size, in every order, of every state.
+"""Keyset and offset pagination of operations and device operations, at a cost that does not grow with the table.
 
-Every index begins with the state, so that few serve all orders and filters: a page over several states merges a
-page of each. Where a page is deep, a cursor finds it by what its first row has, an offset by counting up to it.
+Every index begins with the state, so that few indexes serve all orders and filters: a page over several states
+merges one page of each state. A cursor seeks to its position in the index; an offset reads all rows before it.
 """
 
 import re
@@ -19,14 +19,14 @@ Result = TypeVar("Result")
 Other = TypeVar("Other")
 
 LIMIT = 20
-"""Rows on a page that was not told how many."""
+"""Default number of rows on a page."""
 MAX_LIMIT = 500
 MAX_OFFSET = 10**12
 
 CURSOR_PATTERN = r"^((after|before)\.[0-9]{1,2}\.[0-9]{1,18}\.[0-9a-f]{32})?$"
-"""A row's place: its state's rank, its time in microseconds since the year 1 (UTC), and its id.
+"""Direction, rank of the state, time in microseconds since year 1 (UTC) and id of a row.
 
-An empty one is the place before the first row.
+The empty cursor is the position before the first row.
 """
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -34,7 +34,7 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 class Ordering(StrEnum):
-    """What rows are ordered by. Rows of one state are ordered by creation; what is equal still, by id."""
+    """Sort order of a page. Rows of one state are sorted by creation, ties by id."""
 
     CREATED_AT = "created_at"
     CREATED_AT_DESCENDING = "-created_at"
@@ -45,51 +45,51 @@ class Ordering(StrEnum):
 
     @property
     def is_descending(self) -> bool:
-        """Whether the greatest comes first."""
+        """Whether the order is descending."""
         return self.startswith("-")
 
     @property
     def by_state(self) -> bool:
-        """Whether states come one after another."""
+        """Whether rows are sorted by state first."""
         return self.endswith("state")
 
     @property
     def time(self) -> str:
-        """The column of the time that rows, or those of one state, are ordered by."""
+        """The name of the timestamp column that rows, or the rows of one state, are sorted by."""
         return "updated_at" if self.endswith("updated_at") else "created_at"
 
 
-class Place(NamedTuple):
-    """Where a row stands in an order."""
+class Position(NamedTuple):
+    """Sort key of a row."""
 
     rank: int
-    """Of its state, among all."""
+    """Index of the state among all states."""
     time: datetime
     id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A page's beginning, or with `backwards` its end: the row beside it."""
+    """The row before the first one of a page; with `backwards` the row after the last one."""
 
-    place: Place | None
+    position: Position | None
     backwards: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `CURSOR_PATTERN` matches; every text that it matches is a place. Raises ValueError."""
+        """Parse a cursor. Any text that matches `CURSOR_PATTERN` is valid; raises ValueError otherwise."""
         if not re.fullmatch(CURSOR_PATTERN, text):
-            raise ValueError("is not a cursor that a page gave")
+            raise ValueError("is not a cursor from `next` or `previous` of a page")
         if not text:
             return cls(None)
         direction, rank, microseconds, id_ = text.split(".")
         time = min(_FIRST + int(microseconds) * _MICROSECOND, _LAST) if _fits(int(microseconds)) else _LAST
-        return cls(Place(int(rank), time, UUID(id_)), direction == "before")
+        return cls(Position(int(rank), time, UUID(id_)), direction == "before")
 
     def __str__(self) -> str:
-        if self.place is None:
+        if self.position is None:
             return ""
-        rank, time, id_ = self.place
+        rank, time, id_ = self.position
         return f"{'before' if self.backwards else 'after'}.{rank}.{(time - _FIRST) // _MICROSECOND}.{id_.hex}"
 
 
@@ -98,8 +98,8 @@ def _fits(microseconds: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Which part of the rows is wanted, in which order. A cursor takes the offset's place."""
+class PageRequest:
+    """Size, start and order of a page. A cursor replaces the offset."""
 
     limit: int = LIMIT
     offset: int = 0
@@ -108,21 +108,21 @@ class Window:
 
 
 Neighbour = Mapping[str, str | int]
-"""The parameters by which a page differs from the one beside it."""
+"""Query parameters of the previous or next page."""
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[Result]):
-    """One page: the number of rows on all, those on this one, and its neighbours, None at the ends."""
+class PageResult(Generic[Result]):
+    """Rows of one page, the number of rows on all pages, and the adjacent pages, None at the ends."""
 
     count: int
     results: Sequence[Result]
     previous: Neighbour | None
     next: Neighbour | None
 
-    def holding(self, results: Sequence[Other]) -> "Page[Other]":
-        """The same page with other results, such as the rows of its ids."""
-        return Page(self.count, results, self.previous, self.next)
+    def with_results(self, results: Sequence[Other]) -> "PageResult[Other]":
+        """The same page with other results, such as documents in place of ids."""
+        return PageResult(self.count, results, self.previous, self.next)
 
 
 async def find(
@@ -131,37 +131,39 @@ async def find(
     scope: ColumnElement[bool],
     counts: Mapping[Any, int],
     states: Sequence[Any],
-    window: Window,
-) -> Page[UUID]:
-    """The ids on a page of a table's rows in scope.
+    request: PageRequest,
+) -> PageResult[UUID]:
+    """Return one page of ids of the rows of `table` that match `scope`.
 
-    `counts` has the number of rows in each wanted state; `states` are all that there are, in their order.
+    `counts` has the number of rows by state, for the states to include; `states` are all states in sort order.
     """
     count = sum(counts.values())
-    cursor = window.cursor or Cursor(None)
-    descending = window.ordering.is_descending != cursor.backwards
+    cursor = request.cursor or Cursor(None)
+    descending = request.ordering.is_descending != cursor.backwards
     branches = [
-        _of_state(table, scope, rank, state, window, cursor, descending)
+        _of_state(table, scope, rank, state, request, cursor, descending)
         for rank, state in enumerate(states)
-        if counts.get(state) and _is_beyond(rank, window, cursor, descending)
+        if counts.get(state) and _is_beyond(rank, request, cursor, descending)
     ]
-    places: list[Place] = []
+    positions: list[Position] = []
     if branches:
         merged = union_all(*(select(branch.subquery()) for branch in branches)).subquery().c
-        keys = [merged.rank, merged.time, merged.id] if window.ordering.by_state else [merged.time, merged.id]
+        keys = [merged.rank, merged.time, merged.id] if request.ordering.by_state else [merged.time, merged.id]
         query = select(merged.rank, merged.time, merged.id).order_by(
             *(key.desc() if descending else key for key in keys)
         )
-        query = query.limit(window.limit + 1).offset(0 if window.cursor else window.offset)
-        places = [Place(*row) for row in await connection.execute(query)]
-    more = len(places) > window.limit
-    places = places[: window.limit]
+        query = query.limit(request.limit + 1).offset(0 if request.cursor else request.offset)
+        positions = [Position(*row) for row in await connection.execute(query)]
+    more = len(positions) > request.limit
+    positions = positions[: request.limit]
     if cursor.backwards:
-        places.reverse()
-    beside = (
-        _by_cursor(cursor, places, more=more) if window.cursor else neighbours(window.limit, window.offset, count)
+        positions.reverse()
+    adjacent = (
+        _by_cursor(cursor, positions, more=more)
+        if request.cursor
+        else neighbours(request.limit, request.offset, count)
     )
-    return Page(count, [place.id for place in places], *beside)
+    return PageResult(count, [position.id for position in positions], *adjacent)
 
 
 def _of_state(
@@ -169,33 +171,33 @@ def _of_state(
     scope: ColumnElement[bool],
     rank: int,
     state: Any,
-    window: Window,
+    request: PageRequest,
     cursor: Cursor,
     descending: bool,
 ) -> Select[Any]:
-    time, id_ = table.c[window.ordering.time], table.c.id
+    time, id_ = table.c[request.ordering.time], table.c.id
     condition = and_(scope, table.c.state == state)
-    if cursor.place is not None and (rank == cursor.place.rank or not window.ordering.by_state):
-        place = tuple_(literal(cursor.place.time, time.type), literal(cursor.place.id, id_.type))
+    if cursor.position is not None and (rank == cursor.position.rank or not request.ordering.by_state):
+        position = tuple_(literal(cursor.position.time, time.type), literal(cursor.position.id, id_.type))
         row = tuple_(time, id_)
-        condition &= row < place if descending else row > place
+        condition &= row < position if descending else row > position
     return (
         select(literal(rank).label("rank"), time.label("time"), id_.label("id"))
         .where(condition)
         .order_by(time.desc() if descending else time, id_.desc() if descending else id_)
-        .limit(window.limit + 1 + (0 if window.cursor else window.offset))
+        .limit(request.limit + 1 + (0 if request.cursor else request.offset))
     )
 
 
-def _is_beyond(rank: int, window: Window, cursor: Cursor, descending: bool) -> bool:
-    """Whether rows of a state can come after the cursor."""
-    if cursor.place is None or not window.ordering.by_state:
+def _is_beyond(rank: int, request: PageRequest, cursor: Cursor, descending: bool) -> bool:
+    """Whether rows of a state can follow the cursor."""
+    if cursor.position is None or not request.ordering.by_state:
         return True
-    return rank <= cursor.place.rank if descending else rank >= cursor.place.rank
+    return rank <= cursor.position.rank if descending else rank >= cursor.position.rank
 
 
 def neighbours(limit: int, offset: int, count: int) -> tuple[Neighbour | None, Neighbour | None]:
-    """The pages before and after the one at an offset, of `count` rows."""
+    """Parameters of the previous and next page of the page at an offset, of `count` rows in all."""
     return (
         {"limit": limit, "offset": max(0, offset - limit)} if offset else None,
         {"limit": limit, "offset": offset + limit} if offset + limit < count else None,
@@ -203,14 +205,14 @@ def neighbours(limit: int, offset: int, count: int) -> tuple[Neighbour | None, N
 
 
 def _by_cursor(
-    cursor: Cursor, places: Sequence[Place], *, more: bool
+    cursor: Cursor, positions: Sequence[Position], *, more: bool
 ) -> tuple[Neighbour | None, Neighbour | None]:
-    """There is something where the cursor came from, except before the first row; beyond it if there is more."""
-    if not places:
+    """Parameters of the previous and next page of a page that was found by a cursor."""
+    if not positions:
         return None, None
-    has_previous = more if cursor.backwards else cursor.place is not None
+    has_previous = more if cursor.backwards else cursor.position is not None
     has_next = cursor.backwards or more
     return (
-        {"cursor": str(Cursor(places[0], backwards=True))} if has_previous else None,
-        {"cursor": str(Cursor(places[-1]))} if has_next else None,
+        {"cursor": str(Cursor(positions[0], backwards=True))} if has_previous else None,
+        {"cursor": str(Cursor(positions[-1]))} if has_next else None,
     )

@@ -1,4 +1,4 @@
-"""What people and programs read. No query runs once per row of another's result."""
+"""Read queries of the CLI and the API. No query runs once per row of another one (no N+1)."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -13,23 +13,26 @@ from statemachine import Counters, OperationState, State
 from worker.model import state_times
 from worker.model.identity import device_operation_id
 from worker.store import documents, pagination
-from worker.store.pagination import Page, Window
+from worker.store.pagination import PageRequest, PageResult
 from worker.store.tables import device_operations, operation_activity, operations
 
 
 async def list_operations(
     connection: AsyncConnection, limit: int | None = None
 ) -> list[tuple[documents.Operation, documents.Progress]]:
-    """Operations, the latest first."""
+    """Operations, newest first."""
     return await _operations(
         connection, select(operations).order_by(operations.c.created_at.desc(), operations.c.id).limit(limit)
     )
 
 
 async def page_of_operations(
-    connection: AsyncConnection, state: OperationState | None, window: Window, device_id: UUID | None = None
-) -> Page[documents.Operation]:
-    """One page of the operations in a state, if one is named, or of those of them that a device takes part in."""
+    connection: AsyncConnection,
+    state: OperationState | None,
+    request: PageRequest,
+    device_id: UUID | None = None,
+) -> PageResult[documents.Operation]:
+    """One page of operations, optionally only those in a state, or with a device operation of a device."""
     scope: ColumnElement[bool] = true()
     if device_id is not None:
         taking_part = select(device_operations.c.operation_id).where(device_operations.c.device_id == device_id)
@@ -37,20 +40,20 @@ async def page_of_operations(
     wanted = scope if state is None else scope & (operations.c.state == state)
     counting = select(operations.c.state, func.count().label("number")).where(wanted).group_by(operations.c.state)
     counts = {row.state: row.number for row in await connection.execute(counting)}
-    page = await pagination.find(connection, operations, scope, counts, list(OperationState), window)
+    page = await pagination.find(connection, operations, scope, counts, list(OperationState), request)
     found = await get_operations(connection, page.results)
     by_id = {operation.id: operation for operation, _ in found}
-    return page.holding([by_id[id_] for id_ in page.results])
+    return page.with_results([by_id[id_] for id_ in page.results])
 
 
 async def is_device(connection: AsyncConnection, device_id: UUID) -> bool:
-    """Whether a device takes part in any operation."""
+    """Whether a device has a device operation in any operation."""
     query = select(device_operations.c.id).where(device_operations.c.device_id == device_id).limit(1)
     return (await connection.execute(query)).first() is not None
 
 
 async def count_operations(connection: AsyncConnection) -> int:
-    """How many operations there are."""
+    """The number of operations."""
     return (await connection.execute(select(func.count()).select_from(operations))).scalar_one()
 
 
@@ -65,7 +68,7 @@ async def get_operation(
 async def get_operations(
     connection: AsyncConnection, ids: Collection[UUID]
 ) -> list[tuple[documents.Operation, documents.Progress]]:
-    """Those operations that are known."""
+    """The operations with these ids that exist, in no particular order."""
     return await _operations(connection, select(operations).where(operations.c.id.in_(ids)))
 
 
@@ -81,7 +84,7 @@ async def _operations(
 
 
 def _latest_activity(query: Select[Any]) -> Select[Any]:
-    """The latest entries of each operation of a query, oldest first, without a look at those before."""
+    """The latest `LATEST_ACTIVITY` entries of each operation, oldest first; older entries are not read."""
     asked = query.with_only_columns(operations.c.id).subquery()
     entry, earlier = operation_activity.c, operation_activity.alias()
     first = (
@@ -92,7 +95,7 @@ def _latest_activity(query: Select[Any]) -> Select[Any]:
         .offset(documents.LATEST_ACTIVITY - 1)
         .scalar_subquery()
     )
-    # Once for an operation: merged into the join, PostgreSQL would look for the first entry at each entry.
+    # MATERIALIZED: inlined into the join, PostgreSQL would run the subquery for each entry, not each operation.
     shown = select(asked.c.id, func.coalesce(first, 0).label("first")).cte().prefix_with("MATERIALIZED")
     is_shown = (entry.operation_id == shown.c.id) & (entry.id >= shown.c.first)
     columns = entry.operation_id, entry.state, entry.created_at
@@ -129,18 +132,18 @@ async def page_of_device_operations(
     progress: documents.Progress,
     operation_id: UUID,
     state: State | None,
-    window: Window,
-) -> Page[documents.DeviceOperation]:
-    """One page of an operation's device operations, of those in a state if one is named.
+    request: PageRequest,
+) -> PageResult[documents.DeviceOperation]:
+    """One page of an operation's device operations, optionally only those in a state.
 
-    Nothing is counted: the operation's counters, which the same transaction has read, know the numbers.
+    The total is taken from the operation's counters (`progress`, read in the same transaction), not counted.
     """
     counts = {each: progress.counters.in_state(each) for each in State if state in (None, each)}
     scope = device_operations.c.operation_id == operation_id
-    page = await pagination.find(connection, device_operations, scope, counts, list(State), window)
+    page = await pagination.find(connection, device_operations, scope, counts, list(State), request)
     query = select(device_operations).where(device_operations.c.id.in_(page.results))
     by_id = {row.id: _device_operation(row) for row in await connection.execute(query)}
-    return page.holding([by_id[id_] for id_ in page.results])
+    return page.with_results([by_id[id_] for id_ in page.results])
 
 
 async def devices_in(connection: AsyncConnection, operation_id: UUID, states: Collection[State]) -> list[UUID]:
