@@ -41,7 +41,7 @@ from worker.processing import batches as batches_module
 from worker.processing.batches import process_messages
 from worker.store import dead_letters
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 TRUSTS = [
     None,

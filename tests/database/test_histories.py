@@ -21,8 +21,9 @@ from worker.model.identity import device_operation_id
 from worker.model.messages import Message
 from worker.store import dead_letters, queries
 from worker.store.database import Database
-from worker.store.dead_letters import GroupBy, Selection
+from worker.store.dead_letters import GroupBy
 from worker.store.pagination import PageRequest
+from worker.store.selection import Selection
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 ID = device_operation_id(OPERATION, DEVICE)

@@ -22,7 +22,7 @@ from worker import jsonl
 from worker.dead_letters.discard import discard
 from worker.model.messages import Message
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 NIL = str(UUID(int=0))

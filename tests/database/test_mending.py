@@ -60,7 +60,8 @@ from worker.model.outcomes import OF_DISCARDED, Action, Reason, Status
 from worker.processing.batches import process_messages
 from worker.store import dead_letters
 from worker.store.database import Database
-from worker.store.dead_letters import Selection, stored_message
+from worker.store.dead_letters import stored_message
+from worker.store.selection import Selection
 
 pytestmark = pytest.mark.each_database(full=True)
 

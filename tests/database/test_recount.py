@@ -24,8 +24,8 @@ from worker.model.identity import device_operation_id
 from worker.model.messages import Message
 from worker.store import consistency, queries, recount
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
 from worker.store.recount import Drift, find_drift, fix_drift
+from worker.store.selection import Selection
 from worker.store.tables import (
     activity,
     announcements,

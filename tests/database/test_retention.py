@@ -26,8 +26,8 @@ from worker.model.outcomes import Action, Reason, Status
 from worker.store import dead_letters as letters
 from worker.store import queries
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
 from worker.store.pagination import PageRequest
+from worker.store.selection import Selection
 from worker.store.tables import activity, dead_letters, device_operations, operation_activity, operations
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]

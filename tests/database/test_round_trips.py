@@ -19,7 +19,7 @@ from worker.dead_letters.discard import discard
 from worker.dead_letters.export_import import export, import_, read_line
 from worker.model.messages import Message, Origin
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 KINDS = "sqlite", "postgresql"
 EVERYTHING = Selection(status=None)

@@ -19,7 +19,7 @@ from worker.model.identity import NAMESPACE
 from worker.model.messages import Message, Origin
 from worker.model.parsing import set_aliases
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 EVERYTHING = Selection(status=None)
 

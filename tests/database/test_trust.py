@@ -16,7 +16,7 @@ from worker.model.identity import device_operation_id
 from worker.model.messages import Message, Origin
 from worker.processing.batches import process_messages
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 NARROW = Service(operation_types=frozenset(["CONVERGE"]), states=frozenset([State.CREATED, State.SUCCESS]))

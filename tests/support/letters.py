@@ -23,8 +23,9 @@ from worker.model.messages import Message, Origin
 from worker.model.outcomes import Action, Status
 from worker.store import dead_letters as letters
 from worker.store.database import Database
-from worker.store.dead_letters import Selection, stored_message
+from worker.store.dead_letters import stored_message
 from worker.store.documents import DeadLetterEntry
+from worker.store.selection import Selection
 from worker.store.tables import dead_letters
 
 ALL, DISCARDED = Selection(), Selection(status=Status.DISCARDED)

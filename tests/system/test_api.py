@@ -117,6 +117,7 @@ def test_dead_letters_are_listed_shown_replayed_and_discarded_as_on_the_command_
     page = api.get("/v0/dead-letters/").json()["content"]
     assert page["results"] == deviceops_at_server.document("dead-letters", "list")
     [parked] = api.get("/v0/dead-letters/", params={"operation_id": OPERATION["id"]}).json()["content"]["results"]
+    assert api.get("/v0/dead-letters/", params={"message_id": "unknown"}).json()["content"]["results"] == []
     shown = api.get(f"/v0/dead-letters/{parked['id']}/").json()["content"]
     assert shown == deviceops_at_server.document("dead-letters", "show", str(parked["id"]))
     dry = api.post("/v0/dead-letters/replay/", json={"all": True, "dry_run": True}).json()["content"]
@@ -159,7 +160,14 @@ def test_every_fault_of_a_request_is_named(api: httpx.Client) -> None:
         "state",
         "service_id",
     ]
-    selecting = {"ids": ["1"], "reason": "x", "operation_id": "x", "service_id": "", "since": "x", "until": 5}
+    selecting: dict[str, object] = {
+        "ids": ["1"],
+        "reason": "x",
+        "operation_id": "x",
+        "service_id": "",
+        "message_id": "",
+    }
+    selecting |= {"since": "x", "until": 5}
     content = refused(api.post("/v0/dead-letters/replay/", json=selecting), 400)
     assert [fault["where"] for fault in content["faults"]] == ["ids.0", *list(selecting)[1:]]
     for parameters, where in (

@@ -9,7 +9,7 @@ from pydantic import BaseModel, StrictBool, StringConstraints
 from worker.api import pagination
 from worker.api.auth import needs
 from worker.api.context import CalledBy, Shared
-from worker.api.filters import LARGEST_ID, Selected, Selecting
+from worker.api.filters import LARGEST_ID, DeadLetterSelection, Selected
 from worker.api.responses import TAKES_BODY, Content, Refusal, errors
 from worker.api.routing import Route
 from worker.config.api_tokens import Scope
@@ -19,8 +19,8 @@ from worker.model.contract import MAX_REASON
 from worker.model.text import clean
 from worker.store import dead_letters as letters
 from worker.store import documents
-from worker.store.dead_letters import Selection
 from worker.store.pagination import LIMIT, PageResult, neighbours
+from worker.store.selection import Selection
 
 router = APIRouter(
     route_class=Route,
@@ -36,7 +36,7 @@ class DeadLetterPage(documents.Page[documents.DeadLetter]):
     """A page of dead letters."""
 
 
-class Replaying(Selecting):
+class ReplayRequest(DeadLetterSelection):
     """Which open dead letters are to be processed again, or with `dry_run`, what would come of that."""
 
     dry_run: StrictBool = False
@@ -46,7 +46,7 @@ _VISIBLE = r"[^\s\x1c-\x1f\x85\ufeff]"
 """What is not blank; the last three are blank to some readers of patterns, and not to others."""
 
 
-class Discarding(Selecting):
+class DiscardRequest(DeadLetterSelection):
     """Which open dead letters nobody needs, and why."""
 
     because: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, pattern=_VISIBLE)]
@@ -123,7 +123,7 @@ async def get_dead_letter(dead_letter_id: DeadLetterId, shared: Shared) -> DeadL
 
 @router.post("/replay/", responses=errors(HTTPStatus.NOT_FOUND, *TAKES_BODY))
 async def replay_dead_letters(
-    replaying: Annotated[Replaying, Body()], shared: Shared, caller: CalledBy
+    replaying: Annotated[ReplayRequest, Body()], shared: Shared, caller: CalledBy
 ) -> ReplayedContent:
     """Process open dead letters again, the oldest first, and mark them in the same transaction."""
     selection = await _known(shared, replaying)
@@ -140,7 +140,7 @@ async def replay_dead_letters(
 
 @router.post("/discard/", responses=errors(HTTPStatus.NOT_FOUND, *TAKES_BODY))
 async def discard_dead_letters(
-    discarding: Annotated[Discarding, Body()], shared: Shared, caller: CalledBy
+    discarding: Annotated[DiscardRequest, Body()], shared: Shared, caller: CalledBy
 ) -> DiscardedContent:
     """Discard open dead letters, with a reason; they stay readable, and the command line can restore them."""
     selection = await _known(shared, discarding)
@@ -150,7 +150,7 @@ async def discard_dead_letters(
     return DiscardedContent(content=Discarded(discarded=discarded))
 
 
-async def _known(shared: Shared, selecting: Selecting) -> Selection:
+async def _known(shared: Shared, selecting: DeadLetterSelection) -> Selection:
     """What is selected. Raises Refusal if that is nothing, or has ids that are unknown."""
     selection = selecting.selection()
     if selection.ids is not None:

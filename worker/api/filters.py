@@ -1,43 +1,53 @@
-"""Which dead letters are meant: the parameters and the bodies that select them."""
+"""Selection of dead letters by query parameters or a request body, made from `worker.store.selection.FILTERS`."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self, TypeVar
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue, StrictBool, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    StrictBool,
+    create_model,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 
 from worker.model.contract import Integral, Moment, Name
-from worker.model.outcomes import Reason, Status
+from worker.model.outcomes import Status
 from worker.model.text import shown
-from worker.store.dead_letters import Selection
+from worker.store.selection import FILTERS, Selection
 
 MAX_IDS = 10_000
 LARGEST_ID = 2**53 - 1
 """The largest integer that every JSON library reads exactly (RFC 8259, section 6)."""
 
-_FILTERS = ("ids", "reason", "operation_id", "device_id", "service_id", "since", "until")
-_SELECTS: list[JsonValue] = [{"required": [name]} for name in _FILTERS]
+_NAMES = ("ids", *(each.name for each in FILTERS))
+_SELECTS: list[JsonValue] = [{"required": [name]} for name in _NAMES]
 _SELECTS += [{"required": ["all"], "properties": {"all": {"const": True}}}]
-"""What selects something, each by itself, as JSON Schema."""
+"""JSON Schema of a body that selects something."""
+_TYPES: Mapping[Any, Any] = {str: Name, datetime: Moment, UUID: UUID}
+"""Validated types for the types of filters; others, the enumerations, stand for themselves."""
 _Id = Annotated[int, Field(strict=True, ge=1, le=LARGEST_ID), Integral]
 
 
 class _NeverNull:
-    """Marks what may be left out, though null is not a way to say so."""
+    """Marks a field that may be omitted, but must not be null."""
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         stated: list[JsonSchemaValue] = handler(schema)["anyOf"]
         return next(shape for shape in stated if shape != {"type": "null"})
 
 
-_T = TypeVar("_T")
-_Filter = Annotated[_T | None, _NeverNull()]
-
-
 class StatusOrAll(StrEnum):
-    """Where dead letters stand, or anywhere."""
+    """A status of dead letters, or `all`."""
 
     OPEN = "open"
     RESOLVED = "resolved"
@@ -45,65 +55,69 @@ class StatusOrAll(StrEnum):
     ALL = "all"
 
 
-def _selection(
-    reason: Annotated[Reason | None, Query(description="Why they were rejected.")] = None,
-    operation_id: Annotated[UUID | None, Query(description="The operation that they name.")] = None,
-    device_id: Annotated[UUID | None, Query(description="The device that they name.")] = None,
-    service_id: Annotated[Name | None, Query(description="The service that they say they are from.")] = None,
-    since: Annotated[Moment | None, Query(description="Received then or later.")] = None,
-    until: Annotated[Moment | None, Query(description="Received before.")] = None,
-    status: Annotated[StatusOrAll, Query(description="Where they stand.")] = StatusOrAll.OPEN,
-) -> Selection:
-    return Selection(
-        reason=reason,
-        operation_id=operation_id,
-        device_id=device_id,
-        service_id=service_id,
-        since=since,
-        until=until,
-        status=None if status is StatusOrAll.ALL else Status(status),
-    )
+def _selection(status: StatusOrAll, **filters: Any) -> Selection:
+    return Selection(status=None if status is StatusOrAll.ALL else Status(status), **filters)
 
+
+def _parameter(name: str, type_: Any, description: str, default: object) -> Parameter:
+    annotation = Annotated[type_, Query(description=description)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_selection.__signature__ = Signature(  # type: ignore[attr-defined]  # read by FastAPI
+    [
+        *(_parameter(each.name, _TYPES.get(each.type, each.type) | None, each.help, None) for each in FILTERS),
+        _parameter("status", StatusOrAll, "Status of the dead letters.", StatusOrAll.OPEN),
+    ],
+    return_annotation=Selection,
+)
 
 Selected = Annotated[Selection, Depends(_selection)]
 
 
 def _has_no_nulls(body: object) -> object:
     if isinstance(body, dict) and (empty := [name for name, value in body.items() if value is None]):
-        raise ValueError(f"{shown(empty[0])} is null: leave it out")
+        raise ValueError(f"{shown(empty[0])} is null: omit it")
     return body
 
 
-class Selecting(BaseModel):
-    """Which open dead letters are meant: by id, by what they have in common, or with `all`, every one."""
+if TYPE_CHECKING:
+
+    class _Filters(BaseModel):
+        """The filters as fields of a body."""
+else:
+    _Filters = create_model(
+        "_Filters",
+        ids=(Annotated[Annotated[list[_Id], Field(max_length=MAX_IDS)] | None, _NeverNull()], None),
+        **{
+            each.name: (Annotated[_TYPES.get(each.type, each.type) | None, _NeverNull()], None) for each in FILTERS
+        },
+    )
+
+
+class DeadLetterSelection(_Filters):
+    """Open dead letters, by id, by filters, or all of them with `all`."""
 
     model_config = ConfigDict(
-        extra="forbid",  # a filter that is misspelt must not select what it was to leave out
+        extra="forbid",  # a misspelt filter must not select more than intended
         json_schema_extra={"anyOf": _SELECTS},
     )
 
-    ids: _Filter[Annotated[list[_Id], Field(max_length=MAX_IDS)]] = None
-    reason: _Filter[Reason] = None
-    operation_id: _Filter[UUID] = None
-    device_id: _Filter[UUID] = None
-    service_id: _Filter[Name] = None
-    since: _Filter[Moment] = None
-    until: _Filter[Moment] = None
     all: StrictBool = False
-    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_IDS, description="The oldest so many."), Integral] = (
-        1_000
-    )
+    limit: Annotated[
+        int, Field(strict=True, ge=1, le=MAX_IDS, description="Maximum number, oldest first."), Integral
+    ] = 1_000
 
     _nulls = model_validator(mode="before")(_has_no_nulls)
 
     @model_validator(mode="after")
     def selects_something(self) -> Self:
-        """Never everything by accident."""
-        if not self.all and all(getattr(self, name) is None for name in _FILTERS):
-            raise ValueError("nothing is selected: name ids, filter, or say all")
+        """Require ids, a filter or `all`, so that nothing selects everything by accident."""
+        if not self.all and all(getattr(self, name) is None for name in _NAMES):
+            raise ValueError("nothing is selected: give ids, a filter, or all")
         return self
 
     def selection(self) -> Selection:
-        """The same for the database."""
-        values = {name: getattr(self, name) for name in _FILTERS}
-        return Selection(**values | {"ids": None if self.ids is None else sorted(set(self.ids))})
+        """The selection of open dead letters for the database."""
+        values = {name: getattr(self, name) for name in _NAMES}
+        return Selection(**values | {"ids": None if values["ids"] is None else sorted(set(values["ids"]))})

@@ -30,8 +30,9 @@ from worker.processing.batches import process_messages
 from worker.simulate import Disorder, simulate
 from worker.store import dead_letters, queries
 from worker.store.database import Database
-from worker.store.dead_letters import GroupBy, Selection
+from worker.store.dead_letters import GroupBy
 from worker.store.recount import find_drift
+from worker.store.selection import Selection
 
 DATABASE = "deviceops-demo.db"
 DISORDER = Disorder(disorder=0.2, duplicates=0.1, conflicts=0.02, malformed=0.005, early=0.1)

@@ -18,7 +18,8 @@ from worker.model.parsing import named_in, parse
 from worker.model.unwrapping import text_of
 from worker.store import batch, dead_letters
 from worker.store.database import Database
-from worker.store.dead_letters import Selection, stored_message
+from worker.store.dead_letters import stored_message
+from worker.store.selection import Selection
 
 
 async def open_letter(database: Database, id_: int) -> Row[Any]:

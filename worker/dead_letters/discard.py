@@ -6,7 +6,7 @@ from worker.dead_letters.replay import replay
 from worker.dead_letters.status import mark
 from worker.model.outcomes import Action, Reason, Status
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 
 async def discard(

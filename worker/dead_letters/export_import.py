@@ -31,7 +31,7 @@ from worker.model.parsing import NAMING, describe_invalid, parse
 from worker.processing.batches import retry_transient
 from worker.store import batch, dead_letters, documents
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 REPORTS_OWN = tuple(reason for reason in Reason if reason.traits.keeps_identity)
 """Reasons for which a report is kept with its identity."""

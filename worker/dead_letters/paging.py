@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store import dead_letters
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 SIZE = 500
 """Dead letters in a page, at most."""

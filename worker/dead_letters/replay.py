@@ -17,7 +17,8 @@ from worker.processing.batches import process_messages, split_by_weight
 from worker.processing.decisions import Outcome
 from worker.processing.dry_run import DryRun
 from worker.store.database import Database
-from worker.store.dead_letters import Selection, stored_message
+from worker.store.dead_letters import stored_message
+from worker.store.selection import Selection
 
 
 @dataclass(slots=True)

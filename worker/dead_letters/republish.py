@@ -16,7 +16,8 @@ from worker.dead_letters.status import mark
 from worker.model.messages import REPLAY_OF, REPLAYS, Message, Origin
 from worker.model.outcomes import Action, Status
 from worker.store.database import Database
-from worker.store.dead_letters import Selection, stored_message
+from worker.store.dead_letters import stored_message
+from worker.store.selection import Selection
 
 _STRIPPED_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 """How headers begin that tell of deaths and deliveries: they would be told of another message."""

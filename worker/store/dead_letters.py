@@ -1,13 +1,12 @@
 """Dead letters as people look for them, and as commands work through them: in pages, the oldest first."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, func, insert, select, true, update
+from sqlalchemy import Row, Select, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import ABOVE
@@ -16,6 +15,7 @@ from worker.model.messages import Message, Origin
 from worker.model.outcomes import AT_ONCE, Action, Reason, Status
 from worker.store import batch, documents
 from worker.store.queries import get_state
+from worker.store.selection import Selection
 from worker.store.tables import dead_letter_history, dead_letters, device_operations
 
 PAGE_BYTES = 16_000_000
@@ -39,51 +39,6 @@ _GROUPS = {
     GroupBy.OPERATION: _c.operation_id,
     GroupBy.DETAIL: _c.detail,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which dead letters are meant; None means any. `since` is included, `until` is not."""
-
-    ids: Collection[int] | None = None
-    reason: Reason | None = None
-    operation_id: UUID | None = None
-    device_id: UUID | None = None
-    service_id: str | None = None
-    message_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    status: Status | None = Status.OPEN
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether nothing but the status narrows it."""
-        return replace(self, status=None) == Selection(status=None)
-
-    def condition(self) -> ColumnElement[bool]:
-        """The same as SQL."""
-        found: ColumnElement[bool] = true()
-        if self.ids is not None:
-            # In the statement's text too: a person may name more than the parameters that it may have.
-            found &= _c.id.in_(bindparam("ids", list(self.ids), expanding=True, literal_execute=True))
-        if self.status is not None:
-            # In the statement's text, so that a partial index can serve it.
-            found &= _c.status == bindparam("status", self.status.value, literal_execute=True)
-        if self.reason is not None:
-            found &= _c.reason == self.reason
-        if self.operation_id is not None:
-            found &= _c.operation_id == self.operation_id
-        if self.device_id is not None:
-            found &= _c.device_id == self.device_id
-        if self.service_id is not None:
-            found &= _c.service_id == self.service_id
-        if self.message_id is not None:
-            found &= _c.message_id == self.message_id
-        if self.since is not None:
-            found &= _c.received_at >= self.since
-        if self.until is not None:
-            found &= _c.received_at < self.until
-        return found
 
 
 async def find(

@@ -13,7 +13,7 @@ from worker.dead_letters import discard as closing
 from worker.errors import SettingsError
 from worker.model.outcomes import Status
 from worker.model.text import clean
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 app = typer.Typer(add_completion=False)
 

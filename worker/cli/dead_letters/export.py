@@ -9,7 +9,7 @@ from worker.cli.common import notices, run_async
 from worker.cli.dead_letters.options import Limit, selected, selecting
 from worker.config.settings import Settings
 from worker.dead_letters import export_import
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 app = typer.Typer(add_completion=False)
 

@@ -9,7 +9,8 @@ from worker.cli.dead_letters import tables
 from worker.cli.dead_letters.options import Limit, selecting
 from worker.config.settings import Settings
 from worker.store import dead_letters, documents
-from worker.store.dead_letters import GroupBy, Selection
+from worker.store.dead_letters import GroupBy
+from worker.store.selection import Selection
 
 SHOWN = 50
 """Dead letters in a table that was not told how many."""

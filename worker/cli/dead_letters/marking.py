@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from worker.cli.common import actor, configure_logging, print_json, run_async, screen
 from worker.cli.dead_letters.options import selected
 from worker.config.settings import Settings
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 
 def change_status(

@@ -1,4 +1,4 @@
-"""The options that select dead letters, the same for every command that works on them."""
+"""Options that select dead letters, the same for every command; made from `worker.store.selection.FILTERS`."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -17,10 +16,10 @@ from worker.cli.common import notices, ready_database, utf8
 from worker.config.settings import Settings
 from worker.dead_letters.paging import Progress
 from worker.errors import DeviceopsError, SettingsError
-from worker.model.outcomes import Reason, Status
+from worker.model.outcomes import Status
 from worker.store import dead_letters
 from worker.store.database import Database
-from worker.store.dead_letters import Selection
+from worker.store.selection import FILTERS, Filter, Selection
 
 LARGEST_ID = 2**63 - 1
 LONGEST = timedelta(days=100_000)
@@ -29,20 +28,20 @@ _moment = TypeAdapter(datetime)
 
 
 def age(text: str) -> timedelta:
-    """A length of time such as 30m, 12h, 7d or 2w."""
+    """Parse a duration such as 30m, 12h, 7d or 2w. Raises BadParameter."""
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     length = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else LONGEST
     if length >= LONGEST:
-        raise typer.BadParameter(f"{text!r} is not a length of time: a number and s, m, h, d or w, such as 7d")
+        raise typer.BadParameter(f"{text!r} is not a duration: a number and s, m, h, d or w, such as 7d")
     return length
 
 
 def moment(text: str) -> datetime:
-    """A time, RFC 3339 or a date, UTC if it says nothing else; or how long ago it was, such as 2h."""
+    """Parse a time (RFC 3339 or a date, UTC by default) or an age such as 2h. Raises BadParameter."""
     if text[-1:] in _UNITS:
         return datetime.now(UTC) - age(text)
     try:
-        # Digits alone are seconds since 1970 to pydantic, and a mistake to us.
+        # Pydantic takes digits alone for seconds since 1970; here they are an error.
         found = _moment.validate_python("" if text.isdecimal() else text)
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValidationError, OverflowError):
@@ -56,49 +55,43 @@ def _status(text: str) -> Status | None:
     return None if text == "all" else Status(text)
 
 
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="The dead letter's id.")]
-Limit = Annotated[int | None, typer.Option(min=1, max=10**12, help="The oldest so many.")]
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="Id of the dead letter.")]
+Limit = Annotated[int | None, typer.Option(min=1, max=10**12, help="Maximum number, oldest first.")]
 
 _Ids = Annotated[
-    list[int] | None, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="Those with these ids.")
+    list[int] | None, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="Ids of dead letters.")
 ]
 _IdOption = Annotated[
     list[int] | None,
-    typer.Option("--id", min=1, max=LARGEST_ID, help="The same as an option; repeat it for more."),
+    typer.Option("--id", min=1, max=LARGEST_ID, help="An id, as an option; may be repeated."),
 ]
-_OPTIONS: dict[str, Any] = {
-    "reason": Annotated[Reason | None, typer.Option(help="Why they were rejected.")],
-    "operation": Annotated[UUID | None, typer.Option(help="The operation that they name.")],
-    "device": Annotated[UUID | None, typer.Option(help="The device that they name.")],
-    "service": Annotated[
-        str | None, typer.Option(parser=utf8, metavar="TEXT", help="The service that they say they are from.")
-    ],
-    "message_id": Annotated[
-        str | None, typer.Option(parser=utf8, metavar="TEXT", help="The AMQP message id that they have.")
-    ],
-    "since": Annotated[
-        datetime | None,
-        typer.Option(
-            parser=moment, metavar="TIME", help="Received then or later: a time (UTC), or an age like 2h."
-        ),
-    ],
-    "until": Annotated[
-        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Received before: a time, or an age.")
-    ],
-}
+
+
+def _option(each: Filter) -> Any:
+    """The option of a filter, by the type of its value."""
+    names = f"--{each.option}"
+    if each.type is str:
+        return Annotated[str | None, typer.Option(names, parser=utf8, metavar="TEXT", help=each.help)]
+    if each.type is datetime:
+        help_ = f"{each.help.removesuffix('.')}: a time (UTC), or an age such as 2h."
+        return Annotated[datetime | None, typer.Option(names, parser=moment, metavar="TIME", help=help_)]
+    return Annotated[each.type | None, typer.Option(names, help=each.help)]
+
+
+_FILTERS = {each.name: _option(each) for each in FILTERS}
 _Status = Annotated[
-    str, typer.Option(metavar="|".join([*Status, "all"]), help="Where they stand.", show_default=True)
+    str, typer.Option(metavar="|".join([*Status, "all"]), help="Status of the dead letters.", show_default=True)
 ]
-_All = Annotated[bool, typer.Option("--all", help="Every one; needed if nothing else selects.")]
+_All = Annotated[bool, typer.Option("--all", help="All of them; required if nothing else selects.")]
 
 
 def selecting(changing: Status | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options, and pass it the `selection` that they make.
+    """Add the options to a command, and pass it the resulting `selection`.
 
-    A command that changes what stands at `changing` must be told which: without ids, filters or --all it is a
-    usage error.
+    A command that changes dead letters of the status `changing` requires ids, a filter or --all; without any it
+    is a usage error.
     """
-    options = {"ids": _Ids, "id_": _IdOption, **_OPTIONS}
+    options = {"ids": _Ids, "id_": _IdOption, **_FILTERS}
     options |= {"status": _Status} if changing is None else {"all_": _All}
     defaults: dict[str, object] = {"status": Status.OPEN.value, "all_": False}
 
@@ -108,30 +101,17 @@ def selecting(changing: Status | None = None) -> Callable[[Callable[..., None]],
             *,
             ids: list[int] | None,
             id_: list[int] | None,
-            reason: Reason | None,
-            operation: UUID | None,
-            device: UUID | None,
-            service: str | None,
-            message_id: str | None,
-            since: datetime | None,
-            until: datetime | None,
             status: str = "all",
             all_: bool = False,
             **others: Any,
         ) -> None:
             selection = Selection(
                 ids=sorted({*(ids or ()), *(id_ or ())}) or None,
-                reason=reason,
-                operation_id=operation,
-                device_id=device,
-                service_id=service,
-                message_id=message_id,
-                since=since,
-                until=until,
                 status=_status(status) if changing is None else changing,
+                **{name: others.pop(name) for name in _FILTERS},
             )
             if changing is not None and selection.is_everything and not all_:
-                raise SettingsError("nothing is selected: name ids, filter, or say --all")
+                raise SettingsError("nothing is selected: give ids, a filter, or --all")
             command(selection=selection, **others)
 
         own = [one for one in signature(command).parameters.values() if one.name != "selection"]
@@ -152,16 +132,16 @@ def selecting(changing: Status | None = None) -> Callable[[Callable[..., None]],
 async def selected(
     settings: Settings, selection: Selection, limit: int | None, doing: str
 ) -> AsyncIterator[tuple[Database, Progress]]:
-    """The database, and a progress bar for the selected dead letters. Raises DeviceopsError on unknown ids."""
+    """Open the database and a progress bar for the selected dead letters. Raises DeviceopsError on unknown ids."""
     async with ready_database(settings) as database:
         async with database.read() as connection:
             named = await dead_letters.find(connection, Selection(selection.ids or (), status=None))
             count = await dead_letters.count(connection, selection)
-        standing = {letter.id: letter.status for letter in named}
+        statuses = {letter.id: letter.status for letter in named}
         for id_ in selection.ids or ():
-            if id_ not in standing:
+            if id_ not in statuses:
                 raise DeviceopsError(f"dead letter {id_} is unknown")
-            if selection.status not in (None, standing[id_]):
-                notices.print(f"dead letter {id_} is {standing[id_]}: left alone", style="yellow")
+            if selection.status not in (None, statuses[id_]):
+                notices.print(f"dead letter {id_} is {statuses[id_]}: left alone", style="yellow")
         with tables.counting(doing, min(count, limit or count)) as progress:
             yield database, progress

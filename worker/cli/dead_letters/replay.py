@@ -17,7 +17,7 @@ from worker.dead_letters.republish import republish
 from worker.errors import SettingsError
 from worker.model.outcomes import Status
 from worker.processing.decisions import Outcome
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 app = typer.Typer(add_completion=False)
 

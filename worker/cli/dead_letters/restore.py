@@ -10,7 +10,7 @@ from worker.cli.dead_letters.options import Limit, selecting
 from worker.config.settings import Settings
 from worker.dead_letters import discard as closing
 from worker.model.outcomes import Status
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 app = typer.Typer(add_completion=False)
 

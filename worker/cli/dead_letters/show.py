@@ -11,7 +11,7 @@ from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
 from worker.model.text import shown
 from worker.store import dead_letters, documents
-from worker.store.dead_letters import Selection
+from worker.store.selection import Selection
 
 MOST_NAMED = 10
 """Dead letters that an error names, at most."""
