@@ -200,7 +200,9 @@ def test_without_tokens_what_a_proxy_or_a_strange_page_sends_is_refused_and_chan
                     response = api.request(call.method, call.path, json=call.body, headers=headers)
                     refused(response, 401)
                     assert "see `deviceops token create`" in response.json()["message"], headers
-            assert "a proxy hands on (x-forwarded-for)" in api.get(PATH, headers=FORWARDED[0]).json()["message"]
+            assert (
+                "a call through a proxy (x-forwarded-for)" in api.get(PATH, headers=FORWARDED[0]).json()["message"]
+            )
             assert api.get(PATH).json()["content"]["state"] == "CREATED"
             for own in ({"Origin": server.url}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
                 assert api.get(PATH, headers=own).status_code == 200

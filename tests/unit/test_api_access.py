@@ -7,14 +7,14 @@ from starlette.requests import HTTPConnection
 from tests.support.serving import (
     OPERATIONS,
 )
-from worker.api.auth import ANYBODY, Tokens
+from worker.api.auth import ANONYMOUS, TokenBackend
 
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 async def test_without_tokens_this_machine_may_call_by_all_of_its_addresses(client: str) -> None:
-    found = await Tokens(None).authenticate(_called_by((client, 1)))
+    found = await TokenBackend(None).authenticate(_called_by((client, 1)))
     assert found is not None
-    assert found[1] is ANYBODY  # type: ignore[comparison-overlap]  # has what is used of a user
+    assert found[1] is ANONYMOUS  # type: ignore[comparison-overlap]  # has what is used of a user
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ async def test_without_tokens_no_other_machine_may_call_however_it_comes_here(
     client: tuple[str, int] | None,
 ) -> None:
     with pytest.raises(AuthenticationError, match="from another machine"):
-        await Tokens(None).authenticate(_called_by(client))
+        await TokenBackend(None).authenticate(_called_by(client))
 
 
 def _called_by(client: object) -> HTTPConnection:

@@ -76,7 +76,9 @@ def test_parts_of_what_was_compressed_are_kept_as_they_are_read() -> None:
 
 UNREADABLE = {
     "body: is UTF-16, and has to be JSON in UTF-8": wrapped(BODY.decode().encode("utf-16")),
-    "body: is compressed (gzip), and has to be JSON in UTF-8": wrapped(gzip.compress(BODY)),
+    "body: is compressed (gzip), which content_encoding does not say; gzip and deflate are read": wrapped(
+        gzip.compress(BODY)
+    ),
     "body: is not UTF-8, and has to be JSON in UTF-8": wrapped(BODY.replace(b"drift", b"dr\xe4ft")),
     "body: is empty": wrapped(b""),
     "content_encoding: 'br' is not read; gzip and deflate are": wrapped(BODY, {"content_encoding": "br"}),

@@ -1,4 +1,4 @@
-"""All of the HTTP API put together, and its OpenAPI document."""
+"""The FastAPI application and its OpenAPI document."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -16,14 +16,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 
 from worker.api import dead_letters, device_operations, events, operations
-from worker.api.auth import Tokens, answer_stranger
+from worker.api.auth import TokenBackend, unauthorized
 from worker.api.context import Context
-from worker.api.decompression import Unpacking
-from worker.api.head_requests import Heads
-from worker.api.metrics import Requests
-from worker.api.middleware import Edge
-from worker.api.responses import answer_faults, answer_refusal
-from worker.api.subscriptions import stopped
+from worker.api.decompression import DecompressionMiddleware
+from worker.api.head_requests import HeadMiddleware
+from worker.api.metrics import RequestMetrics
+from worker.api.middleware import RequestMiddleware
+from worker.api.responses import handle_http_error, handle_validation_error
+from worker.api.subscriptions import cancel_and_wait
 from worker.config.api_tokens import Token
 
 _ROUTERS = (
@@ -34,29 +34,30 @@ _ROUTERS = (
     dead_letters.router,
 )
 _DESCRIPTION = """
-What happens on a fleet of devices while operations roll over it.
+State of operations on a fleet of devices, and reports about it.
 
-Device operations move along a partial order of states; a report from below is `late`, the same state is
-`repeated`, and one that contradicts the state is refused. Every error is `{"code", "message", "content"}`;
-every response has an `X-Request-ID`, which the server's log has too.
+The states of a device operation form a partial order: a report of a higher state is `applied`, of the same
+state `repeated`, of a lower state `late`; a state that cannot be compared with the current one is a conflict and
+is rejected. Every error is `{"code", "message", "content"}`; every response has an `X-Request-ID`, which is also
+in the server's log.
 """
 _REQUEST_ID = {
-    "description": "The request's id: the caller's `X-Request-ID` if that is a UUID, else a new one.",
+    "description": "Id of the request: the caller's `X-Request-ID` if it is a UUID, else a generated one.",
     "required": True,
     "schema": {"type": "string"},
 }
 
 
-def create_app(context: Context, tokens: Mapping[str, Token] | None, requests: Requests) -> FastAPI:
-    """The application; without tokens (None) it answers who calls it as localhost. `requests` counts them."""
+def create_app(context: Context, tokens: Mapping[str, Token] | None, requests: RequestMetrics) -> FastAPI:
+    """Create the application. Without tokens (None) only calls from localhost are allowed."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(context.changes.run())
+        watching = asyncio.create_task(context.subscriptions.run())
         try:
             yield
         finally:
-            await stopped(watching)
+            await cancel_and_wait(watching)
 
     app = FastAPIOffline(
         docs_url="/docs",
@@ -69,14 +70,14 @@ def create_app(context: Context, tokens: Mapping[str, Token] | None, requests: R
         generate_unique_id_function=_operation_id,
         middleware=[
             Middleware(CorrelationIdMiddleware),
-            Middleware(Edge, requests=requests),
-            Middleware(Heads),
-            Middleware(AuthenticationMiddleware, backend=Tokens(tokens), on_error=answer_stranger),
-            Middleware(Unpacking),
+            Middleware(RequestMiddleware, requests=requests),
+            Middleware(HeadMiddleware),
+            Middleware(AuthenticationMiddleware, backend=TokenBackend(tokens), on_error=unauthorized),
+            Middleware(DecompressionMiddleware),
         ],
         exception_handlers={
-            HTTPException: answer_refusal,
-            RequestValidationError: answer_faults,
+            HTTPException: handle_http_error,
+            RequestValidationError: handle_validation_error,
         },
     )
     app.state.context = context
@@ -90,7 +91,7 @@ def create_app(context: Context, tokens: Mapping[str, Token] | None, requests: R
             _complete(document())
         return document()
 
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation extends the document
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
 
 
@@ -99,11 +100,11 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _complete(document: dict[str, Any]) -> None:
-    """Take out what FastAPI says of itself and does not hold here, and add what holds for every response."""
+    """Remove schemas that FastAPI adds and this API does not use; add the headers of every response."""
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
             for response in operation["responses"].values():
                 response.setdefault("headers", {})["X-Request-ID"] = _REQUEST_ID
-    for name in ("HTTPValidationError", "ValidationError", "State"):  # nothing refers to these
+    for name in ("HTTPValidationError", "ValidationError", "State"):  # unreferenced
         document["components"]["schemas"].pop(name, None)

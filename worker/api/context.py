@@ -1,11 +1,11 @@
-"""What the calls share."""
+"""Dependencies shared by the endpoints."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from worker.api.subscriptions import Changes
+from worker.api.subscriptions import Subscriptions
 from worker.config.api_tokens import Caller
 from worker.config.reporters import Trust
 from worker.store.database import Database
@@ -13,15 +13,15 @@ from worker.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The database, who may report (None for anybody), and what has changed.
+    """Databases, reporters that may report (None: any), and subscriptions to changes.
 
-    Who writes has connections of their own: however long writers wait for one another, readers do not.
+    `writing` is the same database with a pool of its own: writers that wait for locks do not block readers.
     """
 
     database: Database
     writing: Database
     trust: Trust | None
-    changes: Changes
+    subscriptions: Subscriptions
 
 
 def _context(request: Request) -> Context:

@@ -1,4 +1,4 @@
-"""Dead letters: the same as on the command line."""
+"""Endpoints of dead letters: list, show, replay, discard."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -7,10 +7,10 @@ from fastapi import APIRouter, Body, Path, Request
 from pydantic import BaseModel, StrictBool, StringConstraints
 
 from worker.api import pagination
-from worker.api.auth import needs
+from worker.api.auth import requires
 from worker.api.context import CalledBy, Shared
 from worker.api.filters import LARGEST_ID, DeadLetterSelection, Selected
-from worker.api.responses import TAKES_BODY, Content, Refusal, errors
+from worker.api.responses import TAKES_BODY, ApiError, Content, errors
 from worker.api.routing import Route
 from worker.config.api_tokens import Scope
 from worker.dead_letters import discard
@@ -26,10 +26,10 @@ router = APIRouter(
     route_class=Route,
     prefix="/v0/dead-letters",
     tags=["dead letters"],
-    dependencies=[needs(Scope.ADMIN_DEAD_LETTERS)],
+    dependencies=[requires(Scope.ADMIN_DEAD_LETTERS)],
 )
 
-DeadLetterId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The dead letter's id.")]
+DeadLetterId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Id of the dead letter.")]
 
 
 class DeadLetterPage(documents.Page[documents.DeadLetter]):
@@ -37,31 +37,31 @@ class DeadLetterPage(documents.Page[documents.DeadLetter]):
 
 
 class ReplayRequest(DeadLetterSelection):
-    """Which open dead letters are to be processed again, or with `dry_run`, what would come of that."""
+    """Open dead letters to process again; with `dry_run`, nothing is changed and the outcomes are returned."""
 
     dry_run: StrictBool = False
 
 
 _VISIBLE = r"[^\s\x1c-\x1f\x85\ufeff]"
-"""What is not blank; the last three are blank to some readers of patterns, and not to others."""
+"""A character that is not blank; regular expression engines disagree on the last three."""
 
 
 class DiscardRequest(DeadLetterSelection):
-    """Which open dead letters nobody needs, and why."""
+    """Open dead letters to discard, and the reason."""
 
     because: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, pattern=_VISIBLE)]
 
 
-class Foretold(BaseModel):
-    """What would become of a dead letter: a verdict or the like, or why it is still dead."""
+class PreviewedOutcome(BaseModel):
+    """Outcome for one dead letter: a verdict, `duplicate`, `announced`, or the reason of the rejection."""
 
     id: int
     outcome: str
     detail: str
 
 
-class Replayed(BaseModel):
-    """What became of the selected dead letters; `dead_letters` tells it of each, for a dry run."""
+class ReplayResult(BaseModel):
+    """Counts by outcome; for a dry run `dead_letters` has the outcome of each."""
 
     selected: int
     applied: int
@@ -70,11 +70,11 @@ class Replayed(BaseModel):
     duplicate: int
     released: int
     still_dead: dict[str, int]
-    dead_letters: list[Foretold] | None = None
+    dead_letters: list[PreviewedOutcome] | None = None
 
 
-class Discarded(BaseModel):
-    """How many dead letters were discarded."""
+class DiscardResult(BaseModel):
+    """Number of discarded dead letters."""
 
     discarded: int
 
@@ -84,15 +84,15 @@ class DeadLetterPageContent(Content[DeadLetterPage]):
 
 
 class DeadLetterContent(Content[documents.DeadLetterDetails]):
-    """Everything about a dead letter."""
+    """One dead letter with its history and original message."""
 
 
-class ReplayedContent(Content[Replayed]):
-    """What became of the selected dead letters."""
+class ReplayResultContent(Content[ReplayResult]):
+    """Result of a replay."""
 
 
-class DiscardedContent(Content[Discarded]):
-    """How many were discarded."""
+class DiscardResultContent(Content[DiscardResult]):
+    """Result of a discard."""
 
 
 @router.get("/", responses=errors())
@@ -103,7 +103,7 @@ async def list_dead_letters(
     limit: pagination.Limit = LIMIT,
     offset: pagination.Offset = 0,
 ) -> DeadLetterPageContent:
-    """Dead letters, the oldest first; the open ones unless told otherwise."""
+    """List dead letters, oldest first; by default the open ones."""
     async with shared.database.read() as connection:
         count = await letters.count(connection, selection)
         found = await letters.find(connection, selection, limit, offset)
@@ -113,19 +113,19 @@ async def list_dead_letters(
 
 @router.get("/{dead_letter_id:id}/", responses=errors(HTTPStatus.NOT_FOUND))
 async def get_dead_letter(dead_letter_id: DeadLetterId, shared: Shared) -> DeadLetterContent:
-    """Everything about one dead letter: why, every attempt, its bytes, what would be allowed now."""
+    """One dead letter: the reason, its history, the original message, and the states that are allowed now."""
     async with shared.database.read() as connection:
         found = await letters.get(connection, dead_letter_id)
     if found is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"dead letter {dead_letter_id} is unknown")
+        raise ApiError(HTTPStatus.NOT_FOUND, f"dead letter {dead_letter_id} is unknown")
     return DeadLetterContent(content=found)
 
 
 @router.post("/replay/", responses=errors(HTTPStatus.NOT_FOUND, *TAKES_BODY))
 async def replay_dead_letters(
     replaying: Annotated[ReplayRequest, Body()], shared: Shared, caller: CalledBy
-) -> ReplayedContent:
-    """Process open dead letters again, the oldest first, and mark them in the same transaction."""
+) -> ReplayResultContent:
+    """Process open dead letters again, oldest first; their status changes in the same transaction."""
     selection = await _known(shared, replaying)
     if replaying.dry_run:
         summary, outcomes = await foretell(shared.database, selection, trust=shared.trust, limit=replaying.limit)
@@ -135,27 +135,27 @@ async def replay_dead_letters(
             shared.writing, selection, actor=caller.name, trust=shared.trust, limit=replaying.limit
         )
         told = None
-    return ReplayedContent(content=Replayed.model_validate({**summary.document(), "dead_letters": told}))
+    return ReplayResultContent(content=ReplayResult.model_validate({**summary.document(), "dead_letters": told}))
 
 
 @router.post("/discard/", responses=errors(HTTPStatus.NOT_FOUND, *TAKES_BODY))
 async def discard_dead_letters(
     discarding: Annotated[DiscardRequest, Body()], shared: Shared, caller: CalledBy
-) -> DiscardedContent:
-    """Discard open dead letters, with a reason; they stay readable, and the command line can restore them."""
+) -> DiscardResultContent:
+    """Discard open dead letters, with a reason. `deviceops dead-letters restore` reopens them."""
     selection = await _known(shared, discarding)
     discarded = await discard.discard(
         shared.writing, selection, clean(discarding.because), actor=caller.name, limit=discarding.limit
     )
-    return DiscardedContent(content=Discarded(discarded=discarded))
+    return DiscardResultContent(content=DiscardResult(discarded=discarded))
 
 
 async def _known(shared: Shared, selecting: DeadLetterSelection) -> Selection:
-    """What is selected. Raises Refusal if that is nothing, or has ids that are unknown."""
+    """The selection of a body. Raises ApiError (404) on unknown ids."""
     selection = selecting.selection()
     if selection.ids is not None:
         async with shared.database.read() as connection:
             known = set(await letters.ids_of(connection, Selection(selection.ids, status=None)))
         if unknown := [id_ for id_ in selection.ids if id_ not in known]:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"dead letter {unknown[0]} is unknown")
+            raise ApiError(HTTPStatus.NOT_FOUND, f"dead letter {unknown[0]} is unknown")
     return selection

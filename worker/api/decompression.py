@@ -1,4 +1,4 @@
-"""Bodies of requests that are compressed (`Content-Encoding`), or begin with a byte order mark, as plain ones."""
+"""Decompresses request bodies (`Content-Encoding`: gzip, deflate) and removes a byte order mark."""
 
 from http import HTTPStatus
 
@@ -11,14 +11,14 @@ from worker.model.compression import Unreadable, unpacked
 from worker.model.encodings import BOM
 
 
-class Unpacking:
-    """Hands on what was unpacked, within the bound of every body."""
+class DecompressionMiddleware:
+    """Passes on the decompressed body, at most `MAX_BODY` bytes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on. Raises Refusal where its body cannot be unpacked."""
+        """Handle a request. Raises ApiError (400) if its body cannot be decompressed."""
         if scope["type"] != "http" or scope["method"] not in ("PUT", "POST", "PATCH"):
             await self._app(scope, receive, send)
             return
@@ -46,4 +46,4 @@ def _plain(body: bytes, encoding: str | None) -> bytes:
         return unpacked(body, MAX_BODY, encoding).removeprefix(BOM) if body else body
     except Unreadable as error:
         message = str(error).replace("content_encoding", "Content-Encoding")
-        raise responses.Refusal(HTTPStatus.BAD_REQUEST, message) from None
+        raise responses.ApiError(HTTPStatus.BAD_REQUEST, message) from None

@@ -1,4 +1,4 @@
-"""Device operations: those of an operation, one of them, and reports about it."""
+"""Endpoints of device operations: list, show, accepted reports, report a state or a cancellation."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SPELLINGS, State
 from worker.api import pagination, responses
-from worker.api.auth import needs
+from worker.api.auth import requires
 from worker.api.context import CalledBy, Shared
 from worker.api.operations import OperationId, known
 from worker.api.reports import IdempotencyKey, origin, refuse
-from worker.api.responses import TAKES_BODY, Content, Refusal, Standing, errors
+from worker.api.responses import TAKES_BODY, ApiError, Content, StateConflict, errors
 from worker.api.routing import Route
 from worker.config.api_tokens import Scope
 from worker.model.contract import MomentIfReadable, Name, ReasonText, TypeName, as_state
@@ -29,7 +29,7 @@ from worker.store import activity, documents, queries
 
 router = APIRouter(route_class=Route, prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
 
-DeviceId = Annotated[UUID, Path(description="The device's id.")]
+DeviceId = Annotated[UUID, Path(description="Id of the device.")]
 
 CANCELLATION_REQUESTED = "CANCELLATION_REQUESTED"
 _NAMES = [name for name in SPELLINGS if isinstance(name, str) and name.isupper()]
@@ -40,7 +40,7 @@ _SCHEMA_OF_STATES = {
             "type": "string",
             "enum": _NAMES,
         },
-        # Not in the enumeration, of which generators make constants of the same names.
+        # A pattern, since code generators would make constants of the same names from a second enumeration.
         {"title": "StateInLowerCase", "type": "string", "pattern": f"^({'|'.join(map(str.lower, _NAMES))})$"},
         {"title": "StateCode", "type": "integer", "enum": [state.value for state in State]},
     ]
@@ -48,7 +48,7 @@ _SCHEMA_OF_STATES = {
 
 
 class DeviceOperationReport(BaseModel):
-    """A service's report of a device operation's state. Unknown fields are ignored."""
+    """A report of a device operation's state by a service. Unknown fields are ignored."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -62,11 +62,11 @@ class DeviceOperationReport(BaseModel):
     state: Annotated[State, BeforeValidator(as_state), WithJsonSchema(_SCHEMA_OF_STATES)]
     service_id: Name
     reason: ReasonText = None
-    occurred_at: MomentIfReadable = Field(None, description="When the state was reached; now, if left out.")
+    occurred_at: MomentIfReadable = Field(None, description="When the state was reached; default: now.")
 
 
 class CancellationRequest(BaseModel):
-    """A request to cancel a device operation that is not settled. The service is the token's name, if left out."""
+    """Cancel a device operation that is not settled. `service_id` defaults to the token's name."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"state": CANCELLATION_REQUESTED, "reason": "test"}]}
@@ -76,7 +76,7 @@ class CancellationRequest(BaseModel):
     state: Literal["CANCELLATION_REQUESTED"]
     service_id: Name | None = None
     reason: ReasonText = None
-    occurred_at: MomentIfReadable = Field(None, description="When it was requested; now, if left out.")
+    occurred_at: MomentIfReadable = Field(None, description="When the cancellation was requested; default: now.")
 
 
 class DeviceOperationPage(documents.Page[documents.DeviceOperation]):
@@ -111,7 +111,7 @@ Update = Annotated[
 ]
 
 
-@router.get("/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
+@router.get("/", dependencies=[requires(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
 async def list_device_operations(
     operation_id: OperationId,
     shared: Shared,
@@ -119,24 +119,24 @@ async def list_device_operations(
     page_request: pagination.OldestFirst,
     state: pagination.DeviceOperationState = None,
 ) -> DeviceOperationPageContent:
-    """An operation's device operations, the oldest first unless told otherwise."""
+    """List an operation's device operations; by default oldest first."""
     async with shared.database.read() as connection:
         _, progress = await known(connection, operation_id)
         page = await queries.page_of_device_operations(connection, progress, operation_id, state, page_request)
     return DeviceOperationPageContent(content=pagination.document(DeviceOperationPage, page, request))
 
 
-@router.get("/{device_id}/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
+@router.get("/{device_id}/", dependencies=[requires(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
 async def get_device_operation(
     operation_id: OperationId, device_id: DeviceId, shared: Shared
 ) -> DeviceOperationContent:
-    """One device operation and the states that it reached."""
+    """One device operation with the states that it reached."""
     async with shared.database.read() as connection:
         return DeviceOperationContent(content=await _known(connection, operation_id, device_id))
 
 
 @router.get(
-    "/{device_id}/reports/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND)
+    "/{device_id}/reports/", dependencies=[requires(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND)
 )
 async def list_accepted_reports(
     operation_id: OperationId,
@@ -145,7 +145,7 @@ async def list_accepted_reports(
     request: Request,
     page_request: pagination.OfHistory,
 ) -> AcceptedReportPageContent:
-    """Every accepted report of a device operation, late and repeated ones too; the oldest first by default."""
+    """List every accepted report of a device operation: applied, late, repeated; by default oldest first."""
     async with shared.database.read() as connection:
         found = await _known(connection, operation_id, device_id)
         page = await activity.page_of_reports(connection, found.id, page_request)
@@ -154,13 +154,13 @@ async def list_accepted_reports(
 
 @router.put(
     "/{device_id}/",
-    dependencies=[needs(Scope.UPDATE_OPERATION)],
+    dependencies=[requires(Scope.UPDATE_OPERATION)],
     responses={
         HTTPStatus.OK.value: {
-            "description": "What the report meant is in `X-Verdict`",
+            "description": "Accepted; the verdict is in `X-Verdict`",
             "headers": {
                 "X-Verdict": {
-                    "description": "What became of the report.",
+                    "description": "Verdict on the report.",
                     "required": True,
                     "schema": {"type": "string", "enum": ["applied", "late", "repeated", "duplicate"]},
                 }
@@ -178,10 +178,10 @@ async def update_device_operation(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> DeviceOperationContent:
-    """Report a device operation's state: the same processing as a message's, and an answer.
+    """Report the state of a device operation; processed by the same rules as a message.
 
-    CREATED registers a device operation. A report about one that is not registered is not found; what contradicts
-    the state is answered with the state and what would be allowed. Nothing that is refused is kept.
+    CREATED registers a device operation. 404: the device operation is not registered. 400 on a conflict: `content`
+    has the current and the allowed states. A rejected report is not kept as a dead letter.
     """
     is_request = isinstance(update, CancellationRequest)
     state = State.CANCELLED if isinstance(update, CancellationRequest) else update.state
@@ -197,9 +197,9 @@ async def update_device_operation(
     )
     outcome, current = await process_message(shared.writing, message, shared.trust, unless_settled=is_request)
     if isinstance(outcome, DeadLetter):
-        refuse(outcome, Standing.of(current, state) if outcome.reason is Reason.CONFLICT else None)
+        refuse(outcome, StateConflict.of(current, state) if outcome.reason is Reason.CONFLICT else None)
     response.headers["X-Verdict"] = outcome
-    # A duplicate may be one of a report that is parked: then there is still nothing.
+    # After a duplicate of a parked report there is still no device operation.
     async with shared.database.read() as connection:
         found = await _known(connection, operation_id, device_id, {"X-Verdict": outcome})
     return DeviceOperationContent(content=found)
@@ -211,5 +211,5 @@ async def _known(
     found = await queries.get_device_operation(connection, operation_id, device_id)
     if found is None:
         message = f"device {device_id} is not registered for operation {operation_id}"
-        raise Refusal(HTTPStatus.NOT_FOUND, message, headers=headers)
+        raise ApiError(HTTPStatus.NOT_FOUND, message, headers=headers)
     return found

@@ -1,4 +1,4 @@
-"""An operation's counters and state as they change: server-sent events."""
+"""Server-sent events of an operation: its counters and state whenever they change."""
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -10,10 +10,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AwareDatetime, BaseModel
 
 from statemachine import OperationState
-from worker.api.auth import needs
+from worker.api.auth import requires
 from worker.api.context import Shared
 from worker.api.operations import OperationId, known
-from worker.api.responses import RETRY_AFTER, Refusal, errors
+from worker.api.responses import RETRY_AFTER, ApiError, errors
 from worker.api.routing import Route
 from worker.config.api_tokens import Scope
 from worker.store import documents
@@ -22,7 +22,7 @@ router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations
 
 
 class OperationProgress(BaseModel):
-    """What an event tells of an operation."""
+    """Data of an event: an operation's state and counters."""
 
     id: UUID
     state: OperationState
@@ -31,9 +31,9 @@ class OperationProgress(BaseModel):
 
 
 async def _is_known(operation_id: OperationId, shared: Shared) -> UUID:
-    if shared.changes.is_full:
-        message = "so many follow that nobody more may; try again"
-        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, message, headers={"Retry-After": str(RETRY_AFTER)})
+    if shared.subscriptions.is_full:
+        message = "too many subscribers; try again later"
+        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, message, headers={"Retry-After": str(RETRY_AFTER)})
     async with shared.database.read() as connection:
         await known(connection, operation_id)
     return operation_id
@@ -42,13 +42,13 @@ async def _is_known(operation_id: OperationId, shared: Shared) -> UUID:
 @router.get(
     "/{operation_id}/events",
     response_class=EventSourceResponse,
-    dependencies=[needs(Scope.READ_OPERATION)],
+    dependencies=[requires(Scope.READ_OPERATION)],
     responses=errors(HTTPStatus.NOT_FOUND),
 )
 async def follow_operation(
     operation_id: Annotated[UUID, Depends(_is_known)], shared: Shared
 ) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events named `operation`: its counters and state as they are, and again when they change."""
-    async for operation in shared.changes.follow(operation_id):
+    """Stream server-sent events named `operation`: the current state and counters, then each change."""
+    async for operation in shared.subscriptions.subscribe(operation_id):
         progress = OperationProgress.model_validate(operation, from_attributes=True)
         yield ServerSentEvent(event="operation", data=progress)

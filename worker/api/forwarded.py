@@ -1,4 +1,4 @@
-"""What a proxy says of the caller's side of it, believed of those that are trusted."""
+"""Client address, scheme and host from the `X-Forwarded-*` headers of trusted proxies."""
 
 import re
 from urllib.parse import urlsplit
@@ -12,20 +12,20 @@ _PORT = re.compile(r":[0-9]+$")
 _STANDARD_PORTS = ("80", "443")
 
 
-class Forwarded(ProxyHeadersMiddleware):
-    """Takes the caller's address, the scheme, and also the host from X-Forwarded-For, -Proto, -Host and -Port.
+class ForwardedMiddleware(ProxyHeadersMiddleware):
+    """Applies X-Forwarded-For, -Proto, -Host and -Port, so that links use the address that the caller used.
 
-    So links lead to where the caller has come from. The host is the first of several, which was asked for.
-    The port counts where that has none. A prefix that a proxy takes from paths is not known of.
+    Of several hosts the first one is used. X-Forwarded-Port applies to a host without a port. A path prefix that
+    the proxy strips is not supported.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
-        """Pass a request on."""
+        """Handle a request."""
         caller = scope.get("client")
         if scope["type"] == "http" and caller is not None and caller[0] in self.trusted_hosts:
             headers = Headers(scope=scope)
             port = headers.get("x-forwarded-port", "").split(",")[0].strip()
-            # Alone, the port is that of the host that was asked for.
+            # Without X-Forwarded-Host, the port applies to the requested host.
             asked_for = _PORT.sub("", headers.get("host", "")) if port else ""
             host = headers.get("x-forwarded-host", asked_for).split(",")[0].strip()
             if names_a_host(host):
@@ -37,7 +37,7 @@ class Forwarded(ProxyHeadersMiddleware):
 
 
 def names_a_host(text: str) -> bool:
-    """Whether this is a host, and possibly a port, as the header Host may have it."""
+    """Whether a text is a valid Host header: a host name or address, and optionally a port."""
     try:
         return bool(_HOST.fullmatch(text)) and urlsplit(f"//{text}").port != 0
     except ValueError:

@@ -1,18 +1,18 @@
-"""HEAD, answered as GET is, without the body."""
+"""HEAD requests: the response of GET without its body."""
 
 import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Heads:
-    """Passes HEAD on as GET, and of the answer only how it begins: a stream that has no end would not end."""
+class HeadMiddleware:
+    """Handles HEAD as GET, sends only the start of the response, and ends streams of events."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle a request."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
@@ -25,7 +25,7 @@ class Heads:
                 given = True
                 return {"type": "http.request", "body": b"", "more_body": False}
             await begun.wait()
-            return {"type": "http.disconnect"}  # so that what streams stops
+            return {"type": "http.disconnect"}  # so that a stream ends
 
         async def send_beginning(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -36,6 +36,6 @@ class Heads:
         try:
             await self._app(inner, receive_nothing, send_beginning)
         finally:
-            scope.update({**inner, "method": "HEAD"})  # such as the route, for the log and the metrics
+            scope.update({**inner, "method": "HEAD"})  # keeps the route, for the log and the metrics
         if begun.is_set():
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,4 +1,4 @@
-"""What every request passes first: it is logged under its id, and what nobody else has caught is answered."""
+"""The outermost middleware: request log and metrics, size limits, responses to unhandled errors."""
 
 import time
 from http import HTTPStatus
@@ -11,27 +11,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.api import responses
 from worker.api.forwarded import names_a_host
-from worker.api.metrics import Requests
+from worker.api.metrics import RequestMetrics
 from worker.model.text import one_line
 from worker.store.errors import is_database_error, one_line_error
 
 MAX_BODY = 2_000_000
-"""Bytes: an announcement of some 50,000 devices. Announced again, an operation takes more of them."""
+"""Bytes of a body: an announcement of about 50,000 devices. Announcing again adds more devices."""
 MAX_HEADERS = 16_384
-"""Bytes of a request's address and headers."""
+"""Bytes of the request target and the headers."""
 
 _log = structlog.get_logger()
 
 
-class Edge:
-    """Logs and counts every request, and answers for what failed in it."""
+class RequestMiddleware:
+    """Logs and counts every request, enforces size limits, and turns unhandled errors into responses."""
 
-    def __init__(self, app: ASGIApp, requests: Requests) -> None:
+    def __init__(self, app: ASGIApp, requests: RequestMetrics) -> None:
         self._app = app
         self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -55,8 +55,8 @@ class Edge:
         try:
             _check(scope)
             await self._app(scope, receive_bounded, send_and_note)
-        except Exception as error:  # whatever it is, the caller gets an answer  # noqa: BLE001
-            if is_database_error(error):  # of which the database's own condition is one line for each change
+        except Exception as error:  # every request gets a response  # noqa: BLE001
+            if is_database_error(error):  # logged in full once per outage, by `Database.condition`
                 trouble["error"] = one_line_error(error)
             response = _answer(error)
             if status == 0:
@@ -78,32 +78,34 @@ class Edge:
 
 def _check(scope: Scope) -> None:
     if scope["path"].endswith("\n"):
-        # The framework takes it for the path before the newline, which the `$` of a regular expression lets pass.
-        raise responses.Refusal(HTTPStatus.NOT_FOUND, "no path ends in a newline")
+        # Starlette's routes match it without the newline, since `$` matches before a final newline.
+        raise responses.ApiError(HTTPStatus.NOT_FOUND, "the path ends in a newline")
     size = sum(len(name) + len(value) for name, value in scope["headers"])
     if size + len(scope["raw_path"]) + len(scope["query_string"]) > MAX_HEADERS:
-        message = f"the address and the headers have more than {MAX_HEADERS:,} bytes"
-        raise responses.Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+        message = f"the request target and the headers are larger than {MAX_HEADERS:,} bytes"
+        raise responses.ApiError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
     headers = Headers(scope=scope)
     host = headers.get("host")
     if host is not None and not names_a_host(host):
-        raise responses.Refusal(HTTPStatus.BAD_REQUEST, "the header Host names no host")
+        raise responses.ApiError(HTTPStatus.BAD_REQUEST, "the header Host is not a host")
     _bound(int(headers.get("content-length", "0")))
 
 
 def _bound(size: int) -> None:
-    # The framework has a bound of its own, but answers in a shape of its own too.
+    # FastAPI has a limit too, but its response has another shape.
     if size > MAX_BODY:
         message = f"the body is larger than {MAX_BODY:,} bytes"
-        raise responses.Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+        raise responses.ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
 
 
 def _answer(error: Exception) -> Response:
-    if isinstance(error, responses.Refusal):
+    if isinstance(error, responses.ApiError):
         return responses.error(error.status_code, str(error.detail))
     if is_database_error(error):
         headers = {"Retry-After": str(responses.RETRY_AFTER)}
-        return responses.error(HTTPStatus.SERVICE_UNAVAILABLE, "the database is away; try again", headers=headers)
-    _log.error("a defect", request_id=correlation_id.get(), exc_info=error)
-    message = f"a defect of the server; its log has it under the request id {correlation_id.get()}"
+        return responses.error(
+            HTTPStatus.SERVICE_UNAVAILABLE, "the database is unavailable; try again", headers=headers
+        )
+    _log.error("unhandled error", request_id=correlation_id.get(), exc_info=error)
+    message = f"internal error; the server's log has it under request id {correlation_id.get()}"
     return responses.error(HTTPStatus.INTERNAL_SERVER_ERROR, message)

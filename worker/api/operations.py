@@ -1,4 +1,4 @@
-"""Operations: those of the fleet, those of a device, one of them; announced, and cancelled."""
+"""Endpoints of operations: list, show, activity, announce, cancel; operations of a device."""
 
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -10,10 +10,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.api import pagination
-from worker.api.auth import needs
+from worker.api.auth import requires
 from worker.api.context import CalledBy, Shared
 from worker.api.reports import IdempotencyKey, origin, refuse
-from worker.api.responses import TAKES_BODY, Content, Refusal, errors
+from worker.api.responses import TAKES_BODY, ApiError, Content, errors
 from worker.api.routing import Route
 from worker.config.api_tokens import Scope
 from worker.model.contract import Announcement, ReasonText
@@ -27,7 +27,7 @@ from worker.store import activity, documents, queries
 router = APIRouter(route_class=Route, prefix="/v0/operations", tags=["operations"])
 of_device = APIRouter(route_class=Route, prefix="/v0/devices", tags=["operations"])
 
-OperationId = Annotated[UUID, Path(description="The operation's id.")]
+OperationId = Annotated[UUID, Path(description="Id of the operation.")]
 
 
 class OperationPage(documents.Page[documents.Operation]):
@@ -47,59 +47,61 @@ class OperationActivityPageContent(Content[OperationActivityPage]):
 
 
 class OperationUpdate(BaseModel):
-    """What an operation is to become."""
+    """Request to cancel an operation."""
 
     state: Literal["CANCELLED"]
-    reason: ReasonText = Field(None, description="Why; kept with each device operation that is cancelled.")
+    reason: ReasonText = Field(None, description="Reason, kept with each cancelled device operation.")
 
 
 class OperationUpdated(BaseModel):
-    """What an operation has become."""
+    """State of the operation after the update."""
 
     operationId: UUID  # noqa: N815  # the public reference's key
     status: str
 
 
 async def known(connection: AsyncConnection, operation_id: UUID) -> tuple[documents.Operation, documents.Progress]:
-    """An operation. Raises Refusal if it is unknown."""
+    """Return an operation. Raises ApiError (404) if it is unknown."""
     found = await queries.get_operation(connection, operation_id)
     if found is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"operation {operation_id} is unknown")
+        raise ApiError(HTTPStatus.NOT_FOUND, f"operation {operation_id} is unknown")
     return found
 
 
-@router.get("/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors())
+@router.get("/", dependencies=[requires(Scope.READ_OPERATION)], responses=errors())
 async def list_operations(
     shared: Shared,
     request: Request,
     page_request: pagination.LatestFirst,
     state: pagination.StateOfOperation = None,
 ) -> OperationPage:
-    """Operations, the latest first unless told otherwise."""
+    """List operations; by default newest first."""
     async with shared.database.read() as connection:
         page = await queries.page_of_operations(connection, state, page_request)
     return pagination.document(OperationPage, page, request)
 
 
 @of_device.get(
-    "/{device_id}/operations/", dependencies=[needs(Scope.READ_DEVICE)], responses=errors(HTTPStatus.NOT_FOUND)
+    "/{device_id}/operations/", dependencies=[requires(Scope.READ_DEVICE)], responses=errors(HTTPStatus.NOT_FOUND)
 )
 async def list_operations_of_device(
-    device_id: Annotated[UUID, Path(description="The device's id.")],
+    device_id: Annotated[UUID, Path(description="Id of the device.")],
     shared: Shared,
     request: Request,
     page_request: pagination.LatestFirst,
     state: pagination.StateOfOperation = None,
 ) -> OperationPage:
-    """The operations that a device takes part in, the latest first unless told otherwise."""
+    """List the operations that have a device operation of a device; by default newest first."""
     async with shared.database.read() as connection:
         page = await queries.page_of_operations(connection, state, page_request, device_id)
         if not page.count and not await queries.is_device(connection, device_id):
-            raise Refusal(HTTPStatus.NOT_FOUND, f"device {device_id} takes part in no operation")
+            raise ApiError(HTTPStatus.NOT_FOUND, f"device {device_id} is in no operation")
     return pagination.document(OperationPage, page, request)
 
 
-@router.get("/{operation_id}/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
+@router.get(
+    "/{operation_id}/", dependencies=[requires(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND)
+)
 async def get_operation(operation_id: OperationId, shared: Shared) -> OperationContent:
     """One operation with its counters."""
     async with shared.database.read() as connection:
@@ -108,7 +110,9 @@ async def get_operation(operation_id: OperationId, shared: Shared) -> OperationC
 
 
 @router.get(
-    "/{operation_id}/activity/", dependencies=[needs(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND)
+    "/{operation_id}/activity/",
+    dependencies=[requires(Scope.READ_OPERATION)],
+    responses=errors(HTTPStatus.NOT_FOUND),
 )
 async def list_operation_activity(
     operation_id: OperationId,
@@ -116,7 +120,7 @@ async def list_operation_activity(
     request: Request,
     page_request: pagination.OfHistory,
 ) -> OperationActivityPageContent:
-    """Every state that an operation reached, the oldest first by default."""
+    """List every state that an operation reached; by default oldest first."""
     async with shared.database.read() as connection:
         await known(connection, operation_id)
         page = await activity.page_of_activity(connection, operation_id, page_request)
@@ -126,11 +130,11 @@ async def list_operation_activity(
 @router.post(
     "/",
     status_code=HTTPStatus.CREATED,
-    dependencies=[needs(Scope.UPDATE_OPERATION)],
+    dependencies=[requires(Scope.UPDATE_OPERATION)],
     responses={
         HTTPStatus.OK.value: {
             "model": OperationContent,
-            "description": "An announcement with this `Idempotency-Key` came before; nothing has changed",
+            "description": "Duplicate of an announcement with the same `Idempotency-Key`; nothing has changed",
         },
         **errors(*TAKES_BODY),
     },
@@ -143,7 +147,7 @@ async def announce_operation(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> OperationContent:
-    """Announce an operation, also again: devices are added, descriptive fields replaced, never a state."""
+    """Announce an operation. Announcing again adds devices and replaces descriptive fields, never a state."""
     message = Message(
         await request.body(),
         datetime.now(UTC),
@@ -165,7 +169,7 @@ async def announce_operation(
 
 @router.put(
     "/{operation_id}/",
-    dependencies=[needs(Scope.UPDATE_OPERATION)],
+    dependencies=[requires(Scope.UPDATE_OPERATION)],
     responses=errors(HTTPStatus.NOT_FOUND, *TAKES_BODY),
 )
 async def update_operation(
@@ -175,9 +179,9 @@ async def update_operation(
     caller: CalledBy,
     idempotency_key: IdempotencyKey = None,
 ) -> OperationUpdated:
-    """Cancel every device operation of an operation that is not settled, in one transaction.
+    """Cancel every unsettled device operation of an operation, in one transaction.
 
-    In the history it is reported by a service with the token's name.
+    The reports have the token's name as their `service_id`.
     """
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
@@ -191,7 +195,7 @@ async def update_operation(
         trust=shared.trust,
     )
     if objection is not None:
-        raise Refusal(HTTPStatus.FORBIDDEN, objection[1])
+        raise ApiError(HTTPStatus.FORBIDDEN, objection[1])
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
     return OperationUpdated(operationId=operation.id, status=operation.state)

@@ -1,4 +1,4 @@
-"""What the calls share that report something: where it comes from, and what is refused."""
+"""Shared by the endpoints that report a state: idempotency key, origin, responses to rejections."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -6,8 +6,8 @@ from typing import Annotated, NoReturn
 
 from fastapi import Header
 
-from worker.api.auth import ANYBODY
-from worker.api.responses import Refusal, Standing
+from worker.api.auth import ANONYMOUS
+from worker.api.responses import ApiError, StateConflict
 from worker.config.api_tokens import Caller
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import MAX_ID
@@ -18,20 +18,20 @@ IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=MAX_ID,
-        description="The report's id: sent again with the same key, it has no effect. Without one, the same body "
-        "counts as the same report.",
+        description="Id of the report: a second request with the same key has no effect. Without a key, requests "
+        "with the same body are the same report.",
     ),
 ]
 
 
 def origin(caller: Caller) -> Callable[[], Origin]:
-    """Where a message of a caller comes from; where there are no tokens, nobody vouches for its sender."""
-    properties = {} if caller is ANYBODY else {"user_id": caller.name}
+    """Origin of a caller's message; without tokens its `user_id` is not set, so it counts as unverified."""
+    properties = {} if caller is ANONYMOUS else {"user_id": caller.name}
     return lambda: Origin(is_http=True, properties=properties)
 
 
-def refuse(letter: DeadLetter, standing: Standing | None = None) -> NoReturn:
-    """Answer what was rejected."""
+def refuse(letter: DeadLetter, conflict: StateConflict | None = None) -> NoReturn:
+    """Raise the ApiError for a rejected report."""
     status = letter.reason.traits.http_status
     message = "the device operation is not registered" if status is HTTPStatus.NOT_FOUND else letter.detail
-    raise Refusal(status, message, standing, {"X-Verdict": letter.reason})
+    raise ApiError(status, message, conflict, {"X-Verdict": letter.reason})

@@ -1,4 +1,4 @@
-"""How calls are found, their bodies read, as messages are, and parameters refused that they have not."""
+"""Routes that parse bodies like messages, and reject unknown query parameters."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
@@ -10,42 +10,44 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.convertors import Convertor, register_url_convertor
 
-from worker.api.responses import MAX_FAULTS, Fault, Faults, Refusal
+from worker.api.responses import MAX_FAULTS, ApiError, Fault, Faults
 from worker.model.encodings import BOM, foreign
 from worker.model.text import one_line
 
 
 class _Request(Request):
     async def json(self) -> Any:
-        """The body, by the reader of messages: Python's own takes more for JSON than databases keep."""
+        """Parse the body like a message: `json.loads` accepts values that databases cannot store."""
         body = await self.body()
         try:
             return pydantic_core.from_json(body.removeprefix(BOM), allow_inf_nan=False)
         except ValueError as error:
             found = foreign(body)
             problem = f"is not JSON: {one_line(str(error))}" if found is None else f"is {found}, not JSON in UTF-8"
+            if found is not None and found.startswith("compressed"):
+                problem = f"is {found}, which Content-Encoding does not say; gzip and deflate are read"
             faults = Faults(faults=[Fault(where="body", problem=problem)])
-            raise Refusal(HTTPStatus.BAD_REQUEST, f"body: {problem}", faults) from None
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"body: {problem}", faults) from None
 
 
 class Route(APIRoute):
-    """A call whose body is read so, and whose parameters are all known: a misspelt filter would find all."""
+    """Rejects unknown query parameters, since a misspelt filter would select everything."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The call, given such a request."""
+        """Return the handler with these checks."""
         handle = super().get_route_handler()
         known = list(_parameters(self.dependant))
-        may_be = f"may be {' or '.join(known)}" if known else "there are none here"
+        allowed = f"allowed: {', '.join(known)}" if known else "none is allowed"
 
         async def handle_request(request: Request) -> Response:
             faults = [
-                Fault(where=one_line(name), problem=f"is no parameter of this call; {may_be}")
+                Fault(where=one_line(name), problem=f"is not a parameter of this call; {allowed}")
                 for name in dict(request.query_params)
                 if name not in known
             ][:MAX_FAULTS]
             if faults:
                 message = "; ".join(f"{fault.where}: {fault.problem}" for fault in faults[:1])
-                raise Refusal(HTTPStatus.BAD_REQUEST, message, Faults(faults=faults))
+                raise ApiError(HTTPStatus.BAD_REQUEST, message, Faults(faults=faults))
             return await handle(_Request(request.scope, request.receive))
 
         return handle_request

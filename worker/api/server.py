@@ -1,4 +1,4 @@
-"""The HTTP API listens, until it is told to stop."""
+"""Runs the HTTP API until SIGTERM or SIGINT."""
 
 import asyncio
 import signal
@@ -13,11 +13,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from worker.api.app import create_app
 from worker.api.auth import is_loopback
 from worker.api.context import Context
-from worker.api.forwarded import Forwarded
-from worker.api.metrics import Requests, count_followers
+from worker.api.forwarded import ForwardedMiddleware
+from worker.api.metrics import RequestMetrics, register_subscriber_gauge
 from worker.api.middleware import MAX_HEADERS
 from worker.api.responses import error
-from worker.api.subscriptions import Changes
+from worker.api.subscriptions import Subscriptions
 from worker.config.settings import Settings
 from worker.listener import Server, listen, url_of
 from worker.model.text import one_line
@@ -27,17 +27,17 @@ from worker.watch.probes import answering
 from worker.watch.process_metrics import registry_of_process
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 10
-"""Seconds that requests may take to end when the server is to stop."""
+SHUTDOWN_TIMEOUT = 10
+"""Seconds that running requests get to end at shutdown."""
 
 _log = structlog.get_logger()
 
 
 class _Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP as any other error is answered."""
+        """Respond to invalid HTTP with the error shape of this API."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.close()  # an answer has begun: nothing more can be said
+            self.transport.close()  # a response has begun
             return
         id_ = uuid4().hex
         _log.info("request", method=None, path=None, status=HTTPStatus.BAD_REQUEST.value, request_id=id_)
@@ -49,32 +49,32 @@ class _Protocol(H11Protocol):
 
 
 async def serve(settings: Settings, database: Database, writing: Database) -> None:
-    """Answer calls until SIGTERM or Ctrl-C; `writing` is the same database for those who write.
+    """Serve until SIGTERM or SIGINT; `writing` is the same database with a pool for writers.
 
     Raises DeviceopsError if the address cannot be listened on.
     """
     host = settings.http_host
     if not settings.api_tokens:
         if not is_loopback(host):
-            _log.warning("no tokens: listening on loopback only, whatever DEVICEOPS_HTTP_HOST says", host=host)
+            _log.warning("no API tokens: listening on loopback only, DEVICEOPS_HTTP_HOST is ignored", host=host)
             host = LOOPBACK
         else:
-            _log.warning("no tokens: anybody on this machine may call, and nobody else")
-    changes = Changes(database)
+            _log.warning("no API tokens: any caller on this machine is allowed, no other")
+    subscriptions = Subscriptions(database)
     registry = registry_of_process({"reading": database, "writing": writing})
-    count_followers(registry, changes)
-    context = Context(database, writing, settings.trust, changes)
-    app = create_app(context, settings.api_tokens or None, Requests(registry))
+    register_subscriber_gauge(registry, subscriptions)
+    context = Context(database, writing, settings.trust, subscriptions)
+    app = create_app(context, settings.api_tokens or None, RequestMetrics(registry))
     config = uvicorn.Config(
-        Forwarded(app, settings.http_proxies),  # type: ignore[arg-type]
+        ForwardedMiddleware(app, settings.http_proxies),  # type: ignore[arg-type]
         http=_Protocol,
         h11_max_incomplete_event_size=MAX_HEADERS,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # of which there are more
-        timeout_graceful_shutdown=PATIENCE,
+        proxy_headers=False,  # replaced by ForwardedMiddleware
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
     stopping = asyncio.Event()
     with listen(host, settings.http_port) as listener:
@@ -83,10 +83,10 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
         server = Server(config)
 
         def stop() -> None:
-            server.force_exit = server.should_exit  # told twice, it waits for nobody
+            server.force_exit = server.should_exit  # the second signal ends it at once
             server.should_exit = True
             stopping.set()
-            changes.stop()
+            subscriptions.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)

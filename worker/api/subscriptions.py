@@ -1,6 +1,6 @@
-"""Who follows an operation is told when it changes: at once on PostgreSQL, by a short poll on SQLite.
+"""Subscriptions to changes of operations: LISTEN/NOTIFY on PostgreSQL, polling on SQLite.
 
-However many follow, one task looks, and at all followed operations in one query.
+One task reads all changed operations in one query, whatever the number of subscribers.
 """
 
 import asyncio
@@ -17,139 +17,140 @@ from worker.store.database import Database
 from worker.store.errors import is_database_error, one_line_error
 from worker.store.notify import listen
 
-POLL = 0.5
-"""Seconds between two looks on SQLite."""
-BREATH = 0.1
-"""Seconds between two looks on PostgreSQL, at least: a batch commits every few milliseconds."""
-MAX_FOLLOWERS = 1_000
-"""Who may follow at a time: each holds a connection."""
+POLL_INTERVAL = 0.5
+"""Seconds between two queries on SQLite."""
+MIN_INTERVAL = 0.1
+"""Minimum seconds between two queries: batches commit every few milliseconds."""
+MAX_SUBSCRIBERS = 1_000
+"""Maximum number of subscribers: each holds a connection of the server."""
 RETRY = 1.0
-"""Seconds until the next try when the database is away."""
+"""Seconds between retries while the database is unavailable."""
 
 _log = structlog.get_logger()
 
 
-class _Follower:
-    """Who follows an operation, and what they have yet to be told: however slowly they listen, the last only."""
+class _Subscriber:
+    """Holds the latest undelivered version of an operation; a slow subscriber skips the versions between."""
 
     def __init__(self) -> None:
-        self._news: asyncio.Queue[documents.Operation | None] = asyncio.Queue(1)
+        self._latest: asyncio.Queue[documents.Operation | None] = asyncio.Queue(1)
 
-    def tell(self, news: documents.Operation | None) -> None:
-        """Tell how the operation is now, or None that there will be nothing more."""
-        if self._news.full():
-            self._news.get_nowait()
-        self._news.put_nowait(news)
+    def put(self, operation: documents.Operation | None) -> None:
+        """Replace the undelivered version; None ends the subscription."""
+        if self._latest.full():
+            self._latest.get_nowait()
+        self._latest.put_nowait(operation)
 
-    async def hear(self) -> documents.Operation | None:
-        """Wait for what there is to tell."""
-        return await self._news.get()
+    async def get(self) -> documents.Operation | None:
+        """Wait for the next version, None at the end."""
+        return await self._latest.get()
 
 
-class Changes:
-    """What happens to operations, for those who follow them. `run` has to be running."""
+class Subscriptions:
+    """Delivers changed operations to subscribers, while `run` is running."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._followers: defaultdict[UUID, set[_Follower]] = defaultdict(set)
+        self._subscribers: defaultdict[UUID, set[_Subscriber]] = defaultdict(set)
         self._changed: set[UUID] = set()
         self._woken = asyncio.Event()
         self._stopped = False
 
     @property
-    def followers(self) -> int:
-        """How many follow."""
-        return sum(map(len, self._followers.values()))
+    def count(self) -> int:
+        """The number of subscribers."""
+        return sum(map(len, self._subscribers.values()))
 
     @property
     def is_full(self) -> bool:
-        """Whether nobody more may follow."""
-        return self.followers >= MAX_FOLLOWERS
+        """Whether `MAX_SUBSCRIBERS` is reached."""
+        return self.count >= MAX_SUBSCRIBERS
 
-    async def follow(self, operation_id: UUID) -> AsyncIterator[documents.Operation]:
-        """An operation as it is, and again whenever it has changed; of several changes at once, the last."""
-        follower = _Follower()
-        self._followers[operation_id].add(follower)
+    async def subscribe(self, operation_id: UUID) -> AsyncIterator[documents.Operation]:
+        """Yield an operation now and after each change; several changes at once are yielded once."""
+        subscriber = _Subscriber()
+        self._subscribers[operation_id].add(subscriber)
         last = None
         try:
             if self._stopped:
                 return
-            self._look_at(operation_id)
-            while operation := await follower.hear():
+            self._mark_changed(operation_id)
+            while operation := await subscriber.get():
                 if operation != last:
                     yield operation
                 last = operation
         finally:
-            self._followers[operation_id].discard(follower)
-            if not self._followers[operation_id]:
-                del self._followers[operation_id]
+            self._subscribers[operation_id].discard(subscriber)
+            if not self._subscribers[operation_id]:
+                del self._subscribers[operation_id]
 
     def stop(self) -> None:
-        """Let those who follow go."""
+        """End all subscriptions."""
         self._stopped = True
-        for follower in chain.from_iterable(self._followers.values()):
-            follower.tell(None)
+        for subscriber in chain.from_iterable(self._subscribers.values()):
+            subscriber.put(None)
 
     async def run(self) -> None:
-        """Look, until cancelled."""
+        """Deliver changes until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll() if self._database.is_sqlite else self._listen())
             while True:
                 await self._woken.wait()
                 self._woken.clear()
-                changed, self._changed = self._changed & self._followers.keys(), set()
+                changed, self._changed = self._changed & self._subscribers.keys(), set()
                 if changed:
-                    await self._tell(changed)
-                await asyncio.sleep(BREATH)
+                    await self._deliver(changed)
+                await asyncio.sleep(MIN_INTERVAL)
 
-    def _look_at(self, *operation_ids: UUID) -> None:
+    def _mark_changed(self, *operation_ids: UUID) -> None:
         self._changed.update(operation_ids)
         self._woken.set()
 
-    async def _tell(self, changed: set[UUID]) -> None:
+    async def _deliver(self, changed: set[UUID]) -> None:
         try:
             async with self._database.read() as connection:
                 found = await queries.get_operations(connection, changed)
-        except Exception as error:  # whatever it is, those who follow are not to wait for ever  # noqa: BLE001
+        except Exception as error:  # retried, or subscribers would wait for ever  # noqa: BLE001
             if not is_database_error(error):
-                _log.error("a defect", exc_info=error)
+                _log.error("unhandled error", exc_info=error)
             await asyncio.sleep(RETRY)
-            self._look_at(*changed)
+            self._mark_changed(*changed)
             return
         if self._stopped:
             return
         for operation, _ in found:
-            for follower in self._followers.get(operation.id, ()):
-                follower.tell(operation)
+            for subscriber in self._subscribers.get(operation.id, ()):
+                subscriber.put(operation)
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL)
-            self._look_at(*self._followers)
+            await asyncio.sleep(POLL_INTERVAL)
+            self._mark_changed(*self._subscribers)
 
     async def _listen(self) -> None:
-        is_away = False
+        is_lost = False
         while True:
 
             def ready() -> None:
-                nonlocal is_away
-                if is_away:
-                    _log.info("listening: the database tells of changes again")
-                is_away = False
-                self._look_at(*self._followers)  # what changed meanwhile was told to nobody
+                nonlocal is_lost
+                if is_lost:
+                    _log.info("LISTEN connection restored")
+                is_lost = False
+                self._mark_changed(*self._subscribers)  # changes before LISTEN were not notified
 
             try:
-                await listen(self._database, self._look_at, ready)
+                await listen(self._database, self._mark_changed, ready)
             except Exception as error:  # the same  # noqa: BLE001
                 if not is_database_error(error):
-                    _log.error("a defect", exc_info=error)
-                if not is_away:
-                    _log.warning("deaf: the database cannot tell of changes", error=one_line_error(error))
-                is_away = True
+                    _log.error("unhandled error", exc_info=error)
+                if not is_lost:
+                    _log.warning("LISTEN connection lost, polling until it returns", error=one_line_error(error))
+                is_lost = True
+            self._mark_changed(*self._subscribers)  # polls in place of notifications
             await asyncio.sleep(RETRY)
 
 
-async def stopped(task: asyncio.Task[None]) -> None:
+async def cancel_and_wait(task: asyncio.Task[None]) -> None:
     """Cancel a task and wait for its end."""
     task.cancel()
     with suppress(asyncio.CancelledError):

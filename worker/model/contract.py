@@ -26,13 +26,15 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema, to_json
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_json
 
 from statemachine import SPELLINGS, State
 from worker.model import timestamps
 from worker.model.state_names import unknown_state
 from worker.model.text import clean, shown
 
+FIELD = "field"
+"""Key in the context of a validation error: the field, for an error that a model's validator finds."""
 MAX_REPORTS = 10_000
 """Reports in one bulk message."""
 MAX_REASON = 4_096
@@ -234,7 +236,11 @@ class Announcement(BaseModel):
             try:
                 self.__dict__["operation_type"] = _name(self.operation)
             except ValidationError:
-                raise ValueError("operation_type: is missing, or is no text of 1 to 255 characters") from None
+                raise PydanticCustomError(
+                    "operation_type",
+                    "is missing, or is not text of 1 to 255 characters",
+                    {FIELD: "operation_type"},
+                ) from None
         for name, value in self.__dict__.items():
             if isinstance(value, LeftOut):
                 self._left_out[name] = value.value

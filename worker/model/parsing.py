@@ -12,9 +12,10 @@ from uuid import UUID, uuid5
 
 import pydantic_core
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from worker.model.compression import Unreadable
-from worker.model.contract import Announcement, AnyReports, LeftOut, Name, Report, Reports
+from worker.model.contract import FIELD, Announcement, AnyReports, LeftOut, Name, Report, Reports
 from worker.model.encodings import foreign
 from worker.model.identity import NAMESPACE, body_id, device_operation_id, identity
 from worker.model.messages import (
@@ -227,19 +228,25 @@ def _unreadable(error: ValidationError, body: bytes) -> str:
             body.decode()
         except UnicodeDecodeError:
             found = "not UTF-8"
-    return describe_invalid(error) if found is None else f"body: is {found}, and has to be JSON in UTF-8"
+    if found is None:
+        return describe_invalid(error)
+    if found.startswith("compressed"):
+        return f"body: is {found}, which content_encoding does not say; gzip and deflate are read"
+    return f"body: is {found}, and has to be JSON in UTF-8"
 
 
 def describe_invalid(error: ValidationError) -> str:
     """What is wrong with a document, in one line, at most three findings."""
-    findings = error.errors(include_url=False, include_context=False)
-    told = [
-        f"{'.'.join(map(str, finding['loc'])) or 'body'}: {finding['msg'].removeprefix('Value error, ')}"
-        for finding in findings[:3]
-    ]
+    findings = error.errors(include_url=False)
+    told = [f"{_location(finding)}: {finding['msg'].removeprefix('Value error, ')}" for finding in findings[:3]]
     if len(findings) > len(told):
         told.append(f"and {len(findings) - len(told)} more")
     return one_line("; ".join(told))
+
+
+def _location(finding: ErrorDetails) -> str:
+    of_model = finding.get("ctx", {}).get(FIELD, "body")
+    return ".".join(map(str, finding["loc"])) or of_model
 
 
 class MessageType(NamedTuple):

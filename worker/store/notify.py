@@ -1,4 +1,4 @@
-"""Being told of operations that changed, where the database can tell: PostgreSQL's LISTEN and NOTIFY."""
+"""Notifications of changed operations by PostgreSQL's LISTEN and NOTIFY."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,39 +11,39 @@ from worker.store.bulk import CHANNEL
 from worker.store.database import Database
 from worker.store.errors import Unreachable
 
-ALIVE = 10
-"""Seconds between two looks whether the connection still stands, and how long one may take."""
+LIVENESS_INTERVAL = 10
+"""Seconds between two checks that the connection is alive, and the timeout of a check."""
 
-_STAY = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
-"""To be idle is what it is for; before PostgreSQL 14 there is no such limit."""
+_NO_IDLE_TIMEOUT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+"""Disables the idle timeout for this session; PostgreSQL has it since version 14."""
 _IS_READ_ONLY = "SELECT current_setting('transaction_read_only')"
 
 
-async def listen(database: Database, told: Callable[[UUID], None], ready: Callable[[], None]) -> None:
-    """Call `told` with the id of each operation that a commit changes, from when `ready` was called.
+async def listen(database: Database, on_change: Callable[[UUID], None], on_ready: Callable[[], None]) -> None:
+    """Call `on_change` with the id of each operation that a commit changes, once `on_ready` was called.
 
-    Goes on until it is cancelled, or raises what ends the connection: the database's error, or an OSError.
+    Runs until it is cancelled. Raises the error that ended the connection: the database's, or an OSError.
     """
-    # A connection of its own, for as long as somebody listens: the pool's are for those who come and go.
+    # Not a connection of the pool, since it is held for as long as the process runs.
     engine = database.dedicated_engine()
     closed = asyncio.Event()
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await connection.execute(text(_STAY))
+            await connection.execute(text(_NO_IDLE_TIMEOUT))
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             driver.add_termination_listener(lambda _connection: closed.set())
-            await driver.add_listener(CHANNEL, lambda _connection, _pid, _channel, id_: told(UUID(id_)))
+            await driver.add_listener(CHANNEL, lambda _connection, _pid, _channel, id_: on_change(UUID(id_)))
             was_read_only = await connection.scalar(text(_IS_READ_ONLY))
-            ready()
+            on_ready()
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(ALIVE):
+                    async with asyncio.timeout(LIVENESS_INTERVAL):
                         await closed.wait()
-                async with asyncio.timeout(ALIVE):
+                async with asyncio.timeout(LIVENESS_INTERVAL):
                     is_read_only = await connection.scalar(text(_IS_READ_ONLY))
-                if is_read_only != was_read_only:  # its successor, which writes, may be elsewhere
+                if is_read_only != was_read_only:  # after a failover the writable server may be another one
                     raise Unreachable("the server has become read-only, or writable")
     finally:
         await engine.dispose()
