@@ -1,10 +1,10 @@
-"""The domain of deviceops, pure: no I/O, no clock, no framework but `transitions`.
+"""The rules of deviceops, pure: no I/O, no clock, no dependency but `transitions`.
 
 - `states`: the states of a device operation
-- `device_operation`: their partial order and the verdict on a report
-- `counters`: what a device operation contributes to its operation's counters
-- `operation`: an operation's state from its counters
-- `diagram`: the machine drawn
+- `device_operation`: their partial order, and the verdict on a report
+- `counters`: device counters of an operation, and the contribution of a device operation
+- `operation`: state of an operation, derived from its counters
+- `diagram`: the state machine as a Mermaid diagram
 """
 
 from statemachine.counters import Counters, contribution

@@ -1,4 +1,4 @@
-"""An operation's device counters: what one device operation contributes to them."""
+"""Device counters of an operation, and the contribution of one device operation to them."""
 
 from functools import cache
 from typing import NamedTuple, Self
@@ -7,7 +7,7 @@ from statemachine.states import SETTLED, State
 
 
 class Counters(NamedTuple):
-    """Numbers of device operations: the operation's counters, and how many are in each state now."""
+    """Device counters of an operation, and the numbers of its device operations by current state."""
 
     resolved_device_count: int = 0
     dispatched_device_count: int = 0
@@ -26,22 +26,22 @@ class Counters(NamedTuple):
 
     @property
     def settled_device_count(self) -> int:
-        """How many the operation no longer waits for."""
+        """The number of settled device operations."""
         return sum(self.in_state(state) for state in SETTLED)
 
     def in_state(self, state: State) -> int:
-        """How many are in a state now."""
+        """The number of device operations in a state."""
         count: int = getattr(self, f"in_{state.name.lower()}")
         return count
 
     def plus(self, other: Self, times: int = 1) -> "Counters":
-        """Add `other` to each counter, `times` over; a negative number subtracts."""
+        """Return the counters plus `times` times `other`; a negative number subtracts."""
         return Counters(*[mine + times * theirs for mine, theirs in zip(self, other, strict=True)])
 
 
-@cache  # of the eighteen that there are
+@cache  # eighteen combinations
 def contribution(state: State, dispatched: bool) -> Counters:
-    """What one registered device operation adds to its operation's counters."""
+    """Counters of one registered device operation."""
     failed = state in (State.FAILURE, State.TIMEOUT)
     return Counters(
         resolved_device_count=1,

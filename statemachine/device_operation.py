@@ -1,7 +1,7 @@
-"""The life of a device operation: a partial order, declared once, and the verdicts that follow from it.
+"""The state machine of a device operation: a partial order of states, and the verdicts derived from it.
 
-The order is declared as the steps of a `transitions` machine. A trigger of that library costs some
-12 µs, so what runs per report is a table compiled from the declaration once, at import.
+The order is declared as the steps of a `transitions` machine. A trigger of that library takes about 12 µs, so
+reports are looked up in a table that is compiled from the declaration at import.
 """
 
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ MACHINE = Machine(
     states=State,
     initial=State.CREATED,
     transitions=[{"trigger": above.name, "source": below, "dest": above} for below, above in STEPS],
-    auto_transitions=False,  # the default would add a to_<state> trigger from everywhere
+    auto_transitions=False,  # the default adds a to_<state> trigger to every state
 )
-"""The direct steps of the order. Each step's trigger is the name of the state that it reaches."""
+"""The direct steps of the order; the trigger of a step is the name of its target state."""
 
 
 class Verdict(StrEnum):
-    """What a report means for a device operation in its current state."""
+    """Result of comparing the reported state with the current one."""
 
     APPLIED = "applied"
     REPEATED = "repeated"
@@ -43,7 +43,7 @@ class Verdict(StrEnum):
 
 
 def _reachable(start: State) -> frozenset[State]:
-    """The states above `start`: all that the machine's steps lead to, one after another."""
+    """The states above `start`: all states that steps lead to, directly or not."""
     found: set[State] = set()
     frontier = {start}
     while frontier:
@@ -54,7 +54,7 @@ def _reachable(start: State) -> frozenset[State]:
 
 
 ABOVE: Mapping[State, frozenset[State]] = MappingProxyType({state: _reachable(state) for state in State})
-"""For each state the states above it: those that a report may move a device operation to."""
+"""The states above each state, that is, the states that a report may move a device operation to."""
 
 
 def _compare(current: State, reported: State) -> Verdict:

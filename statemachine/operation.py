@@ -1,4 +1,4 @@
-"""An operation's state: a pure function of its counters."""
+"""State of an operation: a pure function of its counters."""
 
 from enum import StrEnum
 

@@ -20,7 +20,7 @@ class State(IntEnum):
 
 
 SETTLED = frozenset({State.TIMEOUT, State.SUCCESS, State.COMPLETED, State.FAILURE, State.CANCELLED})
-"""The states in which an operation no longer waits for the device."""
+"""States in which an operation does not wait for the device any more."""
 
 _NAMES: dict[str | int, State] = {
     **{state.name: state for state in State},
@@ -28,7 +28,7 @@ _NAMES: dict[str | int, State] = {
     "SUCCEEDED": State.SUCCESS,
     "SUCCEDED": State.SUCCESS,
     "FAILED": State.FAILURE,
-    # How others spell them.
+    # Common spellings of other systems.
     "CANCELED": State.CANCELLED,
     "TIMED_OUT": State.TIMEOUT,
 }

@@ -35,7 +35,7 @@ from tests.support.sending import (
 from tests.support.strategies import streams
 from worker.config.reporters import Service, Trust
 from worker.dead_letters import paging
-from worker.dead_letters.replay import foretell, replay
+from worker.dead_letters.replay import preview, replay
 from worker.model.outcomes import Reason
 from worker.processing import batches as batches_module
 from worker.processing.batches import process_messages
@@ -143,7 +143,7 @@ async def test_a_dry_run_selects_what_the_replay_does_though_pages_change_what_f
     selection = ALL if limit else Selection(reason=Reason.NOT_ALLOWED)
     trust = Trust({"drift-service": narrow, "friend": Service(), "boss": Service()})
 
-    foretold, _ = await foretell(database, selection, trust=trust, limit=limit)
+    foretold, _ = await preview(database, selection, trust=trust, limit=limit)
     summary = await replay(database, selection, actor="me", trust=trust, limit=limit)
 
     assert foretold.document() == summary.document()
@@ -164,7 +164,7 @@ async def test_no_worker_waits_for_a_dry_run_and_none_breaks_it(
         return await page(*arguments)
 
     monkeypatch.setattr(dead_letters, "page", page_while_a_worker_works)
-    foretold, outcomes = await foretell(database, ALL)
+    foretold, outcomes = await preview(database, ALL)
 
     assert len(outcomes) == 2
     assert foretold.document()["still_dead"] == {"conflict": 2}

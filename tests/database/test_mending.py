@@ -400,7 +400,7 @@ async def test_a_report_that_is_discarded_while_its_registration_waits_for_it_st
     found = await rows(postgresql_database)
     async with postgresql_database.write() as connection:
         now = datetime.now(UTC)
-        await dead_letters.mark(connection, found, Status.DISCARDED, Action.DISCARDED, "", "me", now)
+        await dead_letters.set_status(connection, found, Status.DISCARDED, Action.DISCARDED, "", "me", now)
         registration = message(report_body(OPERATION, DEVICE, "CREATED"))
         registering = asyncio.create_task(process(postgresql_database, [[registration]]))
         async with asyncio.timeout(30):

@@ -203,7 +203,9 @@ async def test_what_has_no_body_any_more_is_not_restored_also_not_by_who_read_it
 
     assert await restore(stored, DISCARDED, actor="me") == 0
     async with stored.write() as connection:
-        await letters.mark(connection, with_bodies, Status.OPEN, Action.RESTORED, "", "me", datetime.now(UTC))
+        await letters.set_status(
+            connection, with_bodies, Status.OPEN, Action.RESTORED, "", "me", datetime.now(UTC)
+        )
 
     assert not (await read(stored)).dead_letters
 

@@ -104,7 +104,7 @@ async def test_a_parked_report_is_imported_whatever_its_type_is_called(database:
         ({"body_base64": "not base64!"}, "body_base64: "),
         ({"detail": "a\0b"}, "detail: has a NUL character"),
         ({"headers": []}, "headers: is not an object"),
-        ({"headers": {"x": float("nan")}}, "has NaN, which is no JSON"),
+        ({"headers": {"x": float("nan")}}, "has NaN, which is not JSON"),
         ({"attempts": -1}, "attempts: "),
         ({"received_at": "2026-01-31T08:00:00"}, "received_at: "),
     ],

@@ -17,7 +17,7 @@ from tests.support.sending import (
     report_body,
 )
 from worker.config.reporters import Trust
-from worker.dead_letters.replay import foretell, replay
+from worker.dead_letters.replay import preview, replay
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Message, Origin
 from worker.model.outcomes import Action, Status
@@ -66,13 +66,13 @@ def republished(row: Row[Any]) -> Message:
 async def mark_republished(database: Database, found: Rows) -> None:
     async with database.write() as connection:
         now = datetime.now(UTC)
-        await letters.mark(connection, found, Status.RESOLVED, Action.REPUBLISHED, "", "me", now)
+        await letters.set_status(connection, found, Status.RESOLVED, Action.REPUBLISHED, "", "me", now)
 
 
 async def replay_as_foretold(database: Database, trust: Trust | None, selection: Selection = ALL) -> None:
     """A replay; before it a dry run, which must say the same, of each dead letter too."""
     before = await read(database)
-    foretold, outcomes = await foretell(database, selection, trust=trust)
+    foretold, outcomes = await preview(database, selection, trust=trust)
     assert await read(database) == before
     summary = await replay(database, selection, actor="me", trust=trust)
     assert foretold.document() == summary.document()

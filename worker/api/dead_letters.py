@@ -14,7 +14,7 @@ from worker.api.responses import TAKES_BODY, ApiError, Content, errors
 from worker.api.routing import Route
 from worker.config.api_tokens import Scope
 from worker.dead_letters import discard
-from worker.dead_letters.replay import foretell, outcome_documents, replay
+from worker.dead_letters.replay import outcome_documents, preview, replay
 from worker.model.contract import MAX_REASON
 from worker.model.text import clean
 from worker.store import dead_letters as letters
@@ -128,7 +128,7 @@ async def replay_dead_letters(
     """Process open dead letters again, oldest first; their status changes in the same transaction."""
     selection = await _known(shared, replaying)
     if replaying.dry_run:
-        summary, outcomes = await foretell(shared.database, selection, trust=shared.trust, limit=replaying.limit)
+        summary, outcomes = await preview(shared.database, selection, trust=shared.trust, limit=replaying.limit)
         told: list[dict[str, Any]] | None = outcome_documents(outcomes)
     else:
         summary = await replay(

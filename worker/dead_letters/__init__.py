@@ -1,11 +1,11 @@
-"""What people do with what was rejected; the command line and the HTTP API both call these.
+"""Operations on dead letters, called by the command line and the HTTP API.
 
-- `pages`: a selection of dead letters in pages, the oldest first
-- `replay`: through the same processing again, or what would come of that
-- `republish`: to the broker again
-- `correct`: a corrected copy, processed at once
-- `marking`: where they stand, changed, and who did it
-- `closing`: discard, and take it back
-- `transfer`: export and import as JSON lines
-- `retention`: what is kept for how long
+- `paging`: iterates over a selection in pages, oldest first
+- `replay`: processes messages again, or previews that
+- `republish`: sends messages to the broker again
+- `correct`: replaces a dead letter by a corrected copy, processed at once
+- `status`: changes the status, with an entry in the history
+- `discard`: discards and restores
+- `export_import`: export and import as JSON lines
+- `retention`: deletes what is older than its retention
 """

@@ -1,4 +1,4 @@
-"""A corrected copy of a dead letter: kept beside the original, linked to it, and then processed."""
+"""Corrects a dead letter: stores a corrected copy that is linked to the original, and processes the copy."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,8 +22,8 @@ from worker.store.dead_letters import stored_message
 from worker.store.selection import Selection
 
 
-async def open_letter(database: Database, id_: int) -> Row[Any]:
-    """An open dead letter's row. Raises DeviceopsError if there is none, or if it is not open."""
+async def get_open(database: Database, id_: int) -> Row[Any]:
+    """Return the row of an open dead letter. Raises DeviceopsError if it does not exist or is not open."""
     async with database.read() as connection:
         rows, _ = await dead_letters.page(connection, [id_], status=None)
     if not rows:
@@ -37,10 +37,10 @@ async def open_letter(database: Database, id_: int) -> Row[Any]:
 async def correct(
     database: Database, row: Row[Any], body: bytes, type_: str | None, *, actor: str, trust: Trust | None = None
 ) -> tuple[int, Summary]:
-    """Replace an open dead letter by a copy with another body, and process the copy at once.
+    """Replace an open dead letter by a copy with another body, and process the copy.
 
-    The copy has a message id of its own. A report id that the original is known by is replaced too: under
-    that one the copy would be a duplicate of the original. Returns the copy's id and what became of it.
+    The copy has a new message id. A report id that equals the original's is replaced too, or the copy would be a
+    duplicate of the original. Returns the copy's id and the summary of its replay.
 
     Raises DeviceopsError, and changes nothing, if the new body cannot be read or the original has changed since.
     """
@@ -74,15 +74,17 @@ async def correct(
             found.id for found in (await dead_letters.by_fingerprint(connection, [copy["fingerprint"]])).values()
         )
         outcome = f"replaced by dead letter {id_}"
-        if not await dead_letters.mark(connection, [row], Status.RESOLVED, Action.CORRECTED, outcome, actor, now):
-            raise DeviceopsError(f"dead letter {row.id} has changed since it was read: look at it again")
+        if not await dead_letters.set_status(
+            connection, [row], Status.RESOLVED, Action.CORRECTED, outcome, actor, now
+        ):
+            raise DeviceopsError(f"dead letter {row.id} has changed since it was read; read it again")
         outcome = f"a copy of dead letter {row.id}"
         await batch.note_history(connection, [(id_, now, actor, Action.CORRECTED, outcome, "")])
     return id_, await replay(database, Selection(ids=[id_]), actor=actor, trust=trust)
 
 
 def _with_own_ids(body: bytes, known_by: str | None) -> bytes:
-    """The body, in which no report has the id that the original is known by."""
+    """Return the body with a new id for each report whose id is the original's."""
     try:
         document = pydantic_core.from_json(text_of(body))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Dead letters as JSON lines, with everything that was kept of them: to take along, and to bring in elsewhere."""
+"""Export and import of dead letters as JSON lines, with everything that is stored of them."""
 
 import json
 from base64 import b64decode, b64encode
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from worker.config.reporters import Trust
-from worker.dead_letters.paging import PATIENCE, pages
+from worker.dead_letters.paging import RETRY_TIMEOUT, pages
 from worker.dead_letters.replay import replay
 from worker.errors import DeviceopsError
 from worker.model.dead_letter import DeadLetter
@@ -34,7 +34,7 @@ from worker.store.database import Database
 from worker.store.selection import Selection
 
 REPORTS_OWN = tuple(reason for reason in Reason if reason.traits.keeps_identity)
-"""Reasons for which a report is kept with its identity."""
+"""Reasons for which a dead letter keeps the identity of its report."""
 
 Base64 = Annotated[
     bytes,
@@ -45,16 +45,16 @@ Base64 = Annotated[
 
 def _is_object(value: object) -> object:
     if not isinstance(value, dict):
-        raise ValueError("is not an object")  # noqa: TRY004  # which pydantic would not name the place of
+        raise ValueError("is not an object")  # noqa: TRY004  # pydantic adds the location to a ValueError only
     return value
 
 
-Table = Annotated[Any, AfterValidator(_is_object)]
-"""Properties or headers. Senders may have written any text into them, more than a validated string may have."""
+JsonObject = Annotated[Any, AfterValidator(_is_object)]
+"""Properties or headers; they may contain text that is not valid UTF-8."""
 
 
-class Line(BaseModel):
-    """One exported dead letter. The `id` tells where it came from: imported, it has another one."""
+class ExportedDeadLetter(BaseModel):
+    """One exported dead letter. `id` is the one in the exporting database; an import assigns a new one."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -76,8 +76,8 @@ class Line(BaseModel):
     sent_at: AwareDatetime | None
     exchange: str
     routing_key: str
-    properties: Table
-    headers: Table
+    properties: JsonObject
+    headers: JsonObject
     body_base64: Base64
     body_removed_at: AwareDatetime | None
     history: list[documents.DeadLetterEntry]
@@ -85,7 +85,7 @@ class Line(BaseModel):
     @field_validator("detail", "service_id", "message_id", "type", "exchange", "routing_key", "history")
     @classmethod
     def has_no_nul(cls, value: object) -> object:
-        """What goes into columns of text, which have none in PostgreSQL."""
+        """Reject NUL characters, which PostgreSQL cannot store in text."""
         entries = value if isinstance(value, list) else []
         texts = [value, *(text for each in entries for text in (each.actor, each.outcome, each.detail))]
         if any(isinstance(text, str) and "\0" in text for text in texts):
@@ -93,18 +93,18 @@ class Line(BaseModel):
         return value
 
     def document(self) -> dict[str, Any]:
-        """The same as what JSON can say."""
+        """The dead letter as a JSON document."""
         tables = ("properties", "headers")  # in this order, so that two exports are the same
         return self.model_dump(mode="json", exclude=set(tables)) | {name: getattr(self, name) for name in tables}
 
     def row(self, now: datetime) -> dict[str, Any]:
         """The row to insert.
 
-        An open one is the same as if it had been rejected here. A closed one stands for nothing here, where its
-        report was neither applied nor discarded: it must not take the place of that report. Retention goes by when
-        it came and was closed: neither is later than now, and what is closed without a time was closed now.
+        An open dead letter gets the fingerprint that it would have had if it had been rejected here. A closed one
+        gets another one, so that the report itself, which was not processed here, is not a duplicate of it.
+        `received_at` and `resolved_at` are at most `now`, since retention depends on them.
 
-        Raises ValueError if it is kept as a report but is none.
+        Raises ValueError if the reason requires a readable report and the body is none.
         """
         origin = Origin(self.exchange, self.routing_key, self.properties, self.headers)
         received_at = min(self.received_at, now)
@@ -112,7 +112,7 @@ class Line(BaseModel):
         report = None
         if self.status is Status.OPEN and self.reason in REPORTS_OWN:
             item = next(iter(parse(message)), None)
-            if not isinstance(item, Incoming) or item.message is not message:  # but one of many
+            if not isinstance(item, Incoming) or item.message is not message:  # a report of a bulk message
                 why = f": {item.detail}" if isinstance(item, Rejected) else ""
                 raise ValueError(f"reason: {self.reason} is only for a readable report{why}")
             report = item
@@ -125,28 +125,30 @@ class Line(BaseModel):
             "resolved_at": None if self.status is Status.OPEN else min(self.resolved_at or now, now),
             "body_removed_at": self.body_removed_at,
         }
-        if report is None:  # else the report says it
+        if report is None:  # otherwise taken from the report
             kept |= {name: getattr(self, name) for name in NAMING}
         return letter.row(now) | kept | closed
 
 
 async def export(database: Database, selection: Selection, limit: int | None = None) -> AsyncIterator[list[bytes]]:
-    """The selected dead letters, `limit` at most, as JSON lines without their ends, page by page."""
+    """Yield pages of the selected dead letters, at most `limit` in all, as JSON lines without line ends."""
     async for rows in pages(database.read, selection, limit):
         async with database.read() as connection:
             histories = await dead_letters.histories_of(connection, rows)
         found = [
-            Line.model_validate({**row._mapping, "body_base64": row.body, "history": histories[row.id]})
+            ExportedDeadLetter.model_validate(
+                {**row._mapping, "body_base64": row.body, "history": histories[row.id]}
+            )
             for row in rows
         ]
-        # Python's own writer, which has a form for every text that came from a sender.
+        # Not pydantic's writer, which fails on lone surrogates.
         yield [json.dumps(line.document(), separators=(",", ":")).encode() for line in found]
 
 
-def read_line(line: bytes, number: int) -> Line:
-    """An exported line. Raises DeviceopsError that names its number and what is wrong with it."""
+def read_line(line: bytes, number: int) -> ExportedDeadLetter:
+    """Parse an exported line. Raises DeviceopsError with the number of the line and the problem."""
     try:
-        found = Line.model_validate(json.loads(line, parse_constant=_no_constant))
+        found = ExportedDeadLetter.model_validate(json.loads(line, parse_constant=_no_constant))
         found.row(found.received_at)
     except ValidationError as error:
         raise DeviceopsError(f"line {number}: {describe_invalid(error)}") from None
@@ -162,21 +164,25 @@ def read_line(line: bytes, number: int) -> Line:
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"has {name}, which is no JSON")
+    raise ValueError(f"has {name}, which is not JSON")
 
 
-async def import_(database: Database, lines: Sequence[Line], *, actor: str, trust: Trust | None = None) -> int:
-    """Bring in exported dead letters, in one transaction; returns how many were not there before.
+async def import_(
+    database: Database, lines: Sequence[ExportedDeadLetter], *, actor: str, trust: Trust | None = None
+) -> int:
+    """Import exported dead letters in one transaction; returns the number of new ones.
 
-    Parked reports are replayed then, since their registration may be there already.
+    Parked reports are replayed afterwards, since their registration may already exist.
     """
-    new = await retry_transient(database, PATIENCE, _import, database, lines, actor)
+    new = await retry_transient(database, RETRY_TIMEOUT, _import, database, lines, actor)
     parked = [id_ for id_, line in new.items() if line.reason is Reason.UNKNOWN_DEVICE_OPERATION]
     await replay(database, Selection(parked), actor=actor, trust=trust)
     return len(new)
 
 
-async def _import(database: Database, lines: Sequence[Line], actor: str) -> dict[int, Line]:
+async def _import(
+    database: Database, lines: Sequence[ExportedDeadLetter], actor: str
+) -> dict[int, ExportedDeadLetter]:
     now = datetime.now(UTC)
     rows = {row["fingerprint"]: (row, line) for line in lines if (row := line.row(now))}
     async with database.write() as connection:
@@ -188,7 +194,7 @@ async def _import(database: Database, lines: Sequence[Line], actor: str) -> dict
     return imported
 
 
-def _history(line: Line, now: datetime, actor: str) -> list[documents.DeadLetterEntry]:
+def _history(line: ExportedDeadLetter, now: datetime, actor: str) -> list[documents.DeadLetterEntry]:
     outcome = f"was dead letter {line.id} where it came from"
     entry = documents.DeadLetterEntry(at=now, actor=actor, action=Action.IMPORTED, outcome=outcome, detail="")
     return [*line.history, entry]

@@ -1,4 +1,4 @@
-"""A selection of dead letters in pages, the oldest first: those that there are when it begins."""
+"""Iterates over a selection of dead letters in pages, oldest first."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,21 +12,21 @@ from worker.store import dead_letters
 from worker.store.selection import Selection
 
 SIZE = 500
-"""Dead letters in a page, at most."""
-PATIENCE = 30
-"""Seconds that a command waits for a database that was lost on the way."""
+"""Maximum number of dead letters on a page."""
+RETRY_TIMEOUT = 30
+"""Seconds that a command retries after it has lost the database."""
 
 Reading = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
-Progress = Callable[[int], object]
-"""Told how many dead letters were done, page by page."""
+OnProgress = Callable[[int], object]
+"""Called with the number of processed dead letters after each page."""
 
 
 async def pages(
     reading: Reading, selection: Selection, limit: int | None = None, rate: float | None = None
 ) -> AsyncIterator[Sequence[Row[Any]]]:
-    """The rows of a selection, `limit` at most; `rate` is how many may come in a second.
+    """Yield the rows of a selection, at most `limit` in all and `rate` per second.
 
-    What is selected is settled at the beginning; what stands elsewhere by its turn is left out.
+    The ids are selected at the start; rows whose status has changed before their page are skipped.
     """
     size = SIZE if rate is None else max(1, min(SIZE, int(rate)))
     limiter = AsyncLimiter(size, size / rate) if rate else None

@@ -1,7 +1,6 @@
-"""Dead letters through the same processing again, marked in the transaction that does it.
+"""Replays dead letters: processes their messages again, and updates their status in the same transaction.
 
-So a replay that is killed at any point, or runs twice at once, has one effect: what it did is marked, and
-what is not marked was not done.
+So a replay is idempotent: killed at any point, or run twice at once, it has one effect.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 
 from statemachine import Verdict
 from worker.config.reporters import Trust
-from worker.dead_letters.paging import PATIENCE, Progress, pages
+from worker.dead_letters.paging import RETRY_TIMEOUT, OnProgress, pages
 from worker.model.messages import Item
 from worker.model.outcomes import Tally
 from worker.processing.batches import process_messages, split_by_weight
@@ -23,16 +22,16 @@ from worker.store.selection import Selection
 
 @dataclass(slots=True)
 class Summary:
-    """How many dead letters were replayed, and what became of them.
+    """Number of replayed dead letters, and the tally of their reports.
 
-    The tally counts reports: a bulk message that the broker had given up brings several.
+    The tally may be larger than the number: an undeliverable bulk message has several reports.
     """
 
     selected: int = 0
     tally: Tally = field(default_factory=Tally)
 
     def document(self) -> Mapping[str, object]:
-        """What `dead-letters replay --json` prints. An announcement that is taken counts as applied."""
+        """The document of `dead-letters replay --json`. An accepted announcement counts as applied."""
         tally = self.tally
         return {
             "selected": self.selected,
@@ -53,30 +52,32 @@ async def replay(
     trust: Trust | None = None,
     limit: int | None = None,
     rate: float | None = None,
-    progress: Progress = id,
+    progress: OnProgress = id,
 ) -> Summary:
-    """Process the selected dead letters again, `limit` at most, `rate` of them a second at most.
+    """Process the selected dead letters again, at most `limit` in all and `rate` per second.
 
-    Raises the database's error if it stays away; then everything up to there is done, and the rest is not.
+    Raises the database's error if it does not recover within `RETRY_TIMEOUT`; pages before that are committed.
     """
     summary = Summary()
     async for rows in pages(database.read, selection, limit, rate):
         messages = [stored_message(row) for row in rows]
-        summary.tally.add(await process_messages(database, messages, trust=trust, actor=actor, patience=PATIENCE))
+        summary.tally.add(
+            await process_messages(database, messages, trust=trust, actor=actor, patience=RETRY_TIMEOUT)
+        )
         summary.selected += len(rows)
         progress(len(rows))
     return summary
 
 
-async def foretell(
+async def preview(
     database: Database,
     selection: Selection,
     *,
     trust: Trust | None = None,
     limit: int | None = None,
-    progress: Progress = id,
+    progress: OnProgress = id,
 ) -> tuple[Summary, dict[int, Outcome]]:
-    """What a replay would do, and with each dead letter: decided for real in one snapshot, nothing changed."""
+    """Dry run of a replay in one snapshot: the summary, and the outcome of each dead letter by id."""
     selected = 0
     async with database.read() as connection:
         dry_run = DryRun(connection, trust)
@@ -84,7 +85,7 @@ async def foretell(
         async def batches() -> AsyncIterator[Sequence[Item]]:
             nonlocal selected
             async for rows in pages(lambda: nullcontext(connection), selection, limit):
-                # What an earlier page has released is resolved by now: a replay would not select it.
+                # A replay would not select what an earlier page has released.
                 still_open = [row for row in rows if not isinstance(dry_run.outcomes.get(row.id), str)]
                 selected += len(still_open)
                 async for items in split_by_weight(map(stored_message, still_open)):
@@ -97,6 +98,6 @@ async def foretell(
 
 
 def outcome_documents(found: Mapping[int, Outcome]) -> list[dict[str, str | int]]:
-    """What became, or would become, of each dead letter, as documents."""
+    """Outcomes of dead letters by id, as documents."""
     told = {id_: (of, "") if isinstance(of, str) else (of.reason.value, of.detail) for id_, of in found.items()}
     return [{"id": id_, "outcome": outcome, "detail": detail} for id_, (outcome, detail) in told.items()]

@@ -1,8 +1,8 @@
-"""Dead letters sent to the broker again: the same bytes, with a header that says which dead letter it is.
+"""Publishes dead letters again: the same bytes, with a header that identifies the dead letter.
 
-A worker that receives one settles the dead letter in the transaction that processes it, so nothing hangs on
-the mark that is made here after the broker's confirmation: were it made before, or were the message then taken
-for a duplicate of its own dead letter, a report could be lost.
+A worker that receives one updates the dead letter in the transaction that processes the message, so correctness
+does not depend on the status that is set here. It is set only after the broker's confirm, and the message is not a
+duplicate of its own dead letter: otherwise a report could be lost.
 """
 
 from dataclasses import replace
@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Row
 
 from worker.amqp.publisher import Destination, publish
-from worker.dead_letters.paging import Progress, pages
-from worker.dead_letters.status import mark
+from worker.dead_letters.paging import OnProgress, pages
+from worker.dead_letters.status import set_status
 from worker.model.messages import REPLAY_OF, REPLAYS, Message, Origin
 from worker.model.outcomes import Action, Status
 from worker.store.database import Database
@@ -20,7 +20,7 @@ from worker.store.dead_letters import stored_message
 from worker.store.selection import Selection
 
 _STRIPPED_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
-"""How headers begin that tell of deaths and deliveries: they would be told of another message."""
+"""Prefixes of headers about dead-lettering and deliveries of the original message."""
 
 
 async def republish(
@@ -31,17 +31,17 @@ async def republish(
     actor: str,
     limit: int | None = None,
     rate: float | None = None,
-    progress: Progress = id,
+    progress: OnProgress = id,
 ) -> int:
-    """Send the selected dead letters to an exchange; returns how many the broker confirmed.
+    """Publish the selected dead letters to an exchange; returns the number of confirmed messages.
 
-    Raises DeviceopsError if the broker does not take one; what was confirmed before it is settled by a worker.
+    Raises DeviceopsError if the broker rejects one; messages confirmed before it are processed by a worker.
     """
     sent = 0
     async for rows in pages(database.read, selection, limit, rate):
         await publish(destination, [_republished(row) for row in rows])
         confirmed = "confirmed by the broker"
-        await mark(database, rows, Status.RESOLVED, Action.REPUBLISHED, confirmed, actor, is_done=True)
+        await set_status(database, rows, Status.RESOLVED, Action.REPUBLISHED, confirmed, actor, is_done=True)
         sent += len(rows)
         progress(len(rows))
     return sent

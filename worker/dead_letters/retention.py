@@ -1,4 +1,4 @@
-"""What is kept for how long. Pruning goes in small transactions with pauses, so that no worker waits for it."""
+"""Retention: deletes old rows in small transactions with pauses, so that workers are not blocked."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,16 +10,16 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.dead_letters.paging import PATIENCE, Progress
+from worker.dead_letters.paging import RETRY_TIMEOUT, OnProgress
 from worker.processing.batches import retry_transient
 from worker.store import pruning
 from worker.store.database import Database
 from worker.store.pruning import Removed
 
 SIZE = 500
-"""Rows in one transaction, at most."""
+"""Maximum number of rows in one transaction."""
 PAUSE = 0.01
-"""Seconds between two transactions, so that others get their turn where only one can write."""
+"""Seconds between two transactions, so that other writers get a turn on SQLite."""
 
 Id = TypeVar("Id")
 Step = Callable[[AsyncConnection], Awaitable[int]]
@@ -31,23 +31,23 @@ _HISTORIES = {
     "announcements": pruning.remove_announcements,
 }
 PRUNED = ("dead_letters", "bodies", "dead_letter_history", *_HISTORIES)
-"""What is counted."""
+"""Keys of the result of `Retention.prune`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """For how long what is kept; None for ever."""
+    """Retention periods; None keeps rows for ever."""
 
     closed: timedelta | None = None
     """Resolved and discarded dead letters."""
     bodies: timedelta | None = None
-    """Their bodies."""
+    """Bodies of resolved and discarded dead letters."""
     activity: timedelta | None = None
-    """The reports about settled device operations, the states that operations had, and the announcements of those
-    that are over. What documents show stays."""
+    """Reports about settled device operations, former states of operations, and announcements of finished
+    operations. Whatever documents show is kept."""
 
-    async def prune(self, database: Database, progress: Progress = id) -> dict[str, int]:
-        """Remove what is past its time; returns how many rows that were, of bodies how many were emptied."""
+    async def prune(self, database: Database, progress: OnProgress = id) -> dict[str, int]:
+        """Delete what is older than its period; returns the number of rows (of `bodies`: emptied) by table."""
         now = datetime.now(UTC)
         pruned = dict.fromkeys(PRUNED, 0)
         if self.closed is not None:
@@ -65,27 +65,27 @@ class Retention:
         return pruned
 
 
-async def _in_steps(database: Database, step: Step, progress: Progress) -> int:
+async def _in_steps(database: Database, step: Step, progress: OnProgress) -> int:
     async def once() -> int:
         async with database.write() as connection:
             return await step(connection)
 
     total = 0
-    while done := await retry_transient(database, PATIENCE, once):
+    while done := await retry_transient(database, RETRY_TIMEOUT, once):
         total += done
         progress(done)
         await asyncio.sleep(PAUSE)
     return total
 
 
-async def _walking(database: Database, step: Walk[Id], after: Id, progress: Progress) -> int:
+async def _walking(database: Database, step: Walk[Id], after: Id, progress: OnProgress) -> int:
     async def once() -> Removed[Id]:
         async with database.write() as connection:
             return await step(connection, after)
 
     total = 0
     while True:
-        last, done = await retry_transient(database, PATIENCE, once)
+        last, done = await retry_transient(database, RETRY_TIMEOUT, once)
         if last is None:
             return total
         after = last

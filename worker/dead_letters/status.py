@@ -1,4 +1,4 @@
-"""Where dead letters stand, changed with a note of who did it and why."""
+"""Changes the status of dead letters, with an entry in their history."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -6,14 +6,14 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from worker.dead_letters.paging import PATIENCE
+from worker.dead_letters.paging import RETRY_TIMEOUT
 from worker.model.outcomes import Action, Status
 from worker.processing.batches import retry_transient
 from worker.store import dead_letters
 from worker.store.database import Database
 
 
-async def mark(
+async def set_status(
     database: Database,
     rows: Sequence[Row[Any]],
     status: Status,
@@ -23,14 +23,16 @@ async def mark(
     *,
     is_done: bool = False,
 ) -> list[int]:
-    """Change where those stand that are still as they were read, in one transaction; returns their ids.
+    """Set the status of the dead letters that have not changed since they were read; returns their ids.
 
-    `is_done` is as for `letters.mark`.
+    In one transaction, retried on transient failures. `is_done` is as for `store.dead_letters.set_status`.
     """
 
     async def once() -> list[int]:
         async with database.write() as connection:
             now = datetime.now(UTC)
-            return await dead_letters.mark(connection, rows, status, action, outcome, actor, now, is_done=is_done)
+            return await dead_letters.set_status(
+                connection, rows, status, action, outcome, actor, now, is_done=is_done
+            )
 
-    return await retry_transient(database, PATIENCE, once)
+    return await retry_transient(database, RETRY_TIMEOUT, once)

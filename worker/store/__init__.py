@@ -1,9 +1,11 @@
-"""The database: tables and their migrations, the statements of a batch, and the queries that people read by.
+"""The database: schema and migrations, the statements of a batch, and read queries.
 
-- `database`: connections to SQLite and PostgreSQL, and what their errors mean
-- `lines`: those to PostgreSQL that are dead and do not tell
+- `database`: transactions, timeouts; `sqlite`, `postgresql`: engines; `driver`: asyncpg, imported on first use
+- `errors`: classification of database errors; `dead_connections`: detection and removal of dead connections
 - `tables`, `schema`, `migrations`: the schema and its versions
-- `rows`, `statements`, `batch`: what the processor reads and writes, set-based on both databases
-- `views`: the documents that the queries give, in the API reference's shapes
-- `queries`, `recount`: what people read, and the proof that the counters are exact
+- `bulk`, `statements`, `batch`: set-based reads and writes of a batch, on both databases
+- `queries`, `activity`, `pagination`, `documents`: read queries and the documents that they return
+- `dead_letters`, `selection`: queries on dead letters, and their filters
+- `recount`, `consistency`: verification of counters, histories and references
+- `pruning`: deletion of old rows; `notify`: LISTEN/NOTIFY; `copy_database`: copy to another database
 """

@@ -1,4 +1,4 @@
-"""Consistency checks beside counters: histories against reports, states against histories, rows against owners."""
+"""Consistency checks other than counters: histories, states, and rows without the row that they refer to."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,10 +21,10 @@ from worker.store.tables import (
 )
 
 WRONG_HISTORIES = "wrong_histories"
-"""Device operations that lack a state which a report has named, or have it later than the earliest report; or that
-are in a state below one of their history, or not dispatched though that shows it."""
+"""Device operations whose history lacks a state of a report, or has it later than the earliest report; or whose
+state or dispatched flag is below what the history shows."""
 SIZE = 500
-"""Device operations whose histories are put right in one transaction."""
+"""Device operations whose histories are corrected in one transaction."""
 
 OWNERS: Mapping[str, tuple[Column[Any], Column[Any]]] = {
     "reports_without_device_operation": (activity.c.device_operation_id, device_operations.c.id),
@@ -32,7 +32,7 @@ OWNERS: Mapping[str, tuple[Column[Any], Column[Any]]] = {
     "announcements_without_operation": (announcements.c.operation_id, operations.c.id),
     "entries_without_dead_letter": (dead_letter_history.c.dead_letter_id, dead_letters.c.id),
 }
-"""Rows that need an owner, and which. Of device operations without an operation the recount tells."""
+"""Columns that refer to a row, and the column referred to. `recount` reports missing operations."""
 
 _EARLIEST = """
 SELECT device_operation_id, state, min(created_at) AS at FROM device_operation_activity
@@ -47,14 +47,14 @@ _IS_WRONG = {
     "CAST(strftime('%s', substr(e.at, 1, 19)) AS INTEGER) * 1000000 + CAST(substr(e.at, 21) AS INTEGER)"
     " + 62135596800000000)",  # strftime rounds what comes after the seconds
 }
-"""Whether what a device operation has reached, the text `d.reached`, lacks a report's state or has it too late."""
+"""Whether `d.reached`, the history of a device operation, lacks a report's state or has it too late."""
 
 
 _DISPATCHED = [state for state in State if shows_dispatch(Verdict.APPLIED, state)]
 
 
 def _is_behind(dialect: str) -> str:
-    """Whether a device operation's state or flag is behind what it has reached."""
+    """SQL: whether a device operation's state or dispatched flag is below what its history shows."""
     position = "strpos" if dialect == "postgresql" else "instr"
 
     def has(states: Iterable[State]) -> str:
@@ -65,9 +65,9 @@ def _is_behind(dialect: str) -> str:
 
 
 async def wrong_histories(connection: AsyncConnection) -> dict[UUID, int]:
-    """How many device operations have a history that differs from their reports or their state, by operation.
+    """The number of device operations with a wrong history or state, by operation.
 
-    As far as reports are there: a state from before the earliest one may be that of a report that was pruned.
+    Only stored reports are checked: other states of a history may be those of pruned reports.
     """
     dialect = connection.dialect.name
     query = text(f"""
@@ -85,9 +85,9 @@ async def wrong_histories(connection: AsyncConnection) -> dict[UUID, int]:
 
 
 async def fix_histories(database: Database, operation_id: UUID) -> None:
-    """Put right the histories of an operation's device operations, and states and flags that are behind them.
+    """Correct the histories of an operation's device operations, and states and flags that are below them.
 
-    Some at a time, beside running workers. Counters are to be recounted then.
+    In transactions of `SIZE` rows, while workers run. The counters have to be recounted afterwards.
     """
     column, after = device_operations.c, UUID(int=0)
     while True:
@@ -109,7 +109,7 @@ async def fix_histories(database: Database, operation_id: UUID) -> None:
             for row in rows:
                 states = state_times.read(history := histories[row.id]).keys()
                 above = [state for state in states if state in ABOVE[State(row.state)]]
-                highest = int(above[-1]) if above else row.state  # they come in the order of their ranks
+                highest = int(above[-1]) if above else row.state  # sorted by rank
                 is_dispatched = row.dispatched or not states.isdisjoint(_DISPATCHED)
                 if (highest, is_dispatched, history) != (row.state, row.dispatched, row.reached):
                     change = {"state_": highest, "dispatched_": is_dispatched, "reached_": history}
@@ -123,7 +123,7 @@ async def fix_histories(database: Database, operation_id: UUID) -> None:
 
 
 async def rows_without_owner(connection: AsyncConnection) -> dict[str, int]:
-    """How many rows lack the one that they belong to, by what they are; without those that there are none of."""
+    """The number of rows whose owner is missing, by the keys of `OWNERS`; zeros are omitted."""
     found = {}
     for name, (owned, owner) in OWNERS.items():
         query = select(func.count()).select_from(owned.table).where(~select(owner).where(owner == owned).exists())
@@ -132,7 +132,7 @@ async def rows_without_owner(connection: AsyncConnection) -> dict[str, int]:
 
 
 async def remove_rows_without_owner(database: Database) -> None:
-    """Remove them: nobody sees them, and a report that is among them would be a duplicate where it comes again."""
+    """Delete rows whose owner is missing, so that their reports are not duplicates if they arrive again."""
     async with database.write() as connection:
         for owned, owner in OWNERS.values():
             await connection.execute(delete(owned.table).where(~select(owner).where(owner == owned).exists()))

@@ -1,4 +1,4 @@
-"""Copies all rows of a database into another one that has none, whatever kinds they are of."""
+"""Copies all rows of a database into an empty one, SQLite or PostgreSQL."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,11 +10,11 @@ from worker.store.database import Database
 from worker.store.tables import metadata
 
 PORTION = 5_000
-"""Rows in memory."""
+"""Rows in memory at a time."""
 
 
 async def copy(source: Database, target: Database, progress: Callable[[int], object]) -> Mapping[str, int]:
-    """Copy in one transaction, and say how many rows of each table. Both have the schema of this code.
+    """Copy in one transaction; returns the number of rows by table. Both need the current schema.
 
     Raises DeviceopsError if the target has any row.
     """
@@ -45,7 +45,7 @@ async def _copy_table(
 
 
 def _insert(table: Table) -> Insert:
-    """As it stands: by itself, SQLAlchemy makes a JSON null of an SQL NULL."""
+    """An INSERT that keeps NULL; by default SQLAlchemy writes None as JSON null."""
     return insert(table).values(
         {
             column.name: bindparam(
@@ -58,7 +58,7 @@ def _insert(table: Table) -> Insert:
 
 
 async def _number_on(writing: AsyncConnection, table: Table) -> None:
-    """Have PostgreSQL number the next rows from where the copied ones end."""
+    """Set the sequence of a table to its largest id (PostgreSQL)."""
     if (column := table.autoincrement_column) is not None and column.autoincrement is True:
         largest = await writing.scalar(select(func.max(column)))
         sequence = await writing.scalar(

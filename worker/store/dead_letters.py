@@ -1,4 +1,4 @@
-"""Dead letters as people look for them, and as commands work through them: in pages, the oldest first."""
+"""Queries on dead letters, and changes of their status."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -19,13 +19,13 @@ from worker.store.selection import Selection
 from worker.store.tables import dead_letter_history, dead_letters, device_operations
 
 PAGE_BYTES = 16_000_000
-"""Bytes of bodies that are read at once, about: a bulk message that was given up may have megabytes."""
+"""Approximate limit of the bytes of bodies in a page: an undeliverable bulk message may have megabytes."""
 
 _c = dead_letters.c
 
 
 class GroupBy(StrEnum):
-    """What dead letters can be counted by."""
+    """Keys to count dead letters by."""
 
     REASON = "reason"
     SERVICE = "service"
@@ -44,14 +44,14 @@ _GROUPS = {
 async def find(
     connection: AsyncConnection, selection: Selection, limit: int | None = None, offset: int = 0
 ) -> list[documents.DeadLetter]:
-    """The selected dead letters, the oldest `limit` of them after the first `offset`."""
+    """The selected dead letters, oldest first, at most `limit` after the first `offset`."""
     columns = [_c[name] for name in documents.DeadLetter.model_fields]
     query = select(*columns).where(selection.condition()).order_by(_c.id).limit(limit).offset(offset)
     return [documents.DeadLetter.model_validate(dict(row._mapping)) for row in await connection.execute(query)]
 
 
 async def count(connection: AsyncConnection, selection: Selection) -> int:
-    """How many dead letters are selected."""
+    """The number of selected dead letters."""
     query = select(func.count()).select_from(dead_letters).where(selection.condition())
     return (await connection.execute(query)).scalar_one()
 
@@ -59,7 +59,7 @@ async def count(connection: AsyncConnection, selection: Selection) -> int:
 async def count_by(
     connection: AsyncConnection, selection: Selection, group_by: GroupBy, limit: int | None = None
 ) -> list[documents.Group]:
-    """How many of the selected dead letters there are of each kind, the most frequent `limit` kinds first."""
+    """The number of selected dead letters by group, the `limit` largest groups first."""
     column = _GROUPS[group_by]
     number = func.count().label("count")
     rows = await connection.execute(
@@ -73,7 +73,7 @@ async def count_by(
 
 
 async def get(connection: AsyncConnection, id_: int) -> documents.DeadLetterDetails | None:
-    """One dead letter with everything that was kept of it, None if there is none."""
+    """One dead letter with all details, None if it does not exist."""
     row = (await connection.execute(select(dead_letters).where(_c.id == id_))).one_or_none()
     if row is None:
         return None
@@ -94,9 +94,9 @@ async def get(connection: AsyncConnection, id_: int) -> documents.DeadLetterDeta
 async def histories_of(
     connection: AsyncConnection, rows: Sequence[Row[Any]], latest: int | None = None
 ) -> dict[int, list[documents.DeadLetterEntry]]:
-    """What was done with dead letters, by id, beginning with how each was received.
+    """Histories of dead letters by id, each beginning with its receipt.
 
-    `latest` is how many of the entries after that are read, None for all.
+    `latest` limits the entries after that to the latest ones; None reads all.
     """
     column = dead_letter_history.c
     newest = func.row_number().over(partition_by=column.dead_letter_id, order_by=column.id.desc())
@@ -114,7 +114,7 @@ async def histories_of(
 
 
 def _unwritten(row: Row[Any]) -> list[documents.DeadLetterEntry]:
-    """The history of a dead letter that nothing was done with since the batch that it came in."""
+    """The history of a dead letter without stored entries, unchanged since the batch that created it."""
     received = documents.DeadLetterEntry(
         at=row.received_at, actor=None, action=Action.RECEIVED, outcome=row.reason, detail=row.detail
     )
@@ -127,13 +127,13 @@ def _unwritten(row: Row[Any]) -> list[documents.DeadLetterEntry]:
 
 
 async def by_fingerprint(connection: AsyncConnection, fingerprints: Collection[UUID]) -> dict[UUID, Row[Any]]:
-    """The rows of dead letters, by fingerprint."""
+    """Rows of dead letters by fingerprint."""
     rows = await connection.execute(select(dead_letters).where(_c.fingerprint.in_(fingerprints)))
     return {row.fingerprint: row for row in rows}
 
 
 async def ids_of(connection: AsyncConnection, selection: Selection, limit: int | None = None) -> Sequence[int]:
-    """The ids of the selected dead letters, the oldest `limit` of them."""
+    """Ids of the selected dead letters, oldest first, at most `limit`."""
     query = select(_c.id).where(selection.condition()).order_by(_c.id).limit(limit)
     return (await connection.execute(query)).scalars().all()
 
@@ -141,9 +141,9 @@ async def ids_of(connection: AsyncConnection, selection: Selection, limit: int |
 async def page(
     connection: AsyncConnection, ids: Sequence[int], status: Status | None
 ) -> tuple[Sequence[Row[Any]], int]:
-    """The rows of dead letters that still stand at a status, and how many of the ids were looked at.
+    """Rows of the dead letters that still have the status, and the number of ids that were examined.
 
-    Those are all, unless their bodies are large.
+    Fewer than all ids are examined if the bodies exceed `PAGE_BYTES`.
     """
     lengths = await connection.execute(select(_c.id, func.length(_c.body).label("length")).where(_c.id.in_(ids)))
     length = {row.id: row.length for row in lengths}
@@ -156,7 +156,7 @@ async def page(
     return rows.all(), looked_at
 
 
-async def mark(
+async def set_status(
     connection: AsyncConnection,
     rows: Sequence[Row[Any]],
     status: Status,
@@ -167,9 +167,9 @@ async def mark(
     *,
     is_done: bool = False,
 ) -> list[int]:
-    """Change where dead letters stand that are still as they were read; returns the ids of those.
+    """Set the status of the dead letters that have not changed since they were read; returns their ids.
 
-    `is_done` is whether the action was done with the others too, so that their histories get an entry as well.
+    `is_done` adds an entry to the histories of the others too: the action was done with them.
     """
     stored = await batch.lock_dead_letters(connection, [row.id for row in rows])
     unchanged = [row.id for row in rows if stored.get(row.id) == (row.status, row.attempts, row.body_removed_at)]
@@ -186,7 +186,7 @@ async def mark(
 async def write_history(
     connection: AsyncConnection, entries: Iterable[tuple[int, documents.DeadLetterEntry]]
 ) -> None:
-    """Write entries of dead letters' histories (id, entry), each as it is."""
+    """Insert entries (dead letter id, entry) into the histories of dead letters."""
     rows = [{"dead_letter_id": id_, **entry.model_dump()} for id_, entry in entries]
     if rows:
         await connection.execute(insert(dead_letter_history), rows)
@@ -195,8 +195,8 @@ async def write_history(
 async def parked_and_registered(
     connection: AsyncConnection, after: int, limit: int
 ) -> tuple[int | None, Sequence[UUID]]:
-    """Look at the next `limit` parked reports after an id: the last one's id, and which ones' device operations
-    are registered. The id is None if there are no more.
+    """Scan the next `limit` parked reports after an id; returns the last id, None at the end, and the ids of the
+    device operations that are registered.
     """
     condition = Selection(reason=Reason.UNKNOWN_DEVICE_OPERATION).condition() & (_c.id > after)
     found = select(_c.id, _c.device_operation_id).where(condition).order_by(_c.id).limit(limit).subquery()
@@ -210,9 +210,9 @@ async def parked_and_registered(
 async def parked(
     connection: AsyncConnection, stale_before: datetime, limit: int, operation_id: UUID | None = None
 ) -> list[documents.Parked]:
-    """The reports that wait for a registration, by operation: those of the operations that wait longest.
+    """Parked reports by operation, the operations with the oldest report first, at most `limit`.
 
-    What was received before a time is stale.
+    Reports received before `stale_before` are stale.
     """
     group = _parked(stale_before, operation_id).subquery()
     rows = await connection.execute(select(group).order_by(group.c.oldest, group.c.operation_id).limit(limit))
@@ -220,7 +220,7 @@ async def parked(
 
 
 async def backlog(connection: AsyncConnection, stale_before: datetime) -> documents.Backlog:
-    """All reports that wait for a registration."""
+    """Totals of all parked reports."""
     group = _parked(stale_before).subquery().c
     query = select(
         func.coalesce(func.sum(group["count"]), 0),
@@ -248,7 +248,7 @@ def _parked(stale_before: datetime, operation_id: UUID | None = None) -> Select[
 
 
 def stored_message(row: Row[Any]) -> Message:
-    """The message of a stored dead letter, to be parsed and processed again."""
+    """Restore the message of a dead letter."""
     return Message(
         content=row.body,
         received_at=row.received_at,

@@ -1,4 +1,4 @@
-"""The documents that people and programs read, key by key in the API reference's shapes."""
+"""Documents of the HTTP API and of `--json`, in the shapes of the API reference."""
 
 from base64 import b64encode
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 LATEST_ACTIVITY = 100
 """Entries of an operation's history that its document has."""
 LATEST_ENTRIES = 100
-"""Entries of a dead letter's history that its document has, beside how it was received."""
+"""Entries of a dead letter's history that its document has, in addition to its receipt."""
 
 _State = Annotated[str, Field(json_schema_extra={"enum": [state.name for state in State]})]
 _OperationState = Annotated[str, Field(json_schema_extra={"enum": list(OperationState)})]
@@ -26,14 +26,14 @@ _TIME = "2019-08-24T14:15:22Z"
 
 
 class DeviceOperationActivity(BaseModel):
-    """One state that reports have named, and the earliest time at which one says that it was reached."""
+    """One state that was reported, and the earliest time at which a report says that it was reached."""
 
     device_operation_state: _State
     created_at: AwareDatetime
 
 
 class DeviceOperation(BaseModel):
-    """One device operation; its activity has an entry for each state that it reached, in the states' order."""
+    """One device operation; its activity has an entry for each reached state, sorted by rank."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -63,7 +63,7 @@ class DeviceOperation(BaseModel):
 
 
 class Page(BaseModel, Generic[Result]):
-    """One page; `previous` and `next` are addresses of the HTTP API, None at the ends."""
+    """One page; `previous` and `next` are URLs of the adjacent pages, None at the ends."""
 
     count: int
     previous: str | None
@@ -73,7 +73,7 @@ class Page(BaseModel, Generic[Result]):
 
 @dataclass(slots=True)
 class OperationActivity:
-    """One state that an operation reached; no model, as a page of operations may have ten thousand of them."""
+    """One state that an operation reached. A dataclass for speed: a page of operations may have 10,000."""
 
     operation_state: _OperationState
     created_at: AwareDatetime
@@ -96,7 +96,7 @@ class OperationStats(BaseModel):
 
 
 class Operation(BaseModel):
-    """One operation. Text that was not given is empty, other unknown values are None, documents are `{}`.
+    """One operation. Missing text is empty, missing documents are `{}`, other missing values are null.
 
     `operation_activity` has the latest 100 states, oldest first.
     """
@@ -165,9 +165,9 @@ class DeadLetter(BaseModel):
 
 
 class DeadLetterEntry(BaseModel):
-    """What was done with a dead letter once, and what came of it; `actor` is None for the worker by itself.
+    """One action on a dead letter and its outcome; `actor` is null for the worker itself.
 
-    `outcome` is a verdict, `duplicate`, `announced`, the reason why it is (still) dead, or what a person said.
+    `outcome` is a verdict, `duplicate`, `announced`, the reason of the rejection, or a comment of the actor.
     """
 
     at: AwareDatetime
@@ -178,10 +178,10 @@ class DeadLetterEntry(BaseModel):
 
 
 class DeadLetterDetails(DeadLetter):
-    """A dead letter with everything that was kept of it.
+    """A dead letter with all stored details.
 
-    `current_state` is that of the device operation that it names, None if that is not registered, and
-    `allowed_states` are those that a report could move it to now.
+    `current_state` is the state of the device operation that it names, null if that is not registered;
+    `allowed_states` are the states that a report could move it to now.
     """
 
     resolved_at: AwareDatetime | None
@@ -213,7 +213,7 @@ class DeadLetterDetails(DeadLetter):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """How many dead letters have a value in common; `kind` is that value's name."""
+    """Number of dead letters with a common value; `kind` is the name of the value."""
 
     kind: str
     value: str | UUID | None
@@ -224,7 +224,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The reports that wait for registrations of an operation: how many, how many for too long, since when."""
+    """Parked reports of an operation: number, number of stale ones, and when the oldest was received."""
 
     operation_id: UUID
     count: int
@@ -234,18 +234,18 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """All reports that wait for a registration: how many, of how many operations; those that wait for too long."""
+    """Totals of parked reports, and of those that are stale."""
 
     reports: int
     operations: int
     stale: int
     stale_operations: int
     oldest: AwareDatetime | None
-    """When the oldest one was received."""
+    """When the oldest parked report was received."""
 
 
 class Progress(NamedTuple):
-    """How far an operation is: its counters, ours included, and the announced number of devices, if any."""
+    """Progress of an operation: all its counters, and the announced number of devices, if any."""
 
     counters: Counters
     expected: int | None
@@ -254,8 +254,8 @@ class Progress(NamedTuple):
 class AcceptedReport(BaseModel):
     """One accepted report of a device operation: `applied`, `late` or `repeated`.
 
-    `created_at` is when the state was reached: as the report says, else when it was sent or received. `note` says
-    what of the report could not be read, and was left out.
+    `created_at` is when the state was reached: `occurred_at` of the report, else when it was sent or received.
+    `note` names fields of the report that were ignored because they could not be parsed.
     """
 
     report_id: str

@@ -1,4 +1,4 @@
-"""What a database's errors mean: to be tried again, the data's, ours; and each in one line."""
+"""Classification of database errors: transient, data, access, missing; and one-line texts of them."""
 
 import errno
 import os
@@ -36,45 +36,45 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _LOCK_NOT_AVAILABLE = "55P03"
 _NO_SUCH_DATABASE, _NO_AUTHORIZATION = "3D000", "28000"
 _UNUSABLE = (_INSUFFICIENT_PRIVILEGE, "42P01", "42703", "42883", "3F000", "XX001", "XX002")
-"""No right; no such table, column, function or schema; damaged."""
+"""Insufficient privilege; undefined table, column, function or schema; data corruption."""
 
-# PgBouncer says nearly everything that ends a connection with the same state, a violation of the protocol.
+# PgBouncer uses one SQLSTATE, protocol violation, for nearly every error that ends a connection.
 _OF_POOLER = "08P01"
 _POOLER_MISSES = ("no such database", "no such user", "not allowed")
 _POOLER_REFUSES = ("unsupported startup parameter", "authentication failed", "login rejected", "SSL required")
 
 _OF_RULES = ("27", "38", "39", "44", "P0", _INSUFFICIENT_PRIVILEGE)
-"""Triggers and functions that raise, a view's check, rights and policies for rows: some rows only, or all."""
+"""Exceptions of triggers and functions, WITH CHECK OPTION, privileges, row-level security."""
 _OF_SESSION = ("26000", "42P05")
-"""A prepared statement that a session has not, or has already: a pooler has lent another one."""
+"""Undefined or duplicate prepared statement: a pooler has switched the session."""
 _QUOTES_ROW = ("23502", "23514", "44000")
-"""A column that may not be null, a check, a view's check: PostgreSQL quotes the row, which belongs in no log."""
+"""NOT NULL, CHECK, WITH CHECK OPTION: the detail quotes the row, which must not be logged."""
 
 _UNKNOWN_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
-"""That a name is unknown, not that no server of names answers."""
+"""The name does not exist; other codes mean that no name server responds."""
 
 
 class Unreachable(ConnectionError):
-    """No connection can be had; the message names the host, or the file."""
+    """No connection to the database; the message names the host or the file."""
 
 
 class UnknownHost(Unreachable):
-    """A name that no server of names knows."""
+    """The host name does not exist."""
 
 
 def unreachable(where: str, error: OSError) -> Unreachable:
-    """The failure to connect to a host, or to open a file, with its name."""
+    """Wrap a failure to connect to a host, or to open a file, in an error that names it."""
     if isinstance(error, socket.gaierror):
         kind = UnknownHost if error.errno in _UNKNOWN_HOST else Unreachable
         return kind(f"{where}: {error.strerror or error}")
     if isinstance(error, TimeoutError) and error.errno is None:
         return Unreachable(f"{where}: does not answer")
-    known = error.errno in errno.errorcode  # else the driver's words, which may be about several addresses
+    known = error.errno in errno.errorcode  # otherwise the driver's text, which may name several addresses
     return Unreachable(f"{where}: {os.strerror(error.errno or 0) if known else error}")
 
 
 def is_connection_error(error: OSError) -> bool:
-    """Whether it is a database that failed so, and no file, pipe or terminal of a caller's."""
+    """Whether an OSError is the database connection's, and not a file's, pipe's or terminal's."""
     return isinstance(error, ConnectionError | TimeoutError | SSLError) and not isinstance(error, BrokenPipeError)
 
 
@@ -89,7 +89,7 @@ def one_line_error(error: BaseException) -> str:
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Whether the values of a batch broke the transaction: then one of its messages is to blame."""
+    """Whether the values of a batch caused the error, that is, one of its messages."""
     if isinstance(error, IntegrityError):
         return True
     cause = _of_driver(error)
@@ -99,14 +99,14 @@ def is_data_error(error: BaseException) -> bool:
 
 
 def is_rejected(error: BaseException) -> bool:
-    """Whether a database refuses for good what was to be written, be it for its values or whatever they are."""
+    """Whether the database rejects the write permanently: because of its values, or by a rule."""
     cause = _of_driver(error)
     is_of_rule = isinstance(cause, asyncpg.PostgresError) and _state(cause).startswith(_OF_RULES)
     return (is_of_rule or is_data_error(error)) and not is_missing(error)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a failure is neither the data's nor the program's: the database is unreachable, full, locked, …"""
+    """Whether an error is transient: the database is unreachable, full, locked, restarting, …"""
     if is_access_denied(error) or is_missing(error):
         return False
     if isinstance(error, PoolTimeout):
@@ -120,20 +120,20 @@ def is_transient(error: BaseException) -> bool:
         return _passes(cause)
     if isinstance(cause, asyncpg.DataError | asyncpg.ClientConfigurationError):
         return False
-    # The client's own error comes of a connection that the server ends before anything is asked on it.
+    # asyncpg raises errors of its own for a connection that the server closes during its setup.
     return isinstance(cause, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether there is no such database or host, or it lets the user in no more, though the password may be right.
+    """Whether the database or host does not exist, or the user may not connect to it.
 
-    It will not pass where that has never been otherwise; a database that was there may be renamed or restored.
+    Permanent at the first connection; later the database may be being renamed or restored.
     """
     cause = _of_driver(error)
     if isinstance(cause, asyncpg.PostgresError):
         if _state(cause) == _OF_POOLER:
             return str(cause).startswith(_POOLER_MISSES)
-        # The right to connect: SQLAlchemy knows of a statement where it is another one that is missing.
+        # The privilege to connect: for other privileges SQLAlchemy has a statement.
         is_of_connect = isinstance(error, DBAPIError) and error.statement is None
         is_right_to_connect = _state(cause) == _INSUFFICIENT_PRIVILEGE and is_of_connect
         return is_right_to_connect or _state(cause) in (_NO_SUCH_DATABASE, _NO_AUTHORIZATION)
@@ -141,7 +141,7 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_access_denied(error: BaseException) -> bool:
-    """Whether what we show or say of ourselves is refused: a password, a certificate, a parameter."""
+    """Whether the server refuses our credentials or parameters: password, certificate, startup parameter."""
     if (trouble := tls_trouble(error)) is not None:
         return is_refusal_of_tls(trouble)
     cause = _of_driver(error)
@@ -149,15 +149,15 @@ def is_access_denied(error: BaseException) -> bool:
         is_of_pooler = _state(cause) == _OF_POOLER and any(words in str(cause) for words in _POOLER_REFUSES)
         return is_of_pooler or _state(cause) == _INVALID_PASSWORD
     if isinstance(cause, asyncpg.InterfaceError):
-        return "unsupported" in str(cause)  # a way to authenticate
-    # Of the settings, a file: another one writes it anew, and may be in the middle.
+        return "unsupported" in str(cause)  # an authentication method
+    # A file of the settings that is being rewritten.
     return isinstance(cause, SettingsError) or (
         isinstance(cause, OSError) and "rejected SSL upgrade" in str(cause)
     )
 
 
 def is_database_error(error: BaseException) -> bool:
-    """Whether something is wrong with the database, whatever mends it: no defect of ours, and no data's fault."""
+    """Whether the database is the cause, transient or not; neither a bug of the program nor the data."""
     if is_transient(error) or is_missing(error) or is_access_denied(error):
         return True
     cause = _of_driver(error)
@@ -167,7 +167,7 @@ def is_database_error(error: BaseException) -> bool:
 
 
 def is_contention(error: BaseException) -> bool:
-    """Whether other transactions were in the way: that says nothing of the database, nor of a connection."""
+    """Whether other transactions caused the error: deadlock, serialization failure, lock timeout."""
     cause = _of_driver(error)
     return isinstance(cause, asyncpg.PostgresError) and (
         _state(cause).startswith("40") or _state(cause) == _LOCK_NOT_AVAILABLE
@@ -175,9 +175,9 @@ def is_contention(error: BaseException) -> bool:
 
 
 def invalidates_connections(error: BaseException) -> bool:
-    """Whether a failure may be the state of a session or of its server, which another one need not share.
+    """Whether an error may be caused by the state of a session or its server, which a new connection may not have.
 
-    So may a limit for locks, but not what two transactions did to each other.
+    This includes lock timeouts, but neither deadlocks nor serialization failures.
     """
     cause = _of_driver(error)
     is_conflict = isinstance(cause, asyncpg.PostgresError) and _state(cause).startswith("40")
@@ -185,14 +185,16 @@ def invalidates_connections(error: BaseException) -> bool:
 
 
 def _of_driver(error: BaseException) -> BaseException | None:
-    """What the driver itself said: SQLAlchemy wraps it, PostgreSQL's twice, but not that of a COPY."""
+    """The driver's own error: SQLAlchemy wraps it, asyncpg's twice, except that of a COPY."""
     if not isinstance(error, DBAPIError):
         return error
     return error.orig if error.orig is None or error.orig.__cause__ is None else error.orig.__cause__
 
 
 def _passes(error: Any) -> bool:
-    if isinstance(error, asyncpg.InvalidCachedStatementError):  # a table was altered: to be planned again
+    if isinstance(
+        error, asyncpg.InvalidCachedStatementError
+    ):  # a table was altered: the statement is prepared again
         return True
     if _state(error) in _OF_SESSION:
         return True
@@ -205,4 +207,4 @@ def _state(error: Any) -> str:
 
 
 def _sqlite_code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is an extended code
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is the extended code

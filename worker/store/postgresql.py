@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: who we are, read for each one, and how the server is to treat it."""
+"""The engine for PostgreSQL: credentials are read for each connection, settings apply to each session."""
 
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
@@ -13,19 +13,19 @@ from worker.store.dead_connections import ConnectionState, drop_dead_connections
 from worker.store.errors import unreachable
 
 CONNECT_TIMEOUT = 10
-"""Seconds to wait for a connection."""
+"""Timeout of a connection attempt in seconds."""
 LIFETIME = 600
-"""Seconds that a connection is used for: one to a server that has a successor would read there for ever."""
+"""Seconds after which a connection is replaced, so that reads move to a new primary."""
 PLANS_OF_BATCHES = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off"}
-"""How PostgreSQL plans the statements of batches: once, and by indexes whatever it thinks of the size of tables.
+"""Settings that make PostgreSQL use generic plans and indexes for the statements of batches.
 
-By itself it plans small batches anew each time, which takes longer than to execute them, or keeps a plan of when a
-table was small: then every batch reads through the table, until an ANALYZE a minute later.
+By default it plans each small batch, which takes longer than executing it, or keeps a plan from when a table was
+small: then every batch scans the table until the next ANALYZE.
 """
 
 
 class Login(NamedTuple):
-    """Who we are, and how PostgreSQL is spoken to; without `tls`, as the URL says."""
+    """Credentials and TLS context for PostgreSQL; without `tls`, the URL's sslmode applies."""
 
     user: str | None
     password: str | None
@@ -35,8 +35,8 @@ class Login(NamedTuple):
 def session_settings(
     lock_timeout: float | None, idle_timeout: float | None, *, for_batches: bool
 ) -> Mapping[str, str]:
-    """What each session is to set."""
-    # A transaction whose line is dead keeps its locks until the server notices: by itself, after hours.
+    """Settings of each session; timeouts are given in seconds."""
+    # A transaction whose connection is dead keeps its locks until the server notices, by default after hours.
     timeouts = {"lock_timeout": lock_timeout, "idle_in_transaction_session_timeout": idle_timeout}
     settings = {name: str(int(seconds * 1_000)) for name, seconds in timeouts.items() if seconds is not None}
     return settings | (PLANS_OF_BATCHES if for_batches else {})
@@ -49,9 +49,9 @@ def postgresql_engine(
     login: Callable[[], Login] | None,
     **pool: Any,
 ) -> AsyncEngine:
-    """An engine for a PostgreSQL; `login` is asked for every connection, None for what the URL says.
+    """Create an engine; `login` is called for every connection, None uses the URL's credentials.
 
-    `pool` are options of SQLAlchemy's. What a connection fails of names the host.
+    `pool` are options of SQLAlchemy's pool. Connection errors name the host.
     """
     engine = create_async_engine(
         url,
@@ -75,7 +75,7 @@ def postgresql_engine(
             raise unreachable(where, error) from error
 
     drop_stale_connections(engine, state, lambda connection: bool(connection.driver_connection.is_closed()))
-    # Not as parameters of the start, most of which a pooler such as PgBouncer refuses.
+    # Not as startup parameters, most of which PgBouncer refuses.
     drop_dead_connections(engine, state, settings)
     return engine
 

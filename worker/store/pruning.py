@@ -1,4 +1,4 @@
-"""Removing what is past its time, some rows at a time. What another transaction holds is left for a later time."""
+"""Deletes old rows, a limited number per transaction; rows locked by other transactions are skipped."""
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -24,19 +24,19 @@ from worker.store.tables import (
 Id = TypeVar("Id")
 
 OVER = OperationState.COMPLETED, OperationState.FAILED
-"""States of an operation that does not go on by itself."""
+"""Final states of an operation."""
 
 
 class Removed(NamedTuple, Generic[Id]):
-    """What one step of a walk through a table's ids has removed."""
+    """Result of one step through a table in the order of its ids."""
 
     last: Id | None
-    """The last id that was looked at, None when there are no more."""
+    """The last examined id, None at the end."""
     rows: int
 
 
 async def remove_closed(connection: AsyncConnection, before: datetime, size: int) -> int:
-    """Remove dead letters, with their histories, that were resolved or discarded before a time."""
+    """Delete up to `size` dead letters closed before a time, with their histories; returns their number."""
     ids = await _closed_before(connection, before, size)
     await connection.execute(delete(dead_letter_history).where(dead_letter_history.c.dead_letter_id.in_(ids)))
     await connection.execute(delete(dead_letters).where(dead_letters.c.id.in_(ids)))
@@ -44,9 +44,9 @@ async def remove_closed(connection: AsyncConnection, before: datetime, size: int
 
 
 async def empty_closed(connection: AsyncConnection, before: datetime, size: int, now: datetime) -> int:
-    """Empty the bodies of dead letters that were resolved or discarded before a time.
+    """Remove the bodies of up to `size` dead letters closed before a time; returns their number.
 
-    They give up their identities too: the same message, should it come again, is no duplicate of an empty row.
+    Their fingerprints are replaced, so that the same message is not a duplicate of an empty row.
     """
     ids = await _closed_before(connection, before, size, dead_letters.c.body_removed_at.is_(None))
     if ids:
@@ -64,7 +64,7 @@ async def _closed_before(
 ) -> Sequence[int]:
     query = (
         select(dead_letters.c.id)
-        # As in the partial index, in the statement's text.
+        # A literal in the statement's text, so that the partial index can be used.
         .where(dead_letters.c.status != bindparam("status", Status.OPEN.value, literal_execute=True))
         .where(dead_letters.c.resolved_at < before, *conditions)
         .order_by(dead_letters.c.resolved_at)
@@ -75,9 +75,9 @@ async def _closed_before(
 
 
 async def shorten_histories(connection: AsyncConnection, after: int, before: datetime, size: int) -> Removed[int]:
-    """Remove what was done before a time with the next `size` dead letters with ids beyond `after`.
+    """Delete history entries before a time of the next `size` dead letters after the id `after`.
 
-    How each was received stays, and so do the latest entries, which are shown.
+    The receipt and the `LATEST_ENTRIES` latest entries, which documents show, are kept.
     """
     ids = await _next(connection, dead_letters.c.id, after, size)
     entry = dead_letter_history.c
@@ -87,10 +87,10 @@ async def shorten_histories(connection: AsyncConnection, after: int, before: dat
 
 
 async def remove_activity(connection: AsyncConnection, after: UUID, before: datetime, size: int) -> Removed[UUID]:
-    """Remove the reports recorded before a time of the next `size` device operations with ids beyond `after`.
+    """Delete reports recorded before a time of the next `size` device operations after the id `after`.
 
-    Only of those that are settled and have not changed since that time. What was recorded before schema 0006 goes
-    by what its sender said, unless that is still to come.
+    Only of device operations that are settled and unchanged since that time. Reports recorded before schema 0006
+    are dated by their sender, unless that time is in the future.
     """
     column = device_operations.c
     ids = await _next(connection, column.id, after, size)
@@ -114,7 +114,7 @@ async def remove_activity(connection: AsyncConnection, after: UUID, before: date
 async def remove_operation_activity(
     connection: AsyncConnection, after: UUID, before: datetime, size: int
 ) -> Removed[UUID]:
-    """Remove states that the next `size` operations with ids beyond `after` had before a time, not the latest."""
+    """Delete states before a time of the next `size` operations after the id `after`, not the latest ones."""
     ids = await _next(connection, operations.c.id, after, size)
     entry = operation_activity.c
     may_go = entry.created_at < before
@@ -125,9 +125,9 @@ async def remove_operation_activity(
 async def remove_announcements(
     connection: AsyncConnection, after: UUID, before: datetime, size: int
 ) -> Removed[UUID]:
-    """Forget which announcements came of the next `size` operations with ids beyond `after`.
+    """Delete the announcement ids of the next `size` operations after the id `after`.
 
-    Only of those that are over and have not changed since a time; an announcement is a change.
+    Only of operations that are final and unchanged since a time; an announcement is a change.
     """
     ids = await _next(connection, operations.c.id, after, size)
     column = operations.c
@@ -153,7 +153,7 @@ async def _shorten(
     number: int,
     may_go: ColumnElement[bool],
 ) -> int:
-    """Remove of owners' entries what may go, but for the latest; returns how many that were."""
+    """Delete entries that match `may_go`, except the `number` latest ones of each owner; returns their number."""
     numbered = select(id_, owner, func.row_number().over(partition_by=owner, order_by=id_.desc()).label("number"))
     found = numbered.where(owner.in_(owners)).subquery().c
     oldest = select(found[owner.name], found.id).where(found.number == number)

@@ -1,6 +1,6 @@
-"""The proof that the counters are exact: every operation's device operations, counted again.
+"""Recount: verifies every operation's counters against its device operations.
 
-Operations are read in pages, in one snapshot. `worker.store.consistency` checks what else has to agree.
+Operations are read in pages, in one snapshot. `worker.store.consistency` has the other checks.
 """
 
 from collections import defaultdict
@@ -20,19 +20,19 @@ from worker.store.database import Database
 from worker.store.tables import device_operations, operations, recounts
 
 SIZE = 1_000
-"""Operations that are recounted at a time."""
+"""Operations on a page."""
 
 _CODES = frozenset(State)
 
 Facts = Mapping[str, int | str]
-"""Counters and an operation's state; where it differs, how many rows lack their owner, or have a wrong history."""
+"""Counters and state of an operation; if wrong, the number of rows without owner or with a wrong history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What is stored of an operation, and what a recount gives; where nothing is stored, the operation is missing.
+    """Stored and actual values of an operation; `stored` is None if the operation is missing.
 
-    Without an operation's id it is about rows whose owner is missing: what they belong to is not known.
+    `operation_id` is None for rows whose owner is missing.
     """
 
     operation_id: UUID | None
@@ -42,14 +42,14 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Recount:
-    """The last recount: when, and how many operations it found wrong and did not put right."""
+    """The last recount: its time, and the number of wrong operations that it did not correct."""
 
     at: datetime
     drifted: int
 
 
 async def keep_recount(database: Database, drifted: int) -> None:
-    """Remember what a recount found, instead of what the one before did, for those who watch."""
+    """Store the result of a recount, in place of the previous one, for the metrics."""
     async with database.write() as connection:
         await connection.execute(delete(recounts))
         await connection.execute(insert(recounts), {"at": datetime.now(UTC), "drifted": drifted})
@@ -63,7 +63,7 @@ async def last_recount(connection: AsyncConnection) -> Recount | None:
 
 
 async def find_drift(database: Database) -> tuple[int, list[Drift]]:
-    """Recount every operation in one snapshot; returns how many there are, and what is wrong."""
+    """Recount every operation in one snapshot; returns the number of operations and the differences."""
     count = 0
     drifted = []
     async with database.read() as connection:
@@ -91,13 +91,13 @@ def _compared(id_: UUID, stored: StoredOperation | None, actual: Counters, wrong
 
 
 async def fix_drift(database: Database, drifted: list[Drift]) -> None:
-    """Set the counters, the states that follow from them and the histories to a recount.
+    """Correct counters, states and histories according to a recount.
 
-    An operation that is missing is made again, without what an announcement said of it; rows whose owner is
-    missing are removed, so that the reports that they are of may come again.
+    A missing operation is created, without its announced fields; rows whose owner is missing are deleted, so that
+    their reports are not duplicates if they arrive again.
 
-    Safe beside running workers: they count last in their transactions, under the same lock, so a recount
-    under that lock sees exactly the device operations that are already counted for.
+    Safe while workers run: they update counters last in their transactions, under the same lock, so a recount
+    under that lock sees exactly the device operations that are counted.
     """
     now = datetime.now(UTC)
     for drift in drifted:
@@ -117,14 +117,14 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
                 if state != before.state:
                     changed = {id_: before._replace(state=state)}
                     await batch.set_operations(connection, changed, [(id_, state, now)])
-    if any(drift.operation_id is None for drift in drifted):  # of operations that were missing they are back
+    if any(drift.operation_id is None for drift in drifted):  # missing operations exist again
         await consistency.remove_rows_without_owner(database)
 
 
 async def _operations(
     connection: AsyncConnection,
 ) -> AsyncIterator[tuple[dict[UUID, StoredOperation], defaultdict[UUID, Counters]]]:
-    """Operations as they are stored, in the order of their ids, and recounted; also those that are not stored."""
+    """Yield pages of operations by id as stored, and recounted counters; these include missing operations."""
     column = operations.c
     query = select(
         column.id,
@@ -156,7 +156,7 @@ async def _recount(connection: AsyncConnection, condition: ColumnElement[bool]) 
     for id_, state, dispatched, count in await connection.execute(query):
         if state not in _CODES:
             raise DeviceopsError(
-                f"operation {id_}: {count} device operations are stored in {state}, which is no state"
+                f"operation {id_}: {count} device operations are stored in {state}, which is not a state"
             )
         totals[id_] = totals[id_].plus(contribution(State(state), dispatched), count)
     return totals

@@ -1,4 +1,4 @@
-"""The schema's version: applied by Alembic, and checked before anything else touches the database."""
+"""The version of the schema: migrated by Alembic, and checked before the database is used."""
 
 import re
 from collections.abc import Collection
@@ -12,18 +12,18 @@ from worker.store.database import Database
 from worker.store.tables import metadata
 
 HEAD = "0007"
-"""The version that this code expects. Versions are numbered, so that a newer one is told from an older one."""
+"""The version that this code requires. Versions are numbers, so that newer ones are recognised."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK = 0x6465766963656F70  # "deviceop": two migrations of one PostgreSQL wait for each other
+_LOCK = 0x6465766963656F70  # "deviceop": concurrent migrations wait for each other
 _VERSION = "alembic_version"
 _NUMBERED = re.compile(r"\d{4}")
 _OF_EVERY_VERSION = {"announcements", "dead_letters", "device_operations", "operation_activity", "operations"}
 _NAMED = 5
-"""Tables that an error names, at most."""
+"""Maximum number of tables in an error message."""
 
-# Where a table is looked for is a list of schemas; a new one is made in the first of them. The tables of an
-# extension are nobody's, such as PostGIS's list of coordinate systems. Views count as tables.
+# Tables visible on the search path; new tables are created in its first schema. Tables of extensions, such as
+# PostGIS's spatial_ref_sys, are excluded. Views count as tables.
 _TABLES = """
     SELECT relname, relnamespace = to_regnamespace(current_schema()) AS is_here FROM pg_class c
     WHERE relkind IN ('r', 'p', 'f', 'v', 'm') AND pg_table_is_visible(oid)
@@ -34,21 +34,21 @@ _TABLES = """
 
 
 class _Found(NamedTuple):
-    """What a database has."""
+    """Tables and versions found in a database."""
 
     encoding: str
     tables: set[str]
-    """All that can be seen."""
+    """All visible tables."""
     here: set[str]
-    """Those where ours would be made."""
+    """Tables in the schema where ours are created."""
     versions: Collection[str] | None
-    """What Alembic has noted, None if it was never there."""
+    """Versions recorded by Alembic, None without its table."""
 
 
 async def migrate(database: Database) -> str:
-    """Bring the schema to the version of this code, and return that version.
+    """Migrate the schema to the version of this code, and return the version.
 
-    Raises DeviceopsError if the database is newer than the code, of another program, or of no use for text.
+    Raises DeviceopsError if the schema is newer, belongs to another program, or has another encoding than UTF-8.
     """
     async with database.write() as connection:
         if not database.is_sqlite:
@@ -57,13 +57,12 @@ async def migrate(database: Database) -> str:
 
 
 async def require_current_schema(database: Database) -> None:
-    """Make sure that the schema is the one that this code expects.
+    """Check the version of the schema; an empty SQLite file is migrated.
 
-    An SQLite file without any tables is set up at once. Everything else that is not current is refused
-    with a DeviceopsError that says what to do.
+    Raises DeviceopsError with instructions if the schema is not current.
     """
     async with database.read() as connection:
-        version = _version(await connection.run_sync(_look), str(database))
+        version = _version(await connection.run_sync(_inspect), str(database))
     if version is None and database.is_sqlite:
         await migrate(database)
         return
@@ -73,13 +72,13 @@ async def require_current_schema(database: Database) -> None:
     raise DeviceopsError(f"database {database} {what}: run `deviceops migrate` on it")
 
 
-def _look(connection: Connection) -> _Found:
+def _inspect(connection: Connection) -> _Found:
     if connection.dialect.name == "postgresql":
         encoding = connection.scalar(text("SELECT current_setting('server_encoding')"))
         rows = connection.execute(text(_TABLES)).all()
         tables, here = {name for name, _ in rows}, {name for name, is_here in rows if is_here}
     else:
-        encoding = "UTF8"  # UTF-16 too keeps all text, and gives it as UTF-8
+        encoding = "UTF8"  # SQLite's UTF-16 stores all text too, and returns UTF-8
         inspector = inspect(connection)
         tables = here = {*inspector.get_table_names(), *inspector.get_view_names()}
     versions = None
@@ -89,11 +88,11 @@ def _look(connection: Connection) -> _Found:
 
 
 def _version(found: _Found, where: str) -> str | None:
-    """The schema's version, None if there is nothing yet. Raises DeviceopsError if the database is not for us."""
+    """Version of the schema, None if there is none. Raises DeviceopsError for a database of another program."""
     if found.encoding != "UTF8":
         raise DeviceopsError(
-            f"database {where} has the encoding {found.encoding}, in which not every text can be kept: "
-            "make it anew WITH ENCODING 'UTF8' TEMPLATE template0"
+            f"database {where} has the encoding {found.encoding}, which cannot store every text: "
+            "create it WITH ENCODING 'UTF8' TEMPLATE template0"
         )
     if not found.versions:
         if strangers := found.here - {_VERSION}:
@@ -101,7 +100,7 @@ def _version(found: _Found, where: str) -> str | None:
         return None
     version = ", ".join(sorted(map(str, found.versions)))
     if not _NUMBERED.fullmatch(version):
-        raise _not_ours(where, f"has {_VERSION} {version}, which is none of deviceops", found.here)
+        raise _not_ours(where, f"has {_VERSION} {version}, which is not a version of deviceops", found.here)
     is_newer = version > HEAD
     missing = (metadata.tables.keys() if version == HEAD else _OF_EVERY_VERSION) - set(found.tables)
     if missing and (not is_newer or missing == _OF_EVERY_VERSION):
@@ -127,10 +126,10 @@ def _named(tables: Collection[str]) -> str:
 
 
 def _upgrade(connection: Connection, where: str) -> str:
-    from alembic import command  # here, because every command would pay for it and few migrate
+    from alembic import command  # here: few commands migrate, and every command would pay for it
     from alembic.config import Config
 
-    _version(_look(connection), where)
+    _version(_inspect(connection), where)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection

@@ -1,4 +1,4 @@
-"""Connections to an SQLite file, as long as it is the file that is there."""
+"""The engine for SQLite; detects that the file was removed, renamed or replaced while in use."""
 
 import os
 import sqlite3
@@ -16,32 +16,32 @@ from worker.store.dead_connections import ConnectionState, drop_stale_connection
 from worker.store.errors import Unreachable
 
 LOCK_TIMEOUT = 30
-"""Seconds to wait for another process's transaction on the same file."""
+"""Seconds to wait for a lock of another process (`timeout` of the driver)."""
 CACHE = 65_536
-"""KiB of a file that a connection keeps in memory: reports come in no order that its pages know."""
+"""Page cache of a connection in KiB; large, since reports arrive in random order of ids."""
 LOG = 4_000
-"""Pages (of 4 KiB) in SQLite's log after which they go to the file: a page that changes often goes once."""
+"""Pages (4 KiB) in the WAL after which it is checkpointed; large, since pages change often."""
 READ_ONLY = "deviceops_read_only"
-"""The execution option of a transaction that only reads."""
+"""Execution option that marks a read-only transaction."""
 _OPENED = "opened"
 _ENDS = ("", "-wal", "-shm")
-"""What the names of a database's files end in."""
+"""Suffixes of a database's files."""
 
 Identity = Sequence[tuple[int, int]]
-"""Which files a database consists of: the device and the inode of each."""
+"""Device and inode of each file of a database."""
 
 
 def _identity(files: Sequence[str]) -> Identity:
-    """The files as they are there now. Raises OSError if one is not."""
+    """Device and inode of the files. Raises OSError if one is missing."""
     return [(found.st_dev, found.st_ino) for found in map(os.stat, files)]
 
 
 def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) -> AsyncEngine:
-    """An engine for an SQLite file, which is made where it has not been there before."""
+    """Create an engine for an SQLite file; the file is created if missing. Raises DeviceopsError."""
     path = file_of(url) or Path()
     if path.is_dir():
         raise DeviceopsError(f"database {path}: is a directory, not an SQLite file")
-    try:  # here, because the driver's thread may complain on its own about a file that it cannot open
+    try:  # here, since the driver's thread would log errors of its own
         sqlite3.connect(path).close()
     except sqlite3.Error as error:
         raise DeviceopsError(f"database {path}: {error}") from error
@@ -56,23 +56,23 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
     def do_connect(dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> Any:
         if not path.exists():
             raise Unreachable(f"{path}: is gone, removed or renamed while in use")
-        # It has been there: an empty one in its place would take reports, and have none of what there was.
+        # mode=rw: a file that was removed must not be replaced by an empty one.
         return dialect.connect(f"file:{quote(str(path))}?mode=rw", uri=True, **parameters)
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # the driver begins no transactions of its own: on_begin does
+        connection.isolation_level = None  # transactions are begun by on_begin, not by the driver
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute(f"PRAGMA cache_size = -{CACHE}")
         cursor.execute(f"PRAGMA wal_autocheckpoint = {LOG}")
-        cursor.execute("SELECT count(*) FROM sqlite_master")  # only what reads opens all of its files
+        cursor.execute("SELECT count(*) FROM sqlite_master")  # a read opens the WAL files too
         cursor.close()
         record.info[_OPENED] = _identity(files)
 
     def check(connection: Connection) -> None:
-        """Make sure that the files are those that a connection has opened: others have none of what it commits."""
+        """Check that the files are those that the connection has opened. Raises Unreachable."""
         try:
             is_same = _identity(files) == connection.connection.info[_OPENED]
         except OSError:
@@ -83,7 +83,7 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
-        # A deferred transaction that reads and then writes fails at once when another one wrote between.
+        # IMMEDIATE: a deferred transaction that writes after reading fails if another one wrote in between.
         read_only = connection.get_execution_options().get(READ_ONLY, False)
         if read_only:
             check(connection)
@@ -98,14 +98,14 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
 
 
 def file_of(url: URL) -> Path | None:
-    """The file of an SQLite database, None for another one."""
+    """The file of an SQLite database, None for PostgreSQL."""
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
 def is_new(url: URL) -> bool:
-    """Whether this is an SQLite file that does not exist, or has nothing in it."""
+    """Whether a URL names an SQLite file that does not exist or is empty."""
     path = file_of(url)
     try:
         return path is not None and path.parent.is_dir() and (not path.exists() or path.stat().st_size == 0)
-    except OSError:  # what cannot even be looked at is told of when it is opened
+    except OSError:  # reported when the file is opened
         return False

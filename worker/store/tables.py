@@ -1,4 +1,4 @@
-"""The tables, for SQLite and PostgreSQL alike. Times are UTC; ids are UUIDs; states are their integer codes."""
+"""The tables for SQLite and PostgreSQL. Times are UTC; ids are UUIDs; states are integer codes."""
 
 from datetime import UTC, datetime
 
@@ -25,19 +25,19 @@ from statemachine import Counters
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC; SQLite, which knows no time zones, keeps it without."""
+    """An aware datetime in UTC; stored without time zone in SQLite."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Drop the zone for SQLite."""
+        """Convert to naive UTC for SQLite."""
         if value is not None and dialect.name == "sqlite":
             return value.astimezone(UTC).replace(tzinfo=None)
         return value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Give every time its zone; PostgreSQL's infinities come without one too."""
+        """Add the time zone; PostgreSQL's infinities have none either."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -45,13 +45,13 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 metadata = MetaData()
 
-_RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in an INTEGER
-# Text in a key or an index: compared by its bytes, as SQLite does. An index in the order of a language is wrong
-# once an upgrade of the system's library changes that order, and what it holds is not found in it any more.
+_RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite autoincrements INTEGER columns only
+# Text in keys and indexes has the collation C (byte order), as in SQLite: with another one, an upgrade of the
+# C library may change the order, and rows are not found in the index any more.
 _Key = Text().with_variant(Text(collation="C"), "postgresql")
 
 # No foreign keys: the processor writes both sides of each in one transaction and nothing deletes a
-# referenced row, while PostgreSQL would spend some 10 µs on each reference of each report.
+# referenced row; PostgreSQL would spend about 10 µs on each reference of each report.
 
 operations = Table(
     "operations",
@@ -84,7 +84,7 @@ operation_activity = Table(
     Index("operation_activity_of_operation", "operation_id", "id"),
 )
 
-# The announcements that were taken: one that is delivered again must not undo a newer one.
+# Ids of accepted announcements: a redelivered one must not replace a newer one.
 announcements = Table(
     "announcements",
     metadata,
@@ -117,9 +117,9 @@ device_operations = Table(
     Index("device_operations_of_device", "device_id", "operation_id"),
 )
 
-# One row for each report that was accepted (applied, late or repeated). Its key is what makes a report
-# that comes again a duplicate, and it keeps a device operation's history together. Times are what senders say;
-# for how long a row is kept goes by `recorded_at`, a number as that takes a tenth of the time to send.
+# One row for each accepted report (applied, late or repeated). The primary key detects duplicates and clusters a
+# device operation's history. `created_at` is the sender's time; retention uses `recorded_at`, an integer, since
+# that takes a tenth of the time to send.
 activity = Table(
     "device_operation_activity",
     metadata,
@@ -174,7 +174,7 @@ dead_letters = Table(
     Index("dead_letters_closed", "resolved_at", postgresql_where=_IS_CLOSED, sqlite_where=_IS_CLOSED),
 )
 
-# What the last recount found: one row, so that who watches can tell of it.
+# Result of the last recount: one row, for the metrics.
 recounts = Table(
     "recounts",
     metadata,
@@ -183,8 +183,8 @@ recounts = Table(
     Column("drifted", BigInteger, nullable=False, comment="operations that it found wrong, and did not put right"),
 )
 
-# What was done with a dead letter after it was received, and by whom. The first entry says how it was received;
-# it is written with the second one, since most have none.
+# Actions on dead letters. The first entry is the receipt; it is written together with the second one, since most
+# dead letters have no second one.
 dead_letter_history = Table(
     "dead_letter_history",
     metadata,

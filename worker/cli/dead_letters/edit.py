@@ -17,7 +17,7 @@ from worker.cli.common import Json, actor, configure_logging, print_json, ready_
 from worker.cli.dead_letters import tables
 from worker.cli.dead_letters.options import Id
 from worker.config.settings import Settings
-from worker.dead_letters.correct import correct, open_letter
+from worker.dead_letters.correct import correct, get_open
 from worker.dead_letters.replay import Summary
 from worker.errors import DeviceopsError, SettingsError
 from worker.model.unwrapping import as_far_as_readable
@@ -51,7 +51,7 @@ def edit(
 
 async def _edit(settings: Settings, id_: int, source: str | None, type_: str | None) -> tuple[int, Summary]:
     async with ready_database(settings) as database:
-        row = await open_letter(database, id_)
+        row = await get_open(database, id_)
         present = as_far_as_readable(stored_message(row))
         with _corrected(present.body, source, f"deviceops-{id_}-") as body:
             if body == present.body and (type_ or present.type) == present.type:

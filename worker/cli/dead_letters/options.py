@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from worker.cli import tables
 from worker.cli.common import notices, ready_database, utf8
 from worker.config.settings import Settings
-from worker.dead_letters.paging import Progress
+from worker.dead_letters.paging import OnProgress
 from worker.errors import DeviceopsError, SettingsError
 from worker.model.outcomes import Status
 from worker.store import dead_letters
@@ -131,7 +131,7 @@ def selecting(changing: Status | None = None) -> Callable[[Callable[..., None]],
 @asynccontextmanager
 async def selected(
     settings: Settings, selection: Selection, limit: int | None, doing: str
-) -> AsyncIterator[tuple[Database, Progress]]:
+) -> AsyncIterator[tuple[Database, OnProgress]]:
     """Open the database and a progress bar for the selected dead letters. Raises DeviceopsError on unknown ids."""
     async with ready_database(settings) as database:
         async with database.read() as connection:

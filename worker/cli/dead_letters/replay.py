@@ -11,7 +11,7 @@ from worker.cli.common import Json, actor, configure_logging, print_json, run_as
 from worker.cli.dead_letters import tables
 from worker.cli.dead_letters.options import Limit, selected, selecting
 from worker.config.settings import Settings
-from worker.dead_letters.replay import Summary, foretell, outcome_documents
+from worker.dead_letters.replay import Summary, outcome_documents, preview
 from worker.dead_letters.replay import replay as replay_selected
 from worker.dead_letters.republish import republish
 from worker.errors import SettingsError
@@ -42,7 +42,7 @@ def replay(
     settings = Settings.load()
     configure_logging(settings)
     if dry_run:
-        summary, outcomes = run_async(_foretell(settings, selection, limit))
+        summary, outcomes = run_async(_preview(settings, selection, limit))
         if json:
             print_json({**summary.document(), "dead_letters": outcome_documents(outcomes)})
         else:
@@ -79,11 +79,11 @@ async def _replay(settings: Settings, selection: Selection, limit: int | None, r
         )
 
 
-async def _foretell(
+async def _preview(
     settings: Settings, selection: Selection, limit: int | None
 ) -> tuple[Summary, dict[int, Outcome]]:
     async with selected(settings, selection, limit, "deciding") as (database, progress):
-        return await foretell(database, selection, trust=settings.trust, limit=limit, progress=progress)
+        return await preview(database, selection, trust=settings.trust, limit=limit, progress=progress)
 
 
 async def _republish(settings: Settings, selection: Selection, limit: int | None, rate: float | None) -> int:
