@@ -16,7 +16,7 @@ from worker.store.bulk import Statement
 from worker.store.database import Database
 from worker.store.tables import metadata
 
-NOT_OF_ONE_BATCH = {"DISCARDED", "HOLD_FREE", "KEPT", "LOOK", "WEIGH_PARKED"}
+NOT_OF_ONE_BATCH = {"DISCARDED", "LOCK_SKIP_LOCKED", "KEPT", "PEEK", "WEIGH_PARKED"}
 """Those of dry runs, of what another batch inserts or kept, and of portions; they only read, as others do."""
 
 

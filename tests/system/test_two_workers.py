@@ -140,26 +140,26 @@ async def test_whoever_was_overtaken_begins_again(
     workers: list[Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operation, device = uuid4(), uuid4()
-    hold, hold_free = store.hold, store.hold_free
+    lock, lock_skip_locked = store.lock, store.lock_skip_locked
     told: list[str] = []
 
-    async def overtaking(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[store.Held]:
-        held = list(await hold(connection, ids))
+    async def overtaking(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[store.StoredState]:
+        held = list(await lock(connection, ids))
         if not told:
             told.append("registered by the other one")
             await process(workers[1], [report(operation, device, "CREATED")])
         return held
 
-    async def while_held(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[store.Held]:
+    async def while_held(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[store.StoredState]:
         if not ids or len(told) > 1:
-            return await hold_free(connection, ids)
+            return await lock_skip_locked(connection, ids)
         told.append("held by the other one")
         async with workers[1].write() as other:
-            assert list(await hold(other, ids))
-            return list(await hold_free(connection, ids))
+            assert list(await lock(other, ids))
+            return list(await lock_skip_locked(connection, ids))
 
-    monkeypatch.setattr(store, "hold", overtaking)
-    monkeypatch.setattr(store, "hold_free", while_held)
+    monkeypatch.setattr(store, "lock", overtaking)
+    monkeypatch.setattr(store, "lock_skip_locked", while_held)
     tally = await process(workers[0], [report(operation, device, "SUCCESS")])
 
     assert told == ["registered by the other one", "held by the other one"]
@@ -178,7 +178,7 @@ async def test_locks_on_the_same_device_operations_are_taken_in_one_order_whatev
 
     async def hold(database: Database) -> None:
         async with database.write() as connection:
-            assert len(list(await store.hold(connection, shuffled(list(registered))))) == 2_000
+            assert len(list(await store.lock(connection, shuffled(list(registered))))) == 2_000
 
     async def claim(database: Database) -> None:
         async with database.write() as connection:

@@ -19,6 +19,7 @@ from worker.model.unwrapping import text_of
 from worker.store import batch, dead_letters
 from worker.store.database import Database
 from worker.store.dead_letters import stored_message
+from worker.store.rows import HistoryEntry
 from worker.store.selection import Selection
 
 
@@ -79,7 +80,7 @@ async def correct(
         ):
             raise DeviceopsError(f"dead letter {row.id} has changed since it was read; read it again")
         outcome = f"a copy of dead letter {row.id}"
-        await batch.note_history(connection, [(id_, now, actor, Action.CORRECTED, outcome, "")])
+        await batch.note_history(connection, [HistoryEntry(id_, now, actor, Action.CORRECTED, outcome, "")])
     return id_, await replay(database, Selection(ids=[id_]), actor=actor, trust=trust)
 
 

@@ -35,10 +35,10 @@ async def load(connection: AsyncConnection, keys: BatchKeys, now: datetime, *, r
     created = await store.create_operations(connection, keys.creating)
     new_announcements = await store.take_announcements(connection, keys.announcements)
     begun = await store.announced_before(connection, keys.beginnings)
-    registered = _tracked(keys.claims, await store.hold(connection, keys.claims.keys()))
+    registered = _tracked(keys.claims, await store.lock(connection, keys.claims.keys()))
     missing = keys.claims.keys() - registered.keys()
     inserted = await store.claim(connection, [(id_, *keys.claims[id_]) for id_ in missing], now)
-    registered |= _tracked(keys.claims, await store.hold_free(connection, missing - inserted))
+    registered |= _tracked(keys.claims, await store.lock_skip_locked(connection, missing - inserted))
     if len(registered) + len(inserted) < len(keys.claims):
         raise Overtaken
     # Also of device operations that are registered: the worker that did may have died before it released them.
@@ -68,7 +68,7 @@ async def load_parked(
 ) -> tuple[Known, list[DeadLetter]]:
     """Read and lock device operations and their parked reports; gives those still parked, the oldest first."""
     claims = {each.device_operation_id: (each.operation_id, *_UNUSED) for each in found}
-    registered = _tracked(claims, await store.hold(connection, claims.keys()))
+    registered = _tracked(claims, await store.lock(connection, claims.keys()))
     locked = await store.lock_dead_letters(connection, [each.id for each in found])
     letters = await read(connection, list(locked))
     keys = [letter.report.key for letter in letters if letter.report]
@@ -83,7 +83,7 @@ async def peek(connection: AsyncConnection, keys: BatchKeys, already: Known) -> 
     Neither parked reports nor stored dead letters are among it.
     """
     unknown = keys.claims.keys() - already.registered.keys()
-    registered = _tracked(keys.claims, await store.look(connection, unknown))
+    registered = _tracked(keys.claims, await store.peek(connection, unknown))
     announced = await store.announced_before(connection, keys.announcements | keys.beginnings)
     known = await store.known(connection, keys.reports, keys.operations - already.operation_types.keys())
     return Known(
@@ -105,7 +105,9 @@ async def peek_parked(
     return await peek(connection, BatchKeys(claims=claims, reports=keys), already)
 
 
-def _tracked(claims: Mapping[UUID, Claim], rows: Iterable[store.Held]) -> dict[UUID, TrackedDeviceOperation]:
+def _tracked(
+    claims: Mapping[UUID, Claim], rows: Iterable[store.StoredState]
+) -> dict[UUID, TrackedDeviceOperation]:
     return {
         id_: TrackedDeviceOperation(claims[id_][0], state, dispatched, times, (state, dispatched, times), False)
         for id_, state, dispatched, times in rows

@@ -29,6 +29,7 @@ from worker.processing.decisions import Answer, Decisions, Outcome, operation_af
 from worker.processing.loading import Overtaken, load, load_parked
 from worker.store import batch as store
 from worker.store.database import Database
+from worker.store.rows import HistoryEntry, SettledDeadLetter
 
 TURN = 500
 """Items that are decided before the event loop gets a turn: some ten milliseconds."""
@@ -172,11 +173,15 @@ async def _write_dead_letters(
 ) -> None:
     """Stored ones first: one that gives up its identity makes room for a new one."""
     await store.note_history(
-        connection, [(id_, now, actor, action, *_described(outcome)) for id_, action, outcome in decisions.history]
+        connection,
+        [
+            HistoryEntry(id_, now, actor, action, *_described(outcome))
+            for id_, action, outcome in decisions.history
+        ],
     )
     await store.settle_dead_letters(
         connection,
-        [(id_, *_updated(outcome, now)) for id_, outcome in decisions.outcomes.items()],
+        [_settled(id_, outcome, now) for id_, outcome in decisions.outcomes.items()],
     )
     kept = await store.keep_dead_letters(connection, [letter.row(now) for letter in decisions.dead_letters])
     again = {letter.fingerprint for letter in decisions.dead_letters} - kept
@@ -189,12 +194,19 @@ def _described(outcome: Outcome) -> tuple[str, str]:
     return (outcome, "") if isinstance(outcome, str) else (outcome.reason, outcome.detail)
 
 
-def _updated(outcome: Outcome, now: datetime) -> tuple[object, ...]:
-    """A stored dead letter's new values: status, resolved at, reason, detail, identity, the report's columns."""
+def _settled(id_: int, outcome: Outcome, now: datetime) -> SettledDeadLetter:
     if isinstance(outcome, str):
-        return Status.RESOLVED, now, *[None] * 9
-    identity = outcome.fingerprint, uuid4()
-    return Status.OPEN, None, outcome.reason, outcome.detail, *identity, *outcome.about().values()
+        return SettledDeadLetter(id_, Status.RESOLVED, now)
+    return SettledDeadLetter(
+        id_,
+        Status.OPEN,
+        None,
+        outcome.reason,
+        outcome.detail,
+        fingerprint=outcome.fingerprint,
+        spare=uuid4(),
+        **outcome.about(),  # type: ignore[arg-type]  # the columns of the report, of their types
+    )
 
 
 async def _write_operations(

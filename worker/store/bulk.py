@@ -1,7 +1,7 @@
-"""A batch's rows as one relation in a statement: however many rows, one statement and few parameters.
+"""Statements that read a batch's rows as one relation: one statement with few parameters for any number of rows.
 
 PostgreSQL takes an array for each column (`unnest`), SQLite one JSON document (`json_each`). Many-row VALUES
-would be a new statement for each number of rows, and thousands of parameters to encode one by one.
+would be a new statement for each number of rows, with thousands of parameters.
 """
 
 import asyncio
@@ -33,56 +33,63 @@ if TYPE_CHECKING:
     import asyncpg
 
 CHANNEL = "deviceops_operations"
-"""Where PostgreSQL tells of an operation that changed: its id."""
+"""NOTIFY channel; the payload is the id of a changed operation."""
 _CLAUSES = {
     "{for_update}": ("FOR UPDATE OF o", ""),
-    "{for_update_of_free}": ("FOR UPDATE OF o SKIP LOCKED", ""),
-    "{telling}": (f"pg_notify('{CHANNEL}', CAST(operations.id AS text))", "NULL"),
-    # PostgreSQL plans while hardly a dead letter is there, and would go through all of them for every row.
+    "{for_update_skip_locked}": ("FOR UPDATE OF o SKIP LOCKED", ""),
+    "{notify}": (f"pg_notify('{CHANNEL}', CAST(operations.id AS text))", "NULL"),
+    # LATERAL with OFFSET 0: planned while the table is almost empty, a plain join would scan it for every row.
     "{their_dead_letters}": (
         "CROSS JOIN LATERAL (SELECT * FROM dead_letters o WHERE o.device_operation_id = rows.device_operation_id"
         " OFFSET 0) d",
         "JOIN dead_letters d ON d.device_operation_id = rows.device_operation_id",
     ),
 }
-"""What stands for them: for PostgreSQL, and for SQLite."""
+"""Placeholders of statements: their SQL for PostgreSQL and for SQLite."""
 
 WORTH_COPYING = 50
-"""Rows from which on copying is faster: PostgreSQL has to read a statement for each COPY."""
+"""Number of rows from which COPY is faster than INSERT: each COPY is parsed as a statement of its own."""
 
 Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]] | type[TypeDecorator[Any]]]
 
 _PLAIN = {Uuid, Text, SmallInteger, Integer, BigInteger, Boolean}
-"""Types whose values PostgreSQL's driver gives as they are wanted."""
+"""Types that asyncpg returns without conversion by SQLAlchemy."""
 POSTGRESQL = URL.create("postgresql+asyncpg").get_dialect()()
-"""How SQLAlchemy speaks to it."""
+"""SQLAlchemy's dialect."""
 
 
 class Statement:
     """SQL that reads a batch's rows from `{rows}`, a relation with the named columns and PostgreSQL types.
 
-    `{for_update}` becomes the clause that locks what is read, where the database locks rows at all,
-    `{for_update_of_free}` the one that locks and reads only what nobody else has locked, and
-    `{telling}` the value by which listeners are told of the updated operations at the commit, where they can be.
-    `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device operations.
-    `copied_into` is the table that the statement only inserts the rows into: PostgreSQL then takes many of them
-    by COPY and SQLite one by one, both in three quarters of the time.
+    Placeholders: `{for_update}` and `{for_update_skip_locked}` lock the rows that are read (PostgreSQL),
+    `{notify}` notifies listeners of the updated operations at the commit (PostgreSQL), and `{their_dead_letters}`
+    joins, as `d`, the dead letters of the rows' device operations.
+    `row_type` is the named tuple of a row, if it has one; its fields are the columns.
+    `copied_into` is the table of a statement that only inserts its rows: many rows are then inserted by COPY on
+    PostgreSQL, by `executemany` on SQLite, both in three quarters of the time.
     """
 
     def __init__(
-        self, sql: str, rows: Mapping[str, str], returns: Columns | None = None, *, copied_into: str | None = None
+        self,
+        sql: str,
+        rows: Mapping[str, str],
+        returns: Columns | None = None,
+        *,
+        copied_into: str | None = None,
+        row_type: type[tuple[Any, ...]] | None = None,
     ) -> None:
+        assert row_type is None or row_type._fields == tuple(rows)  # type: ignore[attr-defined]
         self._sql = sql
         self.rows = rows
         self.returns = returns or {}
         self._table = copied_into
-        # SQLAlchemy has nothing to do with what comes back.
+        # Results need no conversion by SQLAlchemy.
         self.returns_plainly = _PLAIN.issuperset(self.returns.values())
 
     async def run(
         self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]], **parameters: datetime | int
     ) -> Sequence[Any]:
-        """Execute once for all `rows`, and give what returns; without rows there is nothing to do.
+        """Execute once for all `rows`, and return the result; does nothing without rows.
 
         `parameters` are values that are the same for every row.
         """
@@ -94,7 +101,7 @@ class Statement:
         return await _execute(connection, [(self, rows)], parameters)
 
     def sql(self, dialect: str, key: str) -> str:
-        """The SQL for a kind of database; its rows are the parameters that `bound` gives for the same key."""
+        """The SQL for a dialect; its rows are the parameters that `bound` returns for the same key."""
         if dialect == "postgresql":
             arrays = ", ".join(f"CAST(:{key}_{name} AS {kind}[])" for name, kind in self.rows.items())
             relation = f"unnest({arrays}) AS rows({', '.join(self.rows)})"
@@ -128,9 +135,9 @@ Run = tuple[Statement, Sequence[tuple[Any, ...]]]
 
 
 async def run_together(connection: AsyncConnection, *runs: Run, **parameters: datetime | int) -> Sequence[Any]:
-    """Run statements of which none needs to see what another one does; gives what the last one returns.
+    """Run statements that do not depend on each other; returns the result of the last one.
 
-    PostgreSQL gets small ones as one statement, since most of the time that they take is the way there and back.
+    On PostgreSQL small ones are combined into one statement, since the round trip dominates their cost.
     """
     is_small = all(len(rows) < WORTH_COPYING for _, rows in runs)
     if is_small and connection.dialect.name == "postgresql":
@@ -163,21 +170,21 @@ async def _execute(
 
 
 def _has_begun(connection: AsyncConnection) -> bool:
-    """Whether a transaction has: SQLAlchemy begins it with the first statement that goes that way, and ends it."""
+    """Whether the transaction has begun: SQLAlchemy begins it with its first statement."""
     return bool(_driver_of(connection).is_in_transaction())
 
 
 @asynccontextmanager
 async def _on_driver(connection: AsyncConnection) -> AsyncIterator["asyncpg.Connection"]:
-    """PostgreSQL's driver, for statements in a transaction that has begun.
+    """asyncpg's connection, for statements in a transaction that has begun.
 
-    Without SQLAlchemy a statement takes a third of the processor time, and a batch has up to fifteen of them:
-    of one of five reports it is a fifth of all.
+    Without SQLAlchemy a statement takes a third of the processor time, a fifth of the total for a batch of five
+    reports: a batch has up to fifteen statements.
     """
     try:
         yield _driver_of(connection)
     except asyncio.CancelledError as error:
-        await connection.invalidate(error)  # as SQLAlchemy does: nobody knows what the server is at
+        await connection.invalidate(error)  # like SQLAlchemy: the state of the session is unknown
         raise
 
 
@@ -188,7 +195,7 @@ def _driver_of(connection: AsyncConnection) -> "asyncpg.Connection":
 
 @cache
 def _numbered(*statements: "Statement") -> tuple[str, Sequence[str]]:
-    """The SQL with numbered parameters, and their names in that order."""
+    """The SQL with numbered parameters, and the names in that order."""
     compiled = _compiled("postgresql", *statements).compile(dialect=POSTGRESQL)
     assert isinstance(compiled, SQLCompiler)
     return compiled.string, compiled.positiontup or ()
@@ -204,19 +211,19 @@ def _compiled(dialect: str, *statements: Statement) -> TextClause:
 
 
 def _plain(kind: str, column: Iterable[Any]) -> Iterable[Any]:
-    """Values of a column as SQLite's driver takes them at once."""
+    """Values of a column in the form that SQLite's driver accepts."""
     if kind in ("uuid", "timestamptz"):
         return map(_encode, column)
     return map(int, column) if kind == "smallint" else column
 
 
 def _bound(value: datetime | int) -> object:
-    """A parameter as SQLite's driver takes it."""
+    """A parameter in the form that SQLite's driver accepts."""
     return _encode(value) if isinstance(value, datetime) else value
 
 
 def _encode(value: object) -> object:
-    """Values as SQLAlchemy itself stores them in SQLite."""
+    """Convert a value to the form in which SQLAlchemy stores it in SQLite."""
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, datetime):

@@ -15,6 +15,7 @@ from worker.model.messages import Message, Origin
 from worker.model.outcomes import AT_ONCE, Action, Reason, Status
 from worker.store import batch, documents
 from worker.store.queries import get_state
+from worker.store.rows import HistoryEntry
 from worker.store.selection import Selection
 from worker.store.tables import dead_letter_history, dead_letters, device_operations
 
@@ -174,7 +175,7 @@ async def set_status(
     stored = await batch.lock_dead_letters(connection, [row.id for row in rows])
     unchanged = [row.id for row in rows if stored.get(row.id) == (row.status, row.attempts, row.body_removed_at)]
     noted = list(stored) if is_done else unchanged
-    await batch.note_history(connection, [(id_, now, actor, action, outcome, "") for id_ in noted])
+    await batch.note_history(connection, [HistoryEntry(id_, now, actor, action, outcome, "") for id_ in noted])
     await connection.execute(
         update(dead_letters)
         .where(_c.id.in_(unchanged))

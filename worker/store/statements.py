@@ -1,13 +1,14 @@
-"""The SQL of one batch, written once for both databases."""
+"""The SQL of a batch, for both databases."""
 
 from sqlalchemy import BigInteger, Boolean, Integer, SmallInteger, Text, Uuid
 
 from statemachine import Counters, State
 from worker.model.outcomes import AT_ONCE, Action, Reason, Status
 from worker.store.bulk import POSTGRESQL, Statement
+from worker.store.rows import HistoryEntry, SettledDeadLetter
 from worker.store.tables import UtcDateTime, dead_letters
 
-# The condition spares a wait: inserting what exists would wait for whoever is just counting for it.
+# NOT EXISTS avoids a wait: inserting an existing id would wait for a transaction that is updating its counters.
 CREATE_OPERATIONS = Statement(
     f"""
     INSERT INTO operations (id, state, created_at, updated_at, {", ".join(Counters._fields)})
@@ -54,7 +55,7 @@ CLAIM = Statement(
     returns={"id": Uuid},
 )
 
-HOLD = Statement(
+LOCK = Statement(
     """
     SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id
     ORDER BY o.id {for_update}
@@ -63,24 +64,24 @@ HOLD = Statement(
     returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean, "reached": Text},
 )
 
-# The same without waiting: of what another transaction holds, nothing returns.
-HOLD_FREE = Statement(
+# The same without waiting: rows locked by other transactions are skipped.
+LOCK_SKIP_LOCKED = Statement(
     """
     SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id
-    ORDER BY o.id {for_update_of_free}
+    ORDER BY o.id {for_update_skip_locked}
     """,
-    rows=HOLD.rows,
-    returns=HOLD.returns,
+    rows=LOCK.rows,
+    returns=LOCK.returns,
 )
 
-# The same as `HOLD` for who only wants to know.
-LOOK = Statement(
+# The same as `LOCK`, without locks.
+PEEK = Statement(
     "SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id",
-    rows=HOLD.rows,
-    returns=HOLD.returns,
+    rows=LOCK.rows,
+    returns=LOCK.returns,
 )
 
-# What is known of reports (by device operation and id) and of operations (by id alone).
+# What is stored of reports (by device operation and id) and of operations (by id alone).
 KNOWN = Statement(
     """
     WITH asked AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
@@ -236,9 +237,9 @@ RECORD = Statement(
     copied_into="device_operation_activity",
 )
 
-# What the row says of the report may be read for the first time: the message was unreadable, or given up. Its
-# identity is that of the report while it is kept as one, so that the same report makes no second row; or a spare
-# one, if another row has that of the message already.
+# The message may be parsed for the first time, if it was malformed or undeliverable before: the columns of the
+# report are then stored. The fingerprint becomes that of the report, so that the same report adds no row; or the
+# spare one, if another row already has it.
 SETTLE = Statement(
     """
     UPDATE dead_letters
@@ -270,6 +271,7 @@ SETTLE = Statement(
         "device_operation_id": "uuid",
         "report_id": "text",
     },
+    row_type=SettledDeadLetter,
 )
 
 BEGIN_HISTORY = Statement(
@@ -299,9 +301,10 @@ NOTE_HISTORY = Statement(
         "outcome": "text",
         "detail": "text",
     },
+    row_type=HistoryEntry,
 )
 
-# The operations are locked in their order before the first one is written.
+# The operations are locked in order of their ids before the first one is updated.
 COUNT = Statement(
     f"""
     UPDATE operations
@@ -313,7 +316,7 @@ COUNT = Statement(
     ) AS rows
     WHERE operations.id = rows.id
     RETURNING operations.id, operation_type, state, expected_device_count,
-        {", ".join(f"operations.{name}" for name in Counters._fields)}, {{telling}} AS told
+        {", ".join(f"operations.{name}" for name in Counters._fields)}, {{notify}} AS told
     """,
     rows={"id": "uuid", **dict.fromkeys(Counters._fields, "bigint")},
     returns={
