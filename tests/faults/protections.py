@@ -222,9 +222,9 @@ PROTECTIONS = (
         (
             (
                 LOADING,
-                "    known = await store.known(connection, keys.reports, keys.operations)\n    return Known(\n"
-                "        operation_types=known.operation_types,\n        new_announcements=new",
-                "    known = await store.known(connection, (), keys.operations)\n    return Known(\n"
+                "    known = await store.read_known(connection, keys.reports, keys.operations)\n"
+                "    return Known(\n        operation_types=known.operation_types,\n        new_announcements=new",
+                "    known = await store.read_known(connection, (), keys.operations)\n    return Known(\n"
                 "        operation_types=known.operation_types,\n        new_announcements=new",
             ),
         ),

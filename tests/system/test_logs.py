@@ -23,7 +23,7 @@ from tests.support.brokering import PATIENCE, declared, eventually, report, send
 from tests.support.command import Deviceops
 from tests.support.proxy import proxy_to
 from tests.support.serving import PATH, put, serving
-from worker.model.outcomes import Example, Reason, Tally
+from worker.model.outcomes import DeadLetterExample, Reason, Tally
 from worker.watch.rejection_log import Rejections
 
 PLANTED = "pl4nt3d"
@@ -182,7 +182,7 @@ def test_a_batch_is_one_line_at_debug_with_what_became_of_it_and_nothing_of_what
 
 
 async def test_however_many_dead_letters_there_are_the_log_has_one_line_an_interval_that_counts_them() -> None:
-    example = Example(Reason.CONFLICT, "an\x1b[31mid", uuid4(), None)
+    example = DeadLetterExample(Reason.CONFLICT, "an\x1b[31mid", uuid4(), None)
     batch = Tally(examples=[example])
     batch.dead_lettered[Reason.CONFLICT] = 2
     rejections = Rejections(interval=0.2)

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from worker.model.identity import body_id, identity, pair_id
 from worker.model.messages import Incoming, Message
-from worker.model.outcomes import Example, Reason, Status
+from worker.model.outcomes import DeadLetterExample, Reason, Status
 from worker.model.parsing import NAMING, named_in
 from worker.model.text import clean, shown
 
@@ -68,11 +68,11 @@ class DeadLetter:
             "body": message.body,
         }
 
-    def example(self) -> Example:
+    def example(self) -> DeadLetterExample:
         """Its ids, for the log."""
         about = self.about()
         operation_id, device_id = (cast(UUID | None, about[name]) for name in ("operation_id", "device_id"))
-        return Example(self.reason, self.message.message_id, operation_id, device_id)
+        return DeadLetterExample(self.reason, self.message.message_id, operation_id, device_id)
 
     def about(self) -> dict[str, UUID | str | None]:
         """The columns about the report: the ids that it names, where readable, and its identity."""

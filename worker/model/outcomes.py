@@ -100,7 +100,7 @@ AT_ONCE = "by the batch that it came in"
 """Detail of a dead letter that the batch which parked it has released."""
 
 
-class Example(NamedTuple):
+class DeadLetterExample(NamedTuple):
     """The ids of a dead letter, for the log; nothing of its content."""
 
     reason: Reason
@@ -140,7 +140,7 @@ class Tally:
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
     by_service: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counts of verdicts, DUPLICATE, REJECTED, … by service; "" where it is unreadable or untrusted."""
-    examples: list[Example] = field(default_factory=list)
+    examples: list[DeadLetterExample] = field(default_factory=list)
     """The first few new and open dead letters."""
     contradictions: list[Contradiction] = field(default_factory=list)
     """The first few duplicates that name another state."""

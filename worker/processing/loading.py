@@ -46,7 +46,7 @@ async def load(connection: AsyncConnection, keys: BatchKeys, now: datetime, *, r
     ids = {letter.message.dead_letter_id or 0 for letters in parked.values() for letter in letters}
     locked = await store.lock_dead_letters(connection, ids | keys.stored)
     stored = {id_: status for id_, (status, *_) in locked.items()}
-    known = await store.known(connection, keys.reports, keys.operations)
+    known = await store.read_known(connection, keys.reports, keys.operations)
     return Known(
         operation_types=known.operation_types,
         new_announcements=new_announcements,
@@ -72,7 +72,7 @@ async def load_parked(
     locked = await store.lock_dead_letters(connection, [each.id for each in found])
     letters = await read(connection, list(locked))
     keys = [letter.report.key for letter in letters if letter.report]
-    before = await store.known(connection, keys, {each.operation_id for each in found})
+    before = await store.read_known(connection, keys, {each.operation_id for each in found})
     known = Known(operation_types=before.operation_types, registered=registered, accepted=before.accepted)
     return known, letters
 
@@ -85,7 +85,7 @@ async def peek(connection: AsyncConnection, keys: BatchKeys, already: Known) -> 
     unknown = keys.claims.keys() - already.registered.keys()
     registered = _tracked(keys.claims, await store.peek(connection, unknown))
     announced = await store.announced_before(connection, keys.announcements | keys.beginnings)
-    known = await store.known(connection, keys.reports, keys.operations - already.operation_types.keys())
+    known = await store.read_known(connection, keys.reports, keys.operations - already.operation_types.keys())
     return Known(
         operation_types=known.operation_types,
         new_announcements=keys.announcements - announced,

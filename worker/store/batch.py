@@ -76,7 +76,7 @@ async def peek(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[S
     return _states(await sql.PEEK.run(connection, [(id_,) for id_ in ids]))
 
 
-class Known(NamedTuple):
+class KnownReports(NamedTuple):
     """What is stored of a batch's reports and operations."""
 
     accepted: dict[Key, State]
@@ -89,9 +89,11 @@ class Known(NamedTuple):
     """Reports whose dead letters are discarded."""
 
 
-async def known(connection: AsyncConnection, reports: Collection[Key], operations: Collection[UUID]) -> Known:
+async def read_known(
+    connection: AsyncConnection, reports: Collection[Key], operations: Collection[UUID]
+) -> KnownReports:
     """Read what is stored of reports and operations; after `claim`, which waits for other transactions."""
-    found = Known({}, {}, {}, set())
+    found = KnownReports({}, {}, {}, set())
     asked = [*reports, *((id_, None) for id_ in operations)]
     for id_, report_id, dead_letter_id, operation_type, state in await sql.KNOWN.run(connection, asked):
         if report_id is None:
