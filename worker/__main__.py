@@ -5,8 +5,8 @@ import os
 import sys
 
 GARBAGE = 50_000
-"""New objects after which the collector looks for cycles: a batch makes tens of thousands, and to look after every
-700, as Python does by itself, took a seventh of the time of bulk messages."""
+"""New objects after which the garbage collector runs: a batch creates tens of thousands, and a run after every
+700, Python's default, took a seventh of the time of bulk messages."""
 
 
 def main() -> None:
@@ -17,12 +17,12 @@ def main() -> None:
     from worker.cli import main as run
 
     # The collector stays off until the command that is called was imported, see `worker.cli.lazy`, which then
-    # freezes what there is: to look for garbage in it, above all at the end, took a quarter of a short command.
+    # freezes existing objects: searching them for garbage, above all at exit, took a quarter of a short command.
     run()
 
 
 def open_closed_descriptors() -> None:
-    """Have the descriptors 0, 1 and 2 be open: on the null device, where whoever started the process closed them.
+    """Open the descriptors 0, 1 and 2 on the null device, where the parent process closed them.
 
     Otherwise what is opened first, such as a database's file or the event loop's own, would get their numbers.
     What is asked to read standard input still says that it is closed.

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 SQLITE_LOCK_TIMEOUT = 5
-"""Seconds that a batch waits for another process's transaction before it is tried again: waiting, the driver's
-thread hears of no stop."""
+"""Seconds that a batch waits for another process's transaction before it is retried: a waiting driver thread
+cannot be stopped."""
 
 
 async def run(settings: Settings, stop: asyncio.Event, until_idle: float | None = None) -> Tally:
-    """Consume until `stop` is set, or until nothing has come for `until_idle` seconds; gives what came."""
+    """Consume until `stop` is set, or until idle for `until_idle` seconds; returns the tally."""
     is_sqlite = settings.sqlalchemy_url.get_backend_name() == "sqlite"
     async with (
         tracing(settings, stop) as tracer,
@@ -54,7 +54,7 @@ async def run(settings: Settings, stop: asyncio.Event, until_idle: float | None 
 
 
 class Worker:
-    """A consumer with all that watches it."""
+    """A consumer with its metrics, probes and watchdog."""
 
     def __init__(self, settings: Settings, store: Database, tracer: "Tracer | None", stop: asyncio.Event) -> None:
         self._settings = settings
@@ -68,7 +68,7 @@ class Worker:
         store.on_commit = self.meter.on_commit
 
     async def run(self, until_idle: float | None) -> None:
-        """Consume until `stop` is set, or until idle for so many seconds."""
+        """Consume until `stop` is set, or until idle for `until_idle` seconds."""
 
         async def ready() -> None:
             if not self._is_ready.is_set():
@@ -87,12 +87,12 @@ class Worker:
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
             probes.answering(settings.worker_probes, health, self._registry),
         ):
-            gc.freeze()  # what there is by now stays: the collector need not look at it with every batch
+            gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
             async with self._in_background(standing):
                 await consumer.run(until_idle)
 
     async def _process(self, messages: Sequence[Message]) -> None:
-        """Settle a batch, measured and traced."""
+        """Process a batch, measured and traced."""
         tally = Tally()
         traced = nullcontext() if self._tracer is None else self._tracer.processing(messages, tally)
         with self.meter.measured(messages, tally), traced:
@@ -108,7 +108,7 @@ class Worker:
         self._note(tally)
 
     async def _release(self) -> None:
-        """Take up parked reports whose registration has come, once batches can be written."""
+        """Release parked reports whose registration has come, once batches can be written."""
         await self._is_ready.wait()
         await backlog_sweeper.sweep_periodically(
             self._store, self._settings.trust, self._stop, self._note_released
@@ -130,6 +130,6 @@ class Worker:
 
 
 async def _try_out(store: Database) -> None:
-    """See whether a batch can be written, before there is one."""
+    """Check the schema, and that a batch can be written."""
     await schema.require_current_schema(store)
     await probe_write(store)

@@ -57,7 +57,7 @@ class Commands(LazyGroup):
             "worker.cli.migrate", "Bring the database's schema to the version that this deviceops needs."
         ),
         "check": Place(
-            "worker.cli.check", "List every setting, and see whether the database and the broker can be used."
+            "worker.cli.check", "List every setting, and check that the database and the broker can be used."
         ),
         "recount": Place(
             "worker.cli.recount",
@@ -79,7 +79,7 @@ class Commands(LazyGroup):
             "worker.cli.demo",
             "Watch a roll-out over 500 simulated devices, through RabbitMQ where it answers.",
         ),
-        "dead-letters": Place("worker.cli.dead_letters", "See what was rejected, and why, and mend it."),
+        "dead-letters": Place("worker.cli.dead_letters", "List, inspect, correct and replay rejected messages."),
         "broker": Place("worker.cli.broker", "The exchanges and queues on the broker."),
         "token": Place("worker.cli.token", "Tokens of the HTTP API."),
     }
@@ -121,7 +121,7 @@ def main() -> None:
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's own way to say so is to say nothing
             _fail("interrupted", code)
-    except ReaderGone:  # not worth an error
+    except ReaderGone:  # not an error
         code = 0
     except DeviceopsError as error:
         code = _fail(str(error), error.exit_code)

@@ -1,4 +1,4 @@
-"""The commands about what deviceops has on the broker: `deviceops broker`."""
+"""The commands about exchanges and queues on the broker: `deviceops broker`."""
 
 import sys
 from typing import Annotated

@@ -22,9 +22,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def check(
-    explain: Annotated[bool, typer.Option("--explain", help="Say what each setting means.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Describe each setting.")] = False,
 ) -> None:
-    """List every setting, and see whether the database and the broker can be used."""
+    """List every setting, and check that the database and the broker can be used."""
     settings = Settings.load()
     configure_logging(settings)
     meanings = {variable(name): field.description or "" for name, field in Settings.model_fields.items()}

@@ -1,4 +1,4 @@
-"""What every command needs: settings, logging, a database that is ready, an event loop."""
+"""Shared by commands: logging, a ready database, the event loop, output."""
 
 import os
 import pwd
@@ -24,11 +24,11 @@ Result = TypeVar("Result")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 UNLIMITED = 10_000
-"""Columns of what is no terminal: a line there ends where its content ends."""
+"""Width where the output is not a terminal: lines are not wrapped."""
 
 
 class _Piped:
-    """Standard output that is no terminal: without the spaces that end a table's lines."""
+    """Standard output that is not a terminal: without trailing spaces."""
 
     encoding = property(lambda _: sys.stdout.encoding)
 
@@ -58,7 +58,7 @@ def _screen() -> Console:
 
 screen = _screen()
 """Standard output, for people."""
-notices = Console(file=StandardError(), markup=False)  # type: ignore[arg-type]  # it has what is used of a file
+notices = Console(file=StandardError(), markup=False)  # type: ignore[arg-type]  # it has the methods that are used
 """Standard error, for progress and hints."""
 
 
@@ -89,8 +89,8 @@ async def ready_database(
 
 
 def log_database(settings: Settings) -> None:
-    """Log which database is used. To be called before it is opened, which makes an SQLite file."""
-    import structlog  # here, as what only reads logs nothing
+    """Log which database is used. Call it before the database is opened, which creates an SQLite file."""
+    import structlog  # here, as commands that only read log nothing
 
     url = settings.sqlalchemy_url
     file = {} if (path := sqlite.file_of(url)) is None else {"file": str(path.absolute())}
@@ -118,7 +118,7 @@ def _does_not_exist(settings: Settings) -> str:
 
 
 def utf8(text: str) -> str:
-    """An argument that is text. Raises BadParameter on bytes that are none, which no database keeps."""
+    """Parse an argument as text. Raises BadParameter on bytes that are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -130,7 +130,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is removed for good, on a terminal. Raises DeviceopsError if the answer is no."""
+    """On a terminal, ask before a permanent removal. Raises DeviceopsError if the answer is no."""
     if yes or sys.stdin is None or not sys.stdin.isatty():
         return
     if not typer.confirm(question, err=True):
@@ -138,7 +138,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def actor() -> str:
-    """Who runs the command: the operating system's user, and who called sudo to be it."""
+    """The operating system's user who runs the command, and the user who called sudo."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container's user need not have a name
@@ -154,7 +154,7 @@ def print_json(document: object) -> None:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log as the settings say."""
+    """Configure logging from the settings."""
     from worker.cli import log_format
 
     log_format.configure(settings.log_level, settings.log_format)

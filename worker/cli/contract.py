@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False)
 
 
 class Format(StrEnum):
-    """What the contract is written in."""
+    """Formats of the contract."""
 
     ASYNCAPI = "asyncapi"
     JSON_SCHEMA = "json-schema"

@@ -1,4 +1,4 @@
-"""The command that shows a tour, demo: a simulated roll-out through a topology and a database of its own."""
+"""The command that shows a tour: demo, a simulated roll-out with its own topology and database."""
 
 import asyncio
 import os
@@ -37,9 +37,9 @@ from worker.store.selection import Selection
 DATABASE = "deviceops-demo.db"
 DISORDER = Disorder(disorder=0.2, duplicates=0.1, conflicts=0.02, malformed=0.005, early=0.1)
 SECONDS = 6
-"""How long the roll-out takes, about."""
+"""Seconds that the roll-out takes, about."""
 STEPS = 60
-"""Pictures of it."""
+"""Number of refreshes."""
 
 app = typer.Typer(add_completion=False)
 
@@ -57,7 +57,7 @@ def demo(
 
 
 def forget_last_demo() -> None:
-    """Remove the database of the demo before."""
+    """Remove the database of the previous demo."""
     for suffix in ("", "-wal", "-shm"):
         Path(DATABASE + suffix).unlink(missing_ok=True)
 
@@ -122,7 +122,7 @@ async def _roll_out(database: Database, lines: Sequence[str], feed: Feed, tally:
             await _show(live, database, tally, len(lines))
         await _show(live, database, tally, len(lines))
     if not screen.is_terminal:
-        screen.print()  # where nothing can be drawn over, Live leaves its last line open
+        screen.print()  # without a terminal, Live does not end its last line
 
 
 async def _show(live: Live, database: Database, tally: Tally, expected: int) -> None:
@@ -134,7 +134,7 @@ async def _show(live: Live, database: Database, tally: Tally, expected: int) -> 
 
 
 async def _conclude(database: Database, tally: Tally) -> None:
-    """What came of it: counters, dead letters, the recount, and what to try next."""
+    """Print the results: counters, dead letters, the recount, and what to try next."""
     async with database.read() as connection:
         [(operation, _)] = await queries.list_operations(connection)
         groups = await dead_letters.count_by(connection, Selection(), GroupBy.REASON)
@@ -143,7 +143,7 @@ async def _conclude(database: Database, tally: Tally) -> None:
             for group in groups
         ]
     count, drifted = await find_drift(database)
-    screen.print(tables.rule("what came in, and what became of it"))
+    screen.print(tables.rule("messages received, and their outcomes"))
     screen.print(tables.tally(tally))
     screen.print(tables.rule("the operation's counters"))
     screen.print(tables.counters(operation.operation_stats.device_operation_statuses_count))
@@ -167,7 +167,7 @@ async def _conclude(database: Database, tally: Tally) -> None:
 
 
 def _own_command() -> str:
-    """How the user can call deviceops again: as it was just called, since its name may not be on the path."""
+    """The command line of deviceops, as it was called: it may not be on the path."""
     if Path(sys.argv[0]).name == "__main__.py":
         return f"{sys.executable} -m worker"
     nearby = os.path.relpath(sys.argv[0])

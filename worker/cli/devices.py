@@ -55,7 +55,7 @@ async def _devices(
 def _document(
     page: PageResult[documents.DeviceOperation], operation_id: UUID, state: State | None
 ) -> documents.Page[documents.DeviceOperation]:
-    """The page with its neighbours' addresses in the HTTP API, but for the host, which no command knows."""
+    """The page with its neighbours' addresses in the HTTP API, without the host."""
 
     def address(neighbour: Neighbour | None) -> str | None:
         filters = {"state": state.name} if state else {}

@@ -11,5 +11,5 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def diagram() -> None:
     """Print the state machine as a Mermaid diagram."""
-    Settings.load()  # wrong ones are refused by every command alike
+    Settings.load()  # every command rejects invalid settings
     print(mermaid())  # noqa: T201

@@ -6,7 +6,7 @@ from worker.log_writer import writer
 
 
 class _Log:
-    """Where the line goes if standard error has JSON and nothing else."""
+    """Writes the line where standard error has JSON only."""
 
     write: Callable[[str, int], None] | None = None
 
@@ -20,5 +20,5 @@ def report(message: str, code: int) -> None:
 
 
 def report_to(log: Callable[[str, int], None] | None) -> None:
-    """Have this write the message and the exit code; None for plain text."""
+    """Set the function that writes the message and the exit code; None for plain text."""
     _Log.write = staticmethod(log) if log else None

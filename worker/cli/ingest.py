@@ -14,7 +14,7 @@ from worker.model.outcomes import Tally
 from worker.processing.batches import process_messages
 
 PATIENCE = 30
-"""Seconds that `ingest` waits for a database that was lost on the way."""
+"""Seconds that `ingest` waits for a database that has become unavailable."""
 
 app = typer.Typer(add_completion=False)
 

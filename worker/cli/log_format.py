@@ -1,4 +1,4 @@
-"""How the log is written to standard error, whoever has something to say: deviceops, a library, or Python itself.
+"""The format of the log on standard error, for deviceops, libraries and Python itself.
 
 A line is for people on a terminal, and a JSON object where a program reads it. No traceback shows the values of
 variables, and none the parameters of a statement: both may be a password, or what a sender wrote.
@@ -18,13 +18,13 @@ from worker.log_writer import writer
 from worker.model.text import one_line
 
 FIRST = ("timestamp", "level", "event", "logger")
-"""The fields that every line has, in this order; what the event is about follows them."""
+"""The fields of every line, in this order; the event's own follow."""
 
 _log = structlog.get_logger()
 
 
 def configure(level: str, format_: str = "auto") -> None:
-    """Log what has this level or a higher one; `format_` is json, text, or auto for what standard error is."""
+    """Log this level and higher ones; `format_` is json, text, or auto (text on a terminal)."""
     on_terminal = sys.stderr.isatty()
     as_text = on_terminal if format_ == "auto" else format_ == "text"
     failures.report_to(_log_failure if format_ == "json" else None)
@@ -52,7 +52,7 @@ def configure(level: str, format_: str = "auto") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    logging.raiseExceptions = False  # a line that cannot be written is no reason to write others
+    logging.raiseExceptions = False  # a line that cannot be written does not produce others
     writer.note = lambda lines: handler.format(_dropped(lines))
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("worker").setLevel(number)
@@ -66,32 +66,32 @@ def _log_failure(message: str, code: int) -> None:
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a line to the writer: the event loop waits neither for standard error nor for a thread."""
+        """Pass a line to the writer thread, without waiting."""
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001  # as with all handlers, a log's own fault stops no work
+        except Exception:  # noqa: BLE001  # as with all handlers, an error of logging stops no work
             self.handleError(record)
         else:
             writer.write(line)
 
 
 def _dropped(lines: int) -> logging.LogRecord:
-    """What tells of lines that were dropped."""
+    """The line that counts dropped lines."""
     message = "%d log lines were dropped"
     return logging.LogRecord("worker.log_writer", logging.WARNING, __file__, 0, message, (lines,), None)
 
 
 def _hush(*, is_debugging: bool) -> None:
-    """Leave out lines of libraries that repeat what ours say."""
+    """Drop lines of libraries that repeat those of deviceops."""
     logging.getLogger("uvicorn").setLevel(logging.INFO if is_debugging else logging.WARNING)
     logging.getLogger("asgi_correlation_id").setLevel(logging.ERROR)
-    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # below, it quotes what senders wrote in headers
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # lower levels quote headers from senders
     for client in ("aio_pika", "aiormq"):
         logging.getLogger(client).setLevel(logging.WARNING if is_debugging else logging.CRITICAL)
 
 
 def _hear_python() -> None:
-    """Log warnings, and exceptions that nobody caught, in threads and destructors too."""
+    """Log warnings and uncaught exceptions, also of threads and destructors."""
     logging.captureWarnings(capture=True)
 
     def uncaught(type_: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -126,7 +126,7 @@ def _as_text(*, in_color: bool) -> list[Processor]:
         _on_one_line,
         structlog.dev.ConsoleRenderer(
             colors=in_color,
-            repr_native_str=True,  # what a sender wrote must not speak to the terminal
+            repr_native_str=True,  # text from senders must not control the terminal
             sort_keys=False,
             exception_formatter=structlog.dev.plain_traceback,
         ),

@@ -16,7 +16,7 @@ from worker.store import documents
 from worker.store.tables import operations
 
 SHORTEST = 4
-"""Hexadecimal digits that the beginning of an id has, at least."""
+"""Minimum of hexadecimal digits of a prefix."""
 
 
 class IdRange(NamedTuple):
@@ -42,7 +42,7 @@ def uuid(text: str) -> IdRange:
 
 
 async def one_id(connection: AsyncConnection, column: ColumnElement[UUID], wanted: IdRange, what: str) -> UUID:
-    """The one id that begins so; a whole id as it is. Raises DeviceopsError if none does, or several."""
+    """The only id with a prefix; a whole id unchanged. Raises DeviceopsError if there is none, or several."""
     if wanted.first == wanted.last:
         return wanted.first
     query = select(column).where(column.between(wanted.first, wanted.last)).distinct().order_by(column).limit(3)
@@ -57,7 +57,7 @@ async def one_id(connection: AsyncConnection, column: ColumnElement[UUID], wante
 
 
 async def one_operation(connection: AsyncConnection, wanted: IdRange) -> UUID:
-    """The id of the one operation whose id begins so. Raises DeviceopsError."""
+    """The id of the only operation with a prefix. Raises DeviceopsError."""
     return await one_id(connection, operations.c.id, wanted, "operation")
 
 
@@ -72,7 +72,7 @@ def known(
     operation_id: UUID,
     parked: Sequence[documents.Parked] = (),
 ) -> tuple[documents.Operation, documents.Progress]:
-    """What was found of an operation. Raises DeviceopsError if that is nothing."""
+    """An operation that was found. Raises DeviceopsError if there is none."""
     if found is None:
         waiting = f"; reports that wait for its registration: {parked[0].count:,}" if parked else ""
         raise DeviceopsError(f"operation {operation_id} is unknown{waiting}")

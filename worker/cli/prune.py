@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def prune(yes: Yes = False, json: Json = False) -> None:
-    """Remove what the settings DEVICEOPS_KEEP_… no longer keep, in small transactions beside running workers."""
+    """Remove what the settings DEVICEOPS_KEEP_… no longer keep, in small transactions; workers may run."""
     settings = Settings.load()
     retention = Retention(
         closed=_days(settings.keep_dead_letters),

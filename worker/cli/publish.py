@@ -106,7 +106,7 @@ def _check(batch: Sequence[Numbered], source: str, sent: str) -> None:
 async def _batches(
     stream: files.File, type_: str | None, size: int, unchecked: bool
 ) -> AsyncIterator[list[Numbered]]:
-    """The messages of JSON lines as they come; or those of one document, if the first line is none by itself."""
+    """The messages of JSON lines, or of one document if the first line is not JSON by itself."""
     number = 0
     document: list[bytes] | None = None
     async for lines in jsonl.chunks(stream):
@@ -131,7 +131,7 @@ async def _batches(
 
 
 def _is_line(line: bytes) -> bool:
-    """Whether a line is a message by itself; one that is too large is told of as such."""
+    """Whether a line is a message by itself; one that is too large counts as one."""
     if len(line) > MAX_BODY:
         return True
     try:
@@ -141,7 +141,7 @@ def _is_line(line: bytes) -> bool:
 
 
 def _documents(content: bytes, label: str) -> list[bytes]:
-    """The messages of one JSON document. Raises DeviceopsError, with the line, if it is none."""
+    """The messages of one JSON document. Raises DeviceopsError with the line of an error."""
     try:
         document = from_json(whole(content))
     except ValueError as error:

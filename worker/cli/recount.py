@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def recount(
-    fix: Annotated[bool, typer.Option("--fix", help="Set what drifted to the recount.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Correct what drifted.")] = False,
     json: Json = False,
 ) -> None:
     """Recount every operation's device operations, and look for rows that belong to nothing; exit 3 on drift.
@@ -47,7 +47,7 @@ async def _recount(settings: Settings, fix: bool) -> tuple[int, list[Drift]]:
             await fix_drift(opened, drifted)
         try:
             await keep_recount(opened, 0 if fix else len(drifted))
-        except DBAPIError as error:  # a standby can be recounted, and keeps nothing
+        except DBAPIError as error:  # a standby can be recounted, but stores nothing
             notices.print(f"metrics will not tell of this recount: {errors.one_line_error(error)}", style="yellow")
     return count, drifted
 

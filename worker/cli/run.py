@@ -22,7 +22,9 @@ app = typer.Typer(add_completion=False)
 def run(
     until_idle: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0.1, help="Leave when nothing has come for so long."),
+        typer.Option(
+            metavar="SECONDS", min=0.1, help="Exit when nothing has been delivered for that many seconds."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -10,7 +10,7 @@ from worker.config.settings import Settings
 from worker.store import database
 
 LOCK_TIMEOUT = 10
-"""Seconds that a call waits for what another one holds, such as a cancellation of many devices."""
+"""Seconds that a call waits for a lock, such as that of a cancellation of many devices."""
 
 app = typer.Typer(add_completion=False)
 

@@ -29,6 +29,6 @@ def simulate(
     early: Annotated[float, _probability("a device to report before the announcement")] = 0.0,
 ) -> None:
     """Print a fleet's life as JSON lines for ingest and publish."""
-    Settings.load()  # wrong ones are refused by every command alike
+    Settings.load()  # every command rejects invalid settings
     for line in simulated(operations, devices, seed, Disorder(disorder, duplicates, conflicts, malformed, early)):
         sys.stdout.write(line + "\n")

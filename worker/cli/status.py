@@ -22,23 +22,23 @@ from worker.store.database import Database, time_limit
 
 MANY = 10**12
 SHOWN = 50
-"""Operations in a table that was not told how many."""
+"""Default number of operations."""
 LONGEST_WAITS = 10
-"""Operations whose parked reports are told below it."""
+"""Operations whose parked reports are listed below the table."""
 OVERVIEW_LINES = 3
-"""Lines of a watched overview next to its operations: header, how many are left out, the cursor."""
+"""Lines of a watched overview in addition to operations: header, how many are left out, the cursor."""
 PARKED_LINES = 4
 """Lines around those of the parked reports."""
 PATIENCE = 10
-"""Seconds that a look may take."""
+"""Timeout of a refresh, in seconds."""
 REFRESH = 1
-"""Seconds between two looks of `--watch`."""
+"""Seconds between two refreshes of `--watch`."""
 
 app = typer.Typer(add_completion=False)
 
 
 class Format(StrEnum):
-    """What is printed."""
+    """Output formats."""
 
     TABLE = "table"
     JSON = "json"
@@ -55,7 +55,9 @@ def status(
         ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, max=MANY, help="The latest so many operations.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MANY, help="Maximum number of operations, the latest first.")
+    ] = None,
     json: Json = False,
     form: Annotated[Format, typer.Option("--format", help="json is the same as --json.")] = Format.TABLE,
 ) -> None:
@@ -119,7 +121,7 @@ async def _status(
     stale_after: float,
     height: int | None = None,
 ) -> RenderableType:
-    """What is shown; in `height` lines, if that is not None, as far as operations and parked reports can share."""
+    """The tables; within `height` lines, if that is not None, shared by operations and parked reports."""
     stale_before = datetime.now(UTC) - timedelta(seconds=stale_after)
     async with database.read() as connection:
         if wanted is not None:

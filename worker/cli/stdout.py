@@ -1,4 +1,4 @@
-"""Standard output, for whatever reads it: a slow pipe, a terminal that lacks letters, a full disk."""
+"""Standard output to a slow pipe, a terminal without some characters, a full disk."""
 
 import codecs
 import io
@@ -20,7 +20,7 @@ def prepare() -> None:
     codecs.register_error(_ESCAPED, _escaped)
     try:
         raw = File(sys.stdout.fileno(), "w", "standard output")
-    except (AttributeError, OSError, ValueError):  # none, or one that is no file
+    except (AttributeError, OSError, ValueError):  # closed, or not a file
         return
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(raw), sys.stdout.encoding, _ESCAPED, line_buffering=sys.stdout.isatty()
@@ -28,7 +28,7 @@ def prepare() -> None:
 
 
 def finish() -> None:
-    """Write what is left in the buffer, or drop it: Python would try once more at its end, and say so."""
+    """Write what is left in the buffer, or drop it: Python would try again at exit, and report the failure."""
     try:
         sys.stdout.flush()
     except FileFailed:

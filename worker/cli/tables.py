@@ -1,4 +1,4 @@
-"""How people see it: tables and progress bars. On a terminal in colour, in a pipe as plain text."""
+"""Tables and progress bars: in colour on a terminal, plain text in a pipe."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -41,18 +41,18 @@ _STATE_STYLES = {
 
 
 NARROWEST_BAR = 8
-"""Columns of a progress bar, at least."""
+"""Minimum width of a progress bar."""
 _EXTRA = ("type", "progress")
-"""Columns that are left out where there is no room."""
+"""Columns that are omitted in a narrow terminal."""
 _NUMBERS = ("success", "failed", "cancelled", "devices")
 
 SHOWN_STATES = 20
-"""The latest states of an operation that fit."""
+"""Number of an operation's latest states that are shown."""
 
 
 @contextmanager
 def counting(doing: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """A bar for things that are counted; gives what is to be told of each step's number."""
+    """A progress bar of counts; returns the function that receives each step's count."""
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, TimeElapsedColumn(), console=notices, transient=True, disable=not notices.is_terminal)
     with _drawn(bar):
@@ -61,7 +61,7 @@ def counting(doing: str, total: int | None) -> Iterator[Callable[[int], object]]
 
 
 def byte_progress() -> AbstractContextManager[Progress]:
-    """A bar for work whose size in bytes may be known; nothing where standard error is no terminal."""
+    """A progress bar in bytes; nothing if standard error is not a terminal."""
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -78,7 +78,7 @@ def byte_progress() -> AbstractContextManager[Progress]:
 
 @contextmanager
 def _drawn(bar: Progress) -> Iterator[Progress]:
-    """A bar that is gone at the end, before standard output shows what came of the work."""
+    """A progress bar that is erased before the result is printed."""
     try:
         with bar:
             yield bar
@@ -88,7 +88,7 @@ def _drawn(bar: Progress) -> Iterator[Progress]:
 
 
 def tally(result: Tally) -> Table:
-    """What came in and what became of it."""
+    """Messages received, and their outcomes."""
     counts = dict(result.document())
     dead_lettered = counts.pop("dead_lettered")
     assert isinstance(dead_lettered, Mapping)
@@ -96,7 +96,7 @@ def tally(result: Tally) -> Table:
 
 
 def show_tally(result: Tally, json: bool) -> None:
-    """Print it, as a document if that is asked for."""
+    """Print a tally, as a JSON document if asked."""
     if json:
         print_json(result.document())
     else:
@@ -145,7 +145,7 @@ def operations(found: Sequence[tuple[documents.Operation, documents.Progress]]) 
 
 
 def operation(found: documents.Operation, progress: documents.Progress) -> Group:
-    """One operation with everything that is known of it."""
+    """One operation with all its fields."""
     facts = table("", "", show_header=False)
     for name in ("schedule_type", "reason", "created_at", "created_by", "updated_at"):
         value = getattr(found, name)
@@ -178,7 +178,7 @@ def device_operations(found: Iterable[documents.DeviceOperation]) -> Table:
 
 
 def reports(found: Iterable[documents.AcceptedReport]) -> Table:
-    """Accepted reports of a device operation; those that moved nothing are dimmed."""
+    """Accepted reports of a device operation; those that changed no state are dimmed."""
     listing = table("when", "reported", "verdict", "service", "reason", "note")
     listing.columns[0].no_wrap = listing.columns[1].no_wrap = True
     for report in found:
@@ -216,7 +216,7 @@ def settings(values: Mapping[str, str], origins: Mapping[str, str], descriptions
 
 
 def plain(text: str) -> Text:
-    """Text from outside: no markup, and nothing that a terminal would obey."""
+    """Text from outside: without markup and control characters."""
     return Text("\n".join(map(one_line, text.split("\n"))))
 
 
@@ -238,7 +238,7 @@ def since(moment: datetime) -> str:
 
 
 class _Settled(NamedTuple):
-    """How many devices of an operation succeeded, failed (before or after dispatch), were cancelled, and all."""
+    """Numbers of an operation's devices: succeeded, failed (before or after dispatch), cancelled, all."""
 
     success: int
     failed: int
@@ -267,7 +267,7 @@ class _Bar:
         reached = 0
         for count, color in zip(self._settled, ("green", "red", "yellow"), strict=False):
             reached += count
-            # A part that is not empty is seen, and only what is complete fills the bar.
+            # A non-empty part is visible, and only a complete operation fills the bar.
             until = max(reached * width // total, drawn + bool(count))
             yield Segment(sign * (min(until, width) - drawn), Style(color=color))
             drawn = min(until, width)
@@ -288,7 +288,7 @@ def _width(name: str, cells: Iterable[RenderableType]) -> int:
 
 
 def table(*columns: str, show_header: bool = True) -> Table:
-    """An empty table in our style; what does not fit is folded."""
+    """An empty table; what does not fit is folded."""
     empty = Table(box=None, pad_edge=False, show_header=show_header, header_style="bold")
     for column in columns:
         empty.add_column(column, overflow="fold")

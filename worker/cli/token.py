@@ -26,12 +26,13 @@ def token() -> None:
 @app.command()
 def create(
     name: Annotated[
-        str, typer.Argument(parser=utf8, metavar="NAME", help="Who has it; kept with what is done with it.")
+        str,
+        typer.Argument(parser=utf8, metavar="NAME", help="Name of its holder, recorded with what it is used for."),
     ],
     scope: Annotated[list[Scope], typer.Option(help="What it may do; repeat it for more.")],
     json: Json = False,
 ) -> None:
-    """Make a token and print it once, with what to put into DEVICEOPS_API_TOKENS; it is kept nowhere."""
+    """Create a token and print it once, with the value for DEVICEOPS_API_TOKENS; it is stored nowhere."""
     name = name.strip()
     if not 1 <= len(name) <= 255:
         raise SettingsError("NAME: a name has 1 to 255 characters")
@@ -42,7 +43,7 @@ def create(
         print_json({"name": name, "token": text, "setting": setting})
         return
     screen.print("The token, which is shown this once:")
-    print(text, end="\n\n")  # noqa: T201  # to be copied, as the setting is: no line of it may be broken
+    print(text, end="\n\n")  # noqa: T201  # to be copied, as the setting is: not wrapped
     if name in known:
         screen.print(f"It takes the place of the token that {name} had.")
     screen.print(f"The setting, which has {len({*known, name})} of them:")
@@ -51,7 +52,7 @@ def create(
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """List the tokens of DEVICEOPS_API_TOKENS by name, with what each may do; the tokens are kept nowhere."""
+    """List the tokens of DEVICEOPS_API_TOKENS by name, with their scopes; the tokens themselves are not stored."""
     known = Settings.load().api_tokens or {}
     if json:
         print_json([{"name": name, "scopes": sorted(known[name].scopes)} for name in sorted(known)])
@@ -64,9 +65,10 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def revoke(
-    name: Annotated[str, typer.Argument(parser=utf8, metavar="NAME", help="Whose token.")], json: Json = False
+    name: Annotated[str, typer.Argument(parser=utf8, metavar="NAME", help="Name of its holder.")],
+    json: Json = False,
 ) -> None:
-    """Print what to put into DEVICEOPS_API_TOKENS so that a token is refused, once `serve` has restarted."""
+    """Print the value for DEVICEOPS_API_TOKENS without a token; `serve` rejects it after a restart."""
     known = Settings.load().api_tokens or {}
     if name not in known:
         raise DeviceopsError(f"no token has the name {shown(name)}: `deviceops token list` names them")

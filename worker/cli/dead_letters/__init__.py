@@ -1,4 +1,4 @@
-"""Commands about what was rejected: `deviceops dead-letters`, a file for each.
+"""Commands about dead letters: `deviceops dead-letters`, a file for each.
 
 - `options`: the options that select dead letters, the same for every command
 - `marking`: changes of their status, for discard and restore
@@ -18,7 +18,7 @@ class DeadLetterCommands(LazyGroup):
     places: ClassVar = {
         "list": Place(
             "worker.cli.dead_letters.list",
-            "List dead letters, the oldest first; the open ones unless told otherwise.",
+            "List dead letters, the oldest first; open ones by default.",
         ),
         "show": Place(
             "worker.cli.dead_letters.show",
@@ -40,7 +40,7 @@ class DeadLetterCommands(LazyGroup):
         ),
         "restore": Place(
             "worker.cli.dead_letters.restore",
-            "Make discarded dead letters open again; a parked one is taken up if its registration has come "
+            "Make discarded dead letters open again; a parked one is processed if its registration has come "
             "meanwhile.",
         ),
         "export": Place(
@@ -53,7 +53,7 @@ class DeadLetterCommands(LazyGroup):
         ),
         "prune": Place(
             "worker.cli.dead_letters.prune",
-            "Remove resolved and discarded dead letters for good, in small transactions beside running workers.",
+            "Remove resolved and discarded dead letters for good, in small transactions; workers may run.",
         ),
     }
     aliases: ClassVar = {"retry": "replay"}
@@ -61,7 +61,7 @@ class DeadLetterCommands(LazyGroup):
 
 app = typer.Typer(
     cls=DeadLetterCommands,
-    help="See what was rejected, and why, and mend it.",
+    help="List, inspect, correct and replay rejected messages.",
     no_args_is_help=True,
     add_completion=False,
 )

@@ -1,4 +1,4 @@
-"""The command that puts dead letters away: discard."""
+"""The command that discards dead letters: discard."""
 
 from functools import partial
 from typing import Annotated
@@ -22,9 +22,7 @@ app = typer.Typer(add_completion=False)
 @selecting(changing=Status.OPEN)
 def discard(
     selection: Selection,
-    because: Annotated[
-        str, typer.Option(parser=utf8, metavar="TEXT", help="Why nobody needs them; kept with each.")
-    ],
+    because: Annotated[str, typer.Option(parser=utf8, metavar="TEXT", help="The reason, recorded with each.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be discarded; change nothing.")
     ] = False,

@@ -61,7 +61,7 @@ async def _edit(settings: Settings, id_: int, source: str | None, type_: str | N
 
 @contextmanager
 def _corrected(body: bytes, source: str | None, name: str) -> Iterator[bytes]:
-    """The corrected body: from a file or standard input, or from the editor; then kept if it is of no use."""
+    """The corrected body: from a file or standard input, or from the editor; then kept if it is invalid."""
     if source is not None:
         with files.readable(source) as stream:
             yield jsonl.text_of(stream.readall(), stream.label)
@@ -87,7 +87,7 @@ def _open_editor(path: Path) -> None:
     if not named:
         raise SettingsError("no editor: set EDITOR, or give the corrected body with --body")
     try:
-        code = subprocess.run([*shlex.split(named), str(path)], check=False).returncode  # noqa: S603  # their own choice
+        code = subprocess.run([*shlex.split(named), str(path)], check=False).returncode  # noqa: S603  # chosen by the user
     except (OSError, ValueError) as error:
         raise SettingsError(f"the editor {named!r} cannot be started: {error}") from None
     if code != 0:

@@ -13,7 +13,7 @@ from worker.store.dead_letters import GroupBy
 from worker.store.selection import Selection
 
 SHOWN = 50
-"""Dead letters in a table that was not told how many."""
+"""Default number of dead letters."""
 
 ROOMY = 120
 """Columns of a terminal that has room for more."""
@@ -29,7 +29,7 @@ def list_(
     limit: Limit = None,
     json: Json = False,
 ) -> None:
-    """List dead letters, the oldest first; the open ones unless told otherwise."""
+    """List dead letters, the oldest first; open ones by default."""
     settings = Settings.load()
     if group_by is not None:
         groups = run_async(_groups(settings, selection, group_by, limit if json else limit or SHOWN))

@@ -17,12 +17,15 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def prune(
     older_than: Annotated[
-        timedelta, typer.Option(parser=age, metavar="AGE", help="Resolved or discarded so long ago, such as 30d.")
+        timedelta,
+        typer.Option(
+            parser=age, metavar="AGE", help="Minimum age since the resolution or the discard, such as 30d."
+        ),
     ],
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Remove resolved and discarded dead letters for good, in small transactions beside running workers."""
+    """Remove resolved and discarded dead letters for good, in small transactions; workers may run."""
     settings = Settings.load()
     configure_logging(settings)
     confirm("Remove resolved and discarded dead letters of that age for good?", yes=yes)

@@ -27,16 +27,16 @@ app = typer.Typer(add_completion=False)
 def replay(
     selection: Selection,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen to each; change nothing.")
+        bool, typer.Option("--dry-run", help="Show what would happen to each; change nothing.")
     ] = False,
     to_broker: Annotated[
         bool, typer.Option("--to-broker", help="Send the original bytes to the exchange again, for a worker.")
     ] = False,
-    rate: Annotated[float | None, typer.Option(min=0.01, max=1e6, help="So many in a second, at most.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, max=1e6, help="Maximum number per second.")] = None,
     limit: Limit = None,
     json: Json = False,
 ) -> None:
-    """Process open dead letters again, and mark them in the same transaction; safe to run twice, or at once."""
+    """Process open dead letters again, and mark them in the same transaction; safe to repeat or interrupt."""
     if to_broker and dry_run:
         raise SettingsError("--dry-run decides here what would happen; with --to-broker a worker decides")
     settings = Settings.load()

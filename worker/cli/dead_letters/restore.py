@@ -18,6 +18,6 @@ app = typer.Typer(add_completion=False)
 @app.command()
 @selecting(changing=Status.DISCARDED)
 def restore(selection: Selection, limit: Limit = None, json: Json = False) -> None:
-    """Make discarded dead letters open again; a parked one is taken up if its registration has come meanwhile."""
+    """Make discarded dead letters open again; a parked one is processed if its registration has come meanwhile."""
     settings = Settings.load()
     change_status("restored", selection, limit, json, partial(closing.restore, trust=settings.trust))

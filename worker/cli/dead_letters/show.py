@@ -14,7 +14,7 @@ from worker.store import dead_letters, documents
 from worker.store.selection import Selection
 
 MOST_NAMED = 10
-"""Dead letters that an error names, at most."""
+"""Maximum number of dead letters that an error names."""
 
 app = typer.Typer(add_completion=False)
 

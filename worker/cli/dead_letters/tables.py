@@ -1,4 +1,4 @@
-"""How people see dead letters: lists, groups, one with its story, and what a replay did."""
+"""Tables of dead letters: lists, groups, one with its history, the result of a replay."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from worker.store import documents
 
 
 def dead_letters(found: Sequence[documents.DeadLetter], *, has_room: bool) -> Table:
-    """Dead letters in a list, and where they stand unless all are open; the time where there is room for it."""
+    """A list of dead letters; the status unless all are open, the time where there is room."""
     columns: dict[str, Callable[[documents.DeadLetter], str | Text]] = {
         "id": lambda letter: str(letter.id),
         "received": lambda letter: time(letter.received_at),
@@ -42,7 +42,7 @@ def dead_letters(found: Sequence[documents.DeadLetter], *, has_room: bool) -> Ta
 
 
 def groups(found: Iterable[documents.Group]) -> Table:
-    """How many dead letters have what in common."""
+    """Numbers of dead letters by a common value."""
     listing = table("count", "", "oldest", "newest")
     listing.columns[0].justify = "right"
     for column in listing.columns[2:]:
@@ -60,7 +60,7 @@ def group_document(group: documents.Group) -> Mapping[str, object]:
 
 
 def dead_letter(letter: documents.DeadLetterDetails) -> Group:
-    """One dead letter with everything that was kept of it, its body as readable as it can be."""
+    """One dead letter with all that was kept; the body as readable as possible."""
     headline = Text.assemble((f"dead letter {letter.id}: {letter.reason}", "bold"), f", {letter.status}")
     facts = table("", "", show_header=False)
     for name, value in _facts(letter):
@@ -140,7 +140,7 @@ def _history(entries: Iterable[documents.DeadLetterEntry]) -> Table:
 
 
 def readable(body: bytes) -> bytes:
-    """A body as a person reads it: JSON is laid out, anything else is as it is."""
+    """A body for display: JSON is indented."""
     try:
         document = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError:
@@ -149,7 +149,7 @@ def readable(body: bytes) -> bytes:
 
 
 def replayed(document: Mapping[str, object]) -> Table:
-    """What a replay did, from the document that --json prints."""
+    """The result of a replay, from the document that --json prints."""
     counts = dict(document)
     still_dead = counts.pop("still_dead")
     assert isinstance(still_dead, Mapping)
@@ -157,7 +157,7 @@ def replayed(document: Mapping[str, object]) -> Table:
 
 
 def outcomes(found: Mapping[int, Outcome]) -> Table:
-    """What would become of each dead letter."""
+    """The outcome that each dead letter would have."""
     listing = table("id", "outcome", "detail")
     for document in outcome_documents(found):
         listing.add_row(str(document["id"]), plain(str(document["outcome"])), plain(str(document["detail"])))
