@@ -66,8 +66,7 @@ class Commands(LazyGroup):
         ),
         "prune": Place(
             "worker.cli.prune",
-            "Remove what the settings DEVICEOPS_KEEP_… no longer keep, in small transactions beside running "
-            "workers.",
+            "Remove what the settings DEVICEOPS_KEEP_… no longer keep, in small transactions; workers may run.",
         ),
         "diagram": Place("worker.cli.diagram", "Print the state machine as a Mermaid diagram."),
         "contract": Place(

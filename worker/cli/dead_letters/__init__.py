@@ -27,8 +27,7 @@ class DeadLetterCommands(LazyGroup):
         ),
         "replay": Place(
             "worker.cli.dead_letters.replay",
-            "Process open dead letters again, and mark them in the same transaction; safe to run twice, or at "
-            "once.",
+            "Process open dead letters again, and mark them in the same transaction; safe to repeat or interrupt.",
         ),
         "edit": Place(
             "worker.cli.dead_letters.edit",
