@@ -129,13 +129,15 @@ async def replay_dead_letters(
     selection = await _known(shared, replaying)
     if replaying.dry_run:
         summary, outcomes = await preview(shared.database, selection, trust=shared.trust, limit=replaying.limit)
-        told: list[dict[str, Any]] | None = outcome_documents(outcomes)
+        previewed: list[dict[str, Any]] | None = outcome_documents(outcomes)
     else:
         summary = await replay(
             shared.writing, selection, actor=caller.name, trust=shared.trust, limit=replaying.limit
         )
-        told = None
-    return ReplayResultContent(content=ReplayResult.model_validate({**summary.document(), "dead_letters": told}))
+        previewed = None
+    return ReplayResultContent(
+        content=ReplayResult.model_validate({**summary.document(), "dead_letters": previewed})
+    )
 
 
 @router.post("/discard/", responses=errors(HTTPStatus.NOT_FOUND, *TAKES_BODY))

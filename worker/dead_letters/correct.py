@@ -46,7 +46,7 @@ async def correct(
     Raises DeviceopsError, and changes nothing, if the new body cannot be read or the original has changed since.
     """
     original = stored_message(row)
-    # The corrected body is text as it stands, however the original was packed.
+    # The corrected body is plain text, even if the original was compressed.
     origin = original.origin().plain()
     content, id_ = _with_own_ids(body, row.report_id), str(uuid4())
     message = replace(original, content=content, message_id=id_, type=type_, origin=lambda: origin)

@@ -99,5 +99,5 @@ async def preview(
 
 def outcome_documents(found: Mapping[int, Outcome]) -> list[dict[str, str | int]]:
     """Outcomes of dead letters by id, as documents."""
-    told = {id_: (of, "") if isinstance(of, str) else (of.reason.value, of.detail) for id_, of in found.items()}
-    return [{"id": id_, "outcome": outcome, "detail": detail} for id_, (outcome, detail) in told.items()]
+    pairs = {id_: (of, "") if isinstance(of, str) else (of.reason.value, of.detail) for id_, of in found.items()}
+    return [{"id": id_, "outcome": outcome, "detail": detail} for id_, (outcome, detail) in pairs.items()]
