@@ -1,4 +1,4 @@
-"""How it stands with what a worker depends on: the broker, the database."""
+"""Tracks whether the broker and the database are up; logs each transition once."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,48 +6,48 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Condition:
-    """Whether something that a worker depends on does its work; each change is one line in the log, each try none.
+class Dependency:
+    """Something that a worker depends on: up, or down with an error.
 
-    Probes, systemd, metrics and the watchdog all read it, so that they cannot disagree.
+    Probes, systemd, metrics and the watchdog all read this object, so they cannot disagree.
     """
 
     name: str
-    lost: str
-    """What the log says when it fails."""
-    found: str
-    """What the log says when it works again."""
-    trouble: str | None = None
-    """What is wrong, in words; None while all is well."""
+    down_event: str
+    """Log event, warning, when it goes down."""
+    up_event: str
+    """Log event, info, when it is up again."""
+    error: str | None = None
+    """The current error in one line; None while it is up."""
     failures: int = 0
-    """How often it went from working to failing."""
-    _is_told: bool = False
-    """Whether the log has the present trouble."""
-    _refusal_is_told: bool = False
-    """Whether it has that we are refused."""
+    """Transitions from up to down."""
+    _is_down_logged: bool = False
+    _is_refusal_logged: bool = False
     _since: float = field(default_factory=time.monotonic)
 
-    def fails(self, why: str, *, is_refusal: bool = False, **facts: object) -> None:
-        """Take note that it does not work, and why in one line; `facts` are for the log.
+    def mark_down(self, error: str, *, is_refusal: bool = False, **fields: object) -> None:
+        """Record that it is down, with the error in one line; `fields` are added to the log line.
 
-        That it answers, but refuses, is a line of its own: the one before may only say that a connection was lost.
+        A refusal (it answers, but denies access) is logged once more: the line before it may only say that a
+        connection was lost.
         """
-        if not self._is_told:
+        if not self._is_down_logged:
             self.failures += 1
             self._since = time.monotonic()
-            _log().warning(self.lost, **facts, error=why)
-        elif is_refusal and not self._refusal_is_told:
-            _log().warning(f"the {self.name} refuses", **facts, error=why)
-        self.trouble, self._is_told, self._refusal_is_told = why, True, self._refusal_is_told or is_refusal
+            _log().warning(self.down_event, **fields, error=error)
+        elif is_refusal and not self._is_refusal_logged:
+            _log().warning(f"{self.name} access refused", **fields, error=error)
+        self.error, self._is_down_logged = error, True
+        self._is_refusal_logged = self._is_refusal_logged or is_refusal
 
-    def works(self, **facts: object) -> None:
-        """Take note that it works."""
-        if self.trouble is not None:
-            _log().info(self.found, **facts, after=round(time.monotonic() - self._since, 1))
-        self.trouble, self._is_told, self._refusal_is_told = None, False, False
+    def mark_up(self, **fields: object) -> None:
+        """Record that it is up; the log line has the seconds that it was down."""
+        if self.error is not None:
+            _log().info(self.up_event, **fields, after=round(time.monotonic() - self._since, 1))
+        self.error, self._is_down_logged, self._is_refusal_logged = None, False, False
 
 
 def _log() -> Any:
-    import structlog  # here, as commands that only read log nothing
+    import structlog  # imported late: commands that only read log nothing
 
     return structlog.get_logger()

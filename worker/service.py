@@ -77,8 +77,8 @@ class Worker:
             self._is_ready.set()
 
         settings, store = self._settings, self._store
-        consumer = Consumer(settings, self._process, self._stop, ready=ready, database=store.condition)
-        health = Health((consumer.condition, store.condition), self._stop)
+        consumer = Consumer(settings, self._process, self._stop, ready=ready, database=store.dependency)
+        health = Health((consumer.dependency, store.dependency), self._stop)
         standing = Standing(store, settings.stale_after)
         self._registry.register(
             WorkerMetrics(self.meter.tally, health, standing, lambda: consumer.queues, lambda: consumer.remade)

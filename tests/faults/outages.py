@@ -15,8 +15,8 @@ from tests.faults.fleet import Fleet
 from tests.faults.ledger import PATIENCE, Ledger
 from tests.faults.workers import Worker
 
-PAUSED = "paused: the database fails"
-RESUMED = "resumed: the database answers"
+PAUSED = "database unavailable, paused"
+RESUMED = "database available, resumed"
 
 OF_WORKERS = "datname = current_database() AND application_name = 'deviceops'"
 """Which sessions in pg_stat_activity are those of workers, and of the ledger."""

@@ -124,7 +124,7 @@ PROTECTIONS = (
     Protection(
         "one line in the log for each change, not for each try",
         "test_broker_fails.py::test_the_broker_is_killed_and_started_again",
-        (("worker/dependency.py", "if not self._is_told:", "if True:"),),
+        (("worker/dependency.py", "if not self._is_down_logged:", "if True:"),),
     ),
     Protection(
         "the end of a session is noted while a batch waits",

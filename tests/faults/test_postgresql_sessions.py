@@ -26,7 +26,7 @@ SOON = 15
 """Seconds in which all works again."""
 IDLE = 0.5
 """Seconds after which a session that does nothing is ended."""
-FAILS = "the database fails: calls are answered 503"
+FAILS = "database unavailable, answering 503"
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ async def test_a_database_that_was_there_is_waited_for_and_what_for_is_said(
             await worker.until(lambda: words in worker.probe("readyz")[1], "naming what it waits for")
 
     await trials.endure(f"PostgreSQL {take_away.__name__.replace('_', ' ')}", be_gone, ledger, worker)
-    told = said(worker.log, PAUSED) + said(worker.log, "the database refuses")
+    told = said(worker.log, PAUSED) + said(worker.log, "database access refused")
     assert sum(words in line["error"] for line in told) == trials.tries, worker.log
     assert_told_in_turn(worker.log, trials.tries)
 
@@ -167,7 +167,7 @@ def deviceops(tmp_path: Path, sturdy_database: str, role: URL) -> Deviceops:
 def complaints(server: Server) -> list[str]:
     """What a server said of its databases, which are two: one for those who read, one for those who write."""
     assert all(line["level"] in ("info", "warning") for line in server.log), server.log
-    return [str(line["error"]) for line in server.log if line["event"] in (FAILS, "the database refuses")]
+    return [str(line["error"]) for line in server.log if line["event"] in (FAILS, "database access refused")]
 
 
 async def call(client: httpx.AsyncClient) -> set[int]:

@@ -120,7 +120,7 @@ async def test_a_password_that_changes_is_read_anew(trials: Trials, rotating: tu
 
     await trials.endure(f"password of the {server.name} rotated", rotate, ledger, worker)
     assert worker.deaths == [0]
-    assert len(said(worker.log, f"the {server.name} refuses")) <= trials.tries
+    assert len(said(worker.log, f"{server.name} access refused")) <= trials.tries
     assert_clean(worker.log)
 
 

@@ -176,7 +176,7 @@ async def test_a_queue_deleted_under_the_worker_is_declared_and_consumed_again(
     with deviceops.start("run") as worker:
         until_logged(worker, "consuming")
         await channel.queue_delete(queue)
-        until_logged(worker, "broker lost")
+        until_logged(worker, "broker connection lost")
         until_logged(worker, "consuming")
         await send(exchange, report())
         eventually(lambda: deviceops.document("status"))

@@ -116,7 +116,7 @@ async def test_a_collector_that_is_away_costs_one_line_and_no_report_and_no_time
     assert json.loads(out)["applied"] == 30
     assert took < seconds + 1, "a second for the machine"
     entries = [json.loads(line) for line in log.splitlines()]
-    assert [entry["level"] for entry in entries if "collector" in entry["event"]] == ["warning"], log
+    assert [entry["level"] for entry in entries if "trace export" in entry["event"]] == ["warning"], log
     assert not any("exception" in entry for entry in entries)
 
 
@@ -128,9 +128,9 @@ async def test_once_the_collector_is_back_the_log_says_so_and_traces_go_on(
     deviceops = traced(deviceops_on_broker, f"http://127.0.0.1:{port}").with_settings(probe_port="0")
     with deviceops.running("run") as worker:
         await send(exchange, report())
-        await asyncio.to_thread(until_logged, worker, "the collector fails")
+        await asyncio.to_thread(until_logged, worker, "trace export failed")
         with collecting(port) as collector:
-            line = await asyncio.to_thread(until_logged, worker, "the collector takes traces")
+            line = await asyncio.to_thread(until_logged, worker, "trace export resumed")
             assert json.loads(line)["level"] == "info"
             worker.terminate()
             assert await asyncio.to_thread(worker.wait, PATIENCE) == 0

@@ -13,7 +13,7 @@ from worker.amqp.keepalive import Lease
 from worker.amqp.session import BrokerLost, Queue, Session, Settle
 from worker.amqp.topology import Established, Topology
 from worker.config.settings import Settings, without_password
-from worker.dependency import Condition
+from worker.dependency import Dependency
 
 LONGEST_PAUSE = 5
 """Maximum seconds between two attempts to connect."""
@@ -40,10 +40,10 @@ class Consumer:
         stop: asyncio.Event,
         *,
         ready: Callable[[], Awaitable[None]] = _at_once,
-        database: Condition | None = None,
+        database: Dependency | None = None,
     ) -> None:
-        self.condition = Condition(
-            "broker", "broker connection lost, reconnecting", "consuming", trouble="not connected yet"
+        self.dependency = Dependency(
+            "broker", "broker connection lost, reconnecting", "consuming", error="not connected yet"
         )
         self._settings = settings
         self._settle = settle
@@ -91,12 +91,12 @@ class Consumer:
         try:
             async for attempt in reconnecting:
                 with attempt:
-                    session = Session(self._settings, self._settle, self._stop, self.condition, self._database)
+                    session = Session(self._settings, self._settle, self._stop, self.dependency, self._database)
                     try:
                         await self._run(session, until_idle)
                     except BrokerUnavailable as error:
                         if is_worth_another_try(error):
-                            self.condition.fails(str(error), is_refusal=isinstance(error, BrokerRefused))
+                            self.dependency.mark_down(str(error), is_refusal=isinstance(error, BrokerRefused))
                         raise
                     except BrokerLost:
                         if session.has_settled:  # a new failure starts with short pauses
@@ -128,12 +128,13 @@ class Consumer:
                 self._was_connected, self._refused_since = True, None
                 self._session = session
                 queue = Topology(self._settings.topology_prefix).reports
-                self.condition.works(queue=queue, broker=without_password(self._settings.amqp_url))
+                self.dependency.mark_up(queue=queue, broker=without_password(self._settings.amqp_url))
                 if self._looking is None:
                     self._looking = asyncio.create_task(self._warn_of_policies())
                 await session.run(until_idle)
             except BrokerLost as error:
-                self.condition.fails(str(error))  # before the connection is closed, which a dead network delays
+                # Before the connection is closed, which a dead network delays.
+                self.dependency.mark_down(str(error))
                 raise
             finally:
                 self._session = None

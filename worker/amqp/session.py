@@ -22,7 +22,7 @@ from worker.amqp.delivery import Delivery
 from worker.amqp.reading import as_given_up, as_message
 from worker.amqp.topology import Established, Topology
 from worker.config.settings import Settings
-from worker.dependency import Condition
+from worker.dependency import Dependency
 from worker.errors import DeviceopsError
 from worker.model.messages import Message
 
@@ -114,8 +114,8 @@ class Session:
         settings: Settings,
         settle: Settle,
         stop: asyncio.Event,
-        broker: Condition,
-        database: Condition | None = None,
+        broker: Dependency,
+        database: Dependency | None = None,
     ) -> None:
         self._settings = settings
         self._topology = Topology(settings.topology_prefix)
@@ -187,7 +187,7 @@ class Session:
             else:
                 self._end.set_exception(reason)
             if isinstance(reason, BrokerLost):
-                self._broker.fails(str(reason))
+                self._broker.mark_down(str(reason))
         for subscription in self._subscriptions:
             subscription.buffer.stir()
 
@@ -292,7 +292,7 @@ class Session:
             waiting = await self._messages_waiting()
             before, state = state, [(s.buffer.received, s.settled) for s in self._subscriptions]
             in_hand = sum(subscription.in_hand for subscription in self._subscriptions)
-            is_excused = self._database is not None and self._database.trouble is not None
+            is_excused = self._database is not None and self._database.error is not None
             if state != before or is_excused or not (waiting or in_hand):
                 changed_at = loop.time()
             elif loop.time() - changed_at >= stall:

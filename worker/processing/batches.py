@@ -165,9 +165,9 @@ async def retry_transient(
                 doublings = min(doublings + 1, MAX_DOUBLINGS)
             if database.is_retryable(error):
                 why, is_refusal = one_line_error(error), not is_transient(error)
-                database.condition.fails(why, is_refusal=is_refusal, database=str(database))
+                database.dependency.mark_down(why, is_refusal=is_refusal, database=str(database))
             raise
-        database.condition.works(database=str(database))
+        database.dependency.mark_up(database=str(database))
         return result
 
     try:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool, QueuePool
 
 from worker.config.settings import Settings
-from worker.dependency import Condition
+from worker.dependency import Dependency
 from worker.errors import DeviceopsError
 from worker.store.dead_connections import REFUSAL_TIMEOUT, ConnectionState
 from worker.store.driver import asyncpg
@@ -61,12 +61,12 @@ class Database:
     - `answer_timeout`: seconds before the first attempt of a retried transaction is abandoned, and the server's
       `idle_in_transaction_session_timeout`; None leaves the latter off, for interactive use.
     - `limit`: seconds after which a transaction ends with a TimeoutError, for callers that wait for a response;
-      each transaction then updates `condition`. None sets no limit.
+      each transaction then updates `dependency`. None sets no limit.
     - `for_batches`: set `PLANS_OF_BATCHES`, for connections that process mostly batches.
     - `refusal_timeout`: seconds that refused logins are retried, see `ConnectionState`.
     - `shares_state_with`: another `Database` for the same server; connections that one invalidates, both replace.
 
-    `condition` tracks whether the database is up. `on_commit` is called with the seconds that each commit took.
+    `dependency` tracks whether the database is up. `on_commit` is called with the seconds that each commit took.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Database:
         self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
         self._limit = limit
         self.on_commit: Callable[[float], None] = _ignore_commit
-        self.condition = (
-            Condition("database", "paused: the database fails", "resumed: the database answers")
+        self.dependency = (
+            Dependency("database", "database unavailable, paused", "database available, resumed")
             if limit is None
-            else Condition("database", "the database fails: calls are answered 503", "the database answers again")
+            else Dependency("database", "database unavailable, answering 503", "database available again")
         )
         self._state: ConnectionState = (
             ConnectionState(refusal_timeout) if shares_state_with is None else shares_state_with._state
@@ -161,10 +161,12 @@ class Database:
             yield
         except Exception as error:
             if self._limit is not None and is_database_error(error) and not is_contention(error):
-                self.condition.fails(one_line_error(error), is_refusal=not is_transient(error), database=str(self))
+                self.dependency.mark_down(
+                    one_line_error(error), is_refusal=not is_transient(error), database=str(self)
+                )
             raise
         if self._limit is not None:
-            self.condition.works()
+            self.dependency.mark_up()
 
     @contextmanager
     def _invalidating(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from worker.dependency import Condition
+from worker.dependency import Dependency
 from worker.model.text import one_line
 
 
@@ -24,9 +24,9 @@ class Exporting:
         resource = Resource.create({"service.name": "deviceops", "service.version": version("deviceops"), **given})
         # At exit it would wait for half a minute for a collector that is away: end() does it in time.
         self.provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._condition = Condition("traces", "traces get lost: the collector fails", "the collector takes traces")
-        self._complaints = _Complaints(self._condition)
-        self.provider.add_span_processor(BatchSpanProcessor(_Exporter(self._condition)))
+        self._dependency = Dependency("traces", "trace export failed, spans are dropped", "trace export resumed")
+        self._complaints = _Complaints(self._dependency)
+        self.provider.add_span_processor(BatchSpanProcessor(_Exporter(self._dependency)))
 
     async def end(self, seconds: float) -> None:
         """Send what is left; what is not sent after so many seconds is lost."""
@@ -43,22 +43,22 @@ class Exporting:
             async with asyncio.timeout(seconds):
                 await ended.wait()
         except TimeoutError:
-            self._condition.fails(f"the last ones were not sent within {seconds:.1f} s")
+            self._dependency.mark_down(f"the last ones were not sent within {seconds:.1f} s")
         self._complaints.end()
 
 
 class _Exporter(SpanExporter):
     """OTLP over HTTP, with an eye on whether it works."""
 
-    def __init__(self, condition: Condition) -> None:
+    def __init__(self, dependency: Dependency) -> None:
         self._exporter = OTLPSpanExporter()
-        self._condition = condition
+        self._dependency = dependency
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans; what comes of it changes the condition."""
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
-            self._condition.works()
+            self._dependency.mark_up()
         return result
 
     def shutdown(self) -> None:
@@ -72,9 +72,9 @@ class _Complaints(logging.Handler):
     SOURCES = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
     """Loggers of what cannot be sent, and of what finds no room to wait in."""
 
-    def __init__(self, condition: Condition) -> None:
+    def __init__(self, dependency: Dependency) -> None:
         super().__init__()
-        self._condition = condition
+        self._dependency = dependency
         self._is_heard = True
         for source in map(logging.getLogger, self.SOURCES):
             source.addHandler(self)
@@ -84,7 +84,7 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take a line."""
         if self._is_heard:
-            self._condition.fails(one_line(record.getMessage()))
+            self._dependency.mark_down(one_line(record.getMessage()))
 
     def end(self) -> None:
         """Tell no more."""

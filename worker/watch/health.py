@@ -1,24 +1,24 @@
-"""How it stands with a worker. Alive is not ready: one that waits for its database is alive, and not ready."""
+"""The state of a worker. Alive is not ready: a worker that waits for its database is alive and not ready."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from worker.dependency import Condition
+from worker.dependency import Dependency
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a worker depends on, and whether it was told to stop."""
+    """What a worker depends on, and whether it is stopping."""
 
-    conditions: Sequence[Condition]
+    dependencies: Sequence[Dependency]
     stop: asyncio.Event
 
     @property
-    def troubles(self) -> Mapping[str, str]:
-        """What keeps it from consuming, each in words; empty if it is ready."""
-        troubles = {each.name: each.trouble for each in self.conditions if each.trouble is not None}
-        return {**troubles, "worker": "is stopping"} if self.stop.is_set() else troubles
+    def errors(self) -> Mapping[str, str]:
+        """Why the worker is not consuming, by dependency; empty if it is ready."""
+        errors = {each.name: each.error for each in self.dependencies if each.error is not None}
+        return {**errors, "worker": "is stopping"} if self.stop.is_set() else errors
 
     def __str__(self) -> str:
-        return "; ".join(f"{name}: {trouble}" for name, trouble in self.troubles.items()) or "consuming"
+        return "; ".join(f"{name}: {error}" for name, error in self.errors.items()) or "consuming"

@@ -29,7 +29,7 @@ class WorkerMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Everything as it is now."""
         yield from self._outcomes()
-        yield from self._conditions()
+        yield from self._dependencies()
         yield from self._queues()
         yield from self._standing()
 
@@ -75,18 +75,18 @@ class WorkerMetrics(Collector):
             letters.add_metric([reason.value], tally.dead_lettered[reason])
         yield letters
 
-    def _conditions(self) -> Iterator[Metric]:
+    def _dependencies(self) -> Iterator[Metric]:
         health = self.health
-        yield GaugeMetricFamily("deviceops_ready", "Whether the worker consumes.", float(not health.troubles))
+        yield GaugeMetricFamily("deviceops_ready", "Whether the worker consumes.", float(not health.errors))
         works = GaugeMetricFamily("deviceops_dependency_up", "Whether it works.", labels=["dependency"])
         failures = CounterMetricFamily(
             "deviceops_dependency_failures",
             "How often it went from working to failing: a reconnect to the broker, a pause for the database.",
             labels=["dependency"],
         )
-        for condition in health.conditions:
-            works.add_metric([condition.name], float(condition.trouble is None))
-            failures.add_metric([condition.name], condition.failures)
+        for dependency in health.dependencies:
+            works.add_metric([dependency.name], float(dependency.error is None))
+            failures.add_metric([dependency.name], dependency.failures)
         yield from (works, failures)
         yield GaugeMetricFamily("deviceops_tasks", "Tasks of the event loop.", float(len(asyncio.all_tasks())))
 

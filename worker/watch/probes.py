@@ -64,8 +64,8 @@ def _app(health: Health, registry: CollectorRegistry) -> Starlette:
         return JSONResponse({"status": "alive"})
 
     async def readyz(_: Request) -> Response:
-        if troubles := health.troubles:
-            return JSONResponse({"status": "not ready", "reasons": troubles}, HTTPStatus.SERVICE_UNAVAILABLE)
+        if errors := health.errors:
+            return JSONResponse({"status": "not ready", "reasons": errors}, HTTPStatus.SERVICE_UNAVAILABLE)
         return JSONResponse({"status": "ready"})
 
     async def metrics(_: Request) -> Response:
