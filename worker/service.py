@@ -81,7 +81,7 @@ class Worker:
         health = Health((consumer.dependency, store.dependency), self._stop)
         standing = Standing(store, settings.stale_after)
         self._registry.register(
-            WorkerMetrics(self.meter.tally, health, standing, lambda: consumer.queues, lambda: consumer.remade)
+            WorkerMetrics(self.meter.tally, health, standing, lambda: consumer.queues, lambda: consumer.redeclared)
         )
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),

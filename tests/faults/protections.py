@@ -23,7 +23,11 @@ class Protection:
 
 
 NO_RETRY = "test_readiness.py::test_what_no_retry_will_mend_ends_life_after_life_without_a_delivery"
-NEVER_LOOKING = (SESSION, "await asyncio.sleep(min(LOOK, stall / 4))", "await asyncio.sleep(3_600)")
+NEVER_INSPECTING = (
+    SESSION,
+    "await asyncio.sleep(min(INSPECTION_INTERVAL, stall / 4))",
+    "await asyncio.sleep(3_600)",
+)
 
 NOT_HELD = (
     TOPOLOGY,
@@ -45,8 +49,8 @@ PROTECTIONS = (
             ),
             (
                 SESSION,
-                "                    await subscription.acknowledge(deliveries)\n            subscription.settled",
-                "                    pass\n            subscription.settled",
+                "                    await subscription.acknowledge(deliveries)\n            subscription.ack",
+                "                    pass\n            subscription.ack",
             ),
         ),
     ),
@@ -129,12 +133,15 @@ PROTECTIONS = (
     Protection(
         "the end of a session is noted while a batch waits",
         "test_broker_fails.py::test_the_broker_closes_the_channel_of_a_worker_that_does_not_acknowledge",
-        ((SESSION, "        channel.closing.add_done_callback(self._note_closing)\n", ""), NEVER_LOOKING),
+        ((SESSION, "        channel.closing.add_done_callback(self._note_closing)\n", ""), NEVER_INSPECTING),
     ),
     Protection(
         "a consumer that the broker cancelled is noticed",
         "test_broker_fails.py::test_the_queue_is_deleted_under_the_worker",
-        ((SESSION, "elif subscription.tag not in subscription.channel.consumers:", "elif False:"), NEVER_LOOKING),
+        (
+            (SESSION, "elif subscription.tag not in subscription.channel.consumers:", "elif False:"),
+            NEVER_INSPECTING,
+        ),
     ),
     Protection(
         "the connection that consumes never publishes",
@@ -142,21 +149,21 @@ PROTECTIONS = (
         (
             (
                 SESSION,
-                "                self._looking = looking\n",
-                "                self._looking = looking\n"
-                "                await looking.basic_publish(b'', exchange=topology.dead_letters)\n",
+                "                self._inspector = inspector\n",
+                "                self._inspector = inspector\n"
+                "                await inspector.basic_publish(b'', exchange=topology.dead_letters)\n",
             ),
         ),
     ),
     Protection(
         "a deadline for the batch at work when told to stop",
         "test_draining.py::test_a_batch_that_cannot_commit_in_time_is_given_back",
-        ((SESSION, "return drain - min(CLOSING, drain / 2)", "return 3_600"),),
+        ((SESSION, "return drain - min(CLOSE_RESERVE, drain / 2)", "return 3_600"),),
     ),
     Protection(
         "a stop waits for the batch at work",
         "test_draining.py::test_stopped_under_load_it_acknowledges_what_it_committed[postgresql]",
-        ((SESSION, "return drain - min(CLOSING, drain / 2)", "return 0"),),
+        ((SESSION, "return drain - min(CLOSE_RESERVE, drain / 2)", "return 0"),),
         tries=3,
     ),
     Protection(
@@ -172,7 +179,7 @@ PROTECTIONS = (
     Protection(
         "a bound for goodbyes to the broker",
         "test_network_fails.py::test_told_to_stop_in_a_black_hole",
-        ((SESSION, "asyncio.timeout(CLOSING)", "asyncio.timeout(None)"),),
+        ((SESSION, "asyncio.timeout(CLOSE_RESERVE)", "asyncio.timeout(None)"),),
     ),
     Protection(
         "nothing moves: the process ends",
@@ -198,12 +205,12 @@ PROTECTIONS = (
     Protection(
         "what kills workers is isolated",
         "test_poison.py",
-        (("worker/amqp/reading.py", ">= SUSPECT", ">= 10**9"),),
+        (("worker/amqp/reading.py", ">= POISON_AFTER", ">= 10**9"),),
     ),
     Protection(
         "no acknowledgement covers suspects that wait",
         "test_poison.py",
-        ((SESSION, "bool(others) and not self.buffer.has_suspects", "bool(others)"),),
+        ((SESSION, "bool(others) and not self.batcher.has_poison_candidates", "bool(others)"),),
     ),
     Protection(
         "suspects are drawn by lot",
@@ -211,8 +218,8 @@ PROTECTIONS = (
         (
             (
                 "worker/amqp/batching.py",
-                "self._suspects.pop(random.randrange(len(self._suspects)))",
-                "self._suspects.pop(0)",
+                "self._poison_candidates.pop(drawn)",
+                "self._poison_candidates.pop(0)",
             ),
         ),
     ),
@@ -290,9 +297,9 @@ PROTECTIONS = (
         ),
     ),
     Protection(
-        "what went back is settled before more is consumed",
+        "what went back is acknowledged before more is consumed",
         "test_readiness.py::test_a_disk_that_has_room_for_a_small_batch_only_costs_one_delivery",
-        ((SESSION, "                self.unsettled.append(settling)\n", ""),),
+        ((SESSION, "                self.unfinished.append(processing)\n", ""),),
     ),
     Protection(
         "a slow database holds reports back at the broker",
@@ -369,7 +376,13 @@ PROTECTIONS = (
     Protection(
         "a link that is merely slow counts as no loss",
         "test_network_fails.py::test_slow",
-        ((SESSION, "self._answer = min(ANSWER, settings.stall_timeout / 4)", "self._answer = 0.001"),),
+        (
+            (
+                SESSION,
+                "self._reply_timeout = min(REPLY_TIMEOUT, settings.stall_timeout / 4)",
+                "self._reply_timeout = 0.001",
+            ),
+        ),
     ),
     Protection(
         "a lost link is connected to again",
@@ -503,7 +516,7 @@ PROTECTIONS = (
         (
             (
                 CONSUMER,
-                "keeping = asyncio.create_task(Lease(self._settings, self._note).run())",
+                "keeping = asyncio.create_task(Keepalive(self._settings, self._note).run())",
                 "keeping = asyncio.create_task(asyncio.sleep(0))",
             ),
         ),
@@ -511,7 +524,7 @@ PROTECTIONS = (
     Protection(
         "a queue of an older version is consumed as long as it exists",
         "test_broker_defaults.py::test_a_queue_of_an_older_version_is_replaced_without_loss_whenever_a_worker_dies",
-        ((TOPOLOGY, "Established([current, former], remade)", "Established([current], remade)"),),
+        ((TOPOLOGY, "DeclaredState([current, former], redeclared)", "DeclaredState([current], redeclared)"),),
     ),
     Protection(
         "a queue of an older version is replaced by another one",

@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from worker.amqp import session
-from worker.amqp.batching import Buffer
+from worker.amqp.batching import Batcher
 from worker.amqp.delivery import Delivery
 from worker.model import dead_letter, messages, parsing
 from worker.processing import batches
@@ -49,7 +49,7 @@ def prepare() -> None:
             time.sleep(float(how))
 
     event.listen(Engine, "commit", lambda _: strike(BEFORE_COMMIT))
-    acknowledge, put = session._Subscription.acknowledge, Buffer.put
+    acknowledge, put = session._Subscription.acknowledge, Batcher.put
     parse, name = parsing.parse, parsing.named_in
 
     async def acknowledge_or_not(subscription: session._Subscription, deliveries: Any) -> None:
@@ -74,14 +74,14 @@ def prepare() -> None:
         die_of(message.body)
         return name(message)
 
-    def put_or_not(buffer: Buffer, delivery: Delivery) -> None:
+    def put_or_not(batcher: Batcher, delivery: Delivery) -> None:
         if not (folder / DEAF).exists():
-            put(buffer, delivery)
+            put(batcher, delivery)
 
     for owner, attribute, replacement in (
         (session._Subscription, "acknowledge", acknowledge_or_not),
         (batches, "parse", parse_or_die),
         (dead_letter, "named_in", name_or_die),
-        (Buffer, "put", put_or_not),
+        (Batcher, "put", put_or_not),
     ):
         setattr(owner, attribute, replacement)

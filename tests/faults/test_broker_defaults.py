@@ -18,7 +18,7 @@ from tests.faults.trials import Trials
 from tests.support.brokering import PATIENCE, eventually, messages_in, report, send, until_logged
 from tests.support.command import Deviceops
 from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ
-from worker.amqp.keepalive import AFTER
+from worker.amqp.keepalive import DELAY
 from worker.amqp.topology import Topology
 
 pytestmark = pytest.mark.each_private_broker
@@ -158,7 +158,7 @@ async def test_queues_that_would_expire_are_kept_in_use_while_the_database_is_aw
     postgresql: PrivatePostgreSQL,
 ) -> None:
     worker, ledger = await new_scene(broker.url, fragile_database, hold_timeout=2)
-    expires = AFTER + 5
+    expires = DELAY + 5
 
     async def be_away(random: Random) -> None:
         with policy(broker, "fault-", expires=1_000 * expires):

@@ -68,7 +68,7 @@ async def test_deaf(trials: Trials, new_scene: NewScene, amqp_url: str, sturdy_d
         await worker.is_ready()
 
     await trials.endure("deliveries get lost within the client", deafen, ledger, worker)
-    assert worker.log.count(f"nothing has moved for {STALL} s, with") == trials.tries
+    assert worker.log.count(f"no progress for {STALL} s, with") == trials.tries
 
 
 async def test_the_broker_forgets_the_consumer(

@@ -12,7 +12,7 @@ from tests.faults.ledger import PATIENCE
 from tests.faults.sabotage import POISON
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from worker.amqp.reading import SUSPECT
+from worker.amqp.reading import POISON_AFTER
 from worker.amqp.topology import DELIVERY_LIMIT
 from worker.model.dead_letter import DEADLY
 from worker.model.outcomes import Reason
@@ -60,7 +60,7 @@ async def test_poison_is_given_up_alone(
         await ledger.publish(innocent)
         given_up.update(poison.reports)
         worker.start()
-        await worker.has_died(before + SUSPECT + 1)
+        await worker.has_died(before + POISON_AFTER + 1)
         await ledger.publish(latecomers, seconds=2)  # their acknowledgements must leave the suspects alone
         await ledger.caught_up()
         assert len(worker.deaths) - before < DELIVERY_LIMIT / 2, "lives until the innocent are done"

@@ -55,7 +55,7 @@ def test_a_policy_and_an_operators_policy_that_endanger_messages_are_named(
     assert refused.returncode == 1
     for words in (
         f"policy blanket sets expires of queue {prefix}.reports to 1800000: without a consumer",
-        f"operator policy house sets message-ttl of queue {prefix}.dead-letters to 60000: messages that wait",
+        f"operator policy house sets message-ttl of queue {prefix}.dead-letters to 60000: messages older than",
         f"operator policy house sets delivery-limit of queue {prefix}.reports to 5",
     ):
         assert words in refused.stderr

@@ -1,4 +1,4 @@
-"""What the broker gives up on is collected into the dead letters: once each, with its story in words."""
+"""What the broker gives up on is collected into the dead letters: once each, with its described in words."""
 
 import asyncio
 import json

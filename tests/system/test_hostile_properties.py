@@ -16,7 +16,7 @@ from tests.support.command import Deviceops
 from tests.support.frames import NOT_UTF8, RawProperties, entry, nested, short, table
 from worker.amqp.connection import connected
 from worker.amqp.delivery import Delivery
-from worker.amqp.reading import SUSPECT, as_given_up, is_suspect
+from worker.amqp.reading import POISON_AFTER, as_abandoned, is_poison_candidate
 from worker.amqp.topology import Topology
 from worker.config.settings import Settings
 
@@ -90,7 +90,7 @@ async def test_a_message_whose_workers_die_is_isolated_whatever_else_is_in_its_h
     properties = RawProperties(HEADERS, table(entry(b"bad", b"T", IN_NANOSECONDS), entry(NOT_UTF8, b"V", b"")))
     await channel.basic_publish(b"{}", exchange=topology_prefix, routing_key="r", properties=properties)
     queue = f"{topology_prefix}.reports"
-    for _ in range(SUSPECT):
+    for _ in range(POISON_AFTER):
         found = await channel.basic_get(queue)
         assert found.delivery_tag is not None
         await channel.basic_nack(found.delivery_tag, requeue=True)
@@ -100,9 +100,9 @@ async def test_a_message_whose_workers_die_is_isolated_whatever_else_is_in_its_h
     async with connected(settings) as connection:
         own = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
         assert isinstance(own, Channel)
-        connection.wire.deliver(own.number, arrived.set_result)
+        connection.frames.route_deliveries(own.number, arrived.set_result)
         await own.basic_consume(queue, lambda _: asyncio.sleep(0))
         delivery = await asyncio.wait_for(arrived, 30)
 
-    assert is_suspect(delivery)
-    assert as_given_up(delivery, datetime.now(UTC)).redeliveries == SUSPECT
+    assert is_poison_candidate(delivery)
+    assert as_abandoned(delivery, datetime.now(UTC)).redeliveries == POISON_AFTER

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.amqp.x_death import read_deaths, told
+from worker.amqp.x_death import describe, parse_x_death
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from worker.amqp.x_death import read_deaths, told
     ],
 )
 def test_a_story_that_is_not_the_brokers_is_told_as_such(header: object) -> None:
-    assert "not the broker's" in told(read_deaths({"x-death": header}))
+    assert "not the broker's" in describe(parse_x_death({"x-death": header}))
 
 
 def test_a_long_story_is_told_in_one_line_the_latest_death_first() -> None:
@@ -28,7 +28,7 @@ def test_a_long_story_is_told_in_one_line_the_latest_death_first() -> None:
         for reason in ("expired", "rejected", "maxlen", "?", "?")
     ]
 
-    story = told(read_deaths({"x-death": deaths}))
+    story = describe(parse_x_death({"x-death": deaths}))
 
     assert "\n" not in story
     assert len(story) < 600
@@ -38,4 +38,4 @@ def test_a_long_story_is_told_in_one_line_the_latest_death_first() -> None:
 
 def test_an_entry_that_is_not_the_brokers_hides_no_other() -> None:
     deaths = [{"reason": "expired", "queue": 7}, "mine", {"reason": "maxlen", "queue": "q"}]
-    assert [death.reason for death in read_deaths({"x-death": deaths})] == ["maxlen"]
+    assert [death.reason for death in parse_x_death({"x-death": deaths})] == ["maxlen"]

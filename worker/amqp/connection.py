@@ -17,7 +17,7 @@ from aio_pika.exceptions import (
 from aiormq.exceptions import ConnectionNotAllowed, InvalidFrameError
 from yarl import URL
 
-from worker.amqp.frames import Wire
+from worker.amqp.frames import FrameTransport
 from worker.config import tls
 from worker.config.settings import Settings, without_password
 from worker.errors import DeviceopsError, SettingsError
@@ -30,7 +30,7 @@ CLOSE_TIMEOUT = 3
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)
 _NOT_ALLOWED = 530
 """AMQP's reply code for a virtual host without permission."""
-_MISSES = (ConnectionNotAllowed, InvalidFrameError)
+_MISSING = (ConnectionNotAllowed, InvalidFrameError)
 _REFUSALS = (AuthenticationError, ProbableAuthenticationError)
 _UNKNOWN_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
 """Resolver errors for unknown names, as opposed to an unavailable resolver."""
@@ -53,12 +53,12 @@ class Connection(aio_pika.Connection):
 
     def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
         super().__init__(url, *arguments, **options)
-        self.wire = self.kwargs["transport_factory"] = Wire()
+        self.frames = self.kwargs["transport_factory"] = FrameTransport()
 
     def drop(self) -> None:
         """Close it at once, without sending what is left."""
-        if self.wire.transport is not None:
-            self.wire.transport.abort()
+        if self.frames.transport is not None:
+            self.frames.transport.abort()
 
 
 @asynccontextmanager
@@ -82,8 +82,8 @@ async def connected(settings: Settings) -> AsyncIterator[Connection]:
     except SettingsError as error:  # a file that was valid at the start may be in the middle of a rewrite
         raise BrokerRefused(f"broker {broker}: {error}") from error
     except BROKER_ERRORS as error:
-        hint = _wanted(settings) if _hung_up(error) else ""
-        raise _kind(error)(f"broker {broker}: {explain(error)}{hint}") from error
+        hint = _hint(settings) if _is_hang_up(error) else ""
+        raise _error_class(error)(f"broker {broker}: {describe_error(error)}{hint}") from error
     try:
         yield connection
     finally:
@@ -98,7 +98,7 @@ async def _close(connection: Connection) -> None:
     await closing
 
 
-def is_of_broker(error: BaseException) -> bool:
+def is_broker_error(error: BaseException) -> bool:
     """Whether a failure is the broker's or the connection's.
 
     The client ends calls on a closing connection with a bare Exception, or as if their task were cancelled.
@@ -109,7 +109,7 @@ def is_of_broker(error: BaseException) -> bool:
     return isinstance(error, BROKER_ERRORS) or type(error) is Exception
 
 
-def explain(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """A broker error in one line."""
     if isinstance(error, asyncio.CancelledError) or type(error) is Exception:
         return "the connection was closed"
@@ -117,14 +117,14 @@ def explain(error: BaseException) -> str:
         return "closed the connection; does the virtual host exist, and may the user enter it?"
     if isinstance(error, AuthenticationError):
         return f"offers {error.args[0]} to sign in by, and not what the parameter auth says"
-    if (trouble := tls.trouble(error)) is not None:
-        return tls.explain(trouble)
+    if (tls_error := tls.find_error(error)) is not None:
+        return tls.describe_error(tls_error)
     reason = error.strerror if isinstance(error, OSError) else None
     text = " ".join((reason or str(error)).split())
     return text or ("does not answer" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
-def _wanted(settings: Settings) -> str:
+def _hint(settings: Settings) -> str:
     """A hint about a missing client certificate. With TLS 1.3 the broker's alert may be lost."""
     if settings.amqp_url.get_secret_value().startswith("amqp:"):
         return "; does it want TLS (amqps://)?"
@@ -133,14 +133,14 @@ def _wanted(settings: Settings) -> str:
     return "; does it know who issued our certificate?"
 
 
-def _hung_up(error: BaseException) -> bool:
+def _is_hang_up(error: BaseException) -> bool:
     return isinstance(error.__cause__, ConnectionResetError | asyncio.IncompleteReadError)
 
 
-def _kind(error: BaseException) -> type[BrokerUnavailable]:
-    if (trouble := tls.trouble(error)) is not None:
-        return BrokerRefused if tls.is_refusal(trouble) else BrokerUnavailable
-    if _is_unknown_host(error) or isinstance(error, _MISSES):
+def _error_class(error: BaseException) -> type[BrokerUnavailable]:
+    if (tls_error := tls.find_error(error)) is not None:
+        return BrokerRefused if tls.is_refusal(tls_error) else BrokerUnavailable
+    if _is_unknown_host(error) or isinstance(error, _MISSING):
         return BrokerMissing
     if isinstance(error, ConnectionClosed) and error.args[:1] == (_NOT_ALLOWED,):
         return BrokerMissing

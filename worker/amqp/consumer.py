@@ -9,20 +9,20 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wai
 
 from worker.amqp import policies
 from worker.amqp.connection import BrokerMissing, BrokerRefused, BrokerUnavailable, connected
-from worker.amqp.keepalive import Lease
-from worker.amqp.session import BrokerLost, Queue, Session, Settle
-from worker.amqp.topology import Established, Topology
+from worker.amqp.keepalive import Keepalive
+from worker.amqp.session import BrokerLost, ProcessBatch, QueueState, Session
+from worker.amqp.topology import DeclaredState, Topology
 from worker.config.settings import Settings, without_password
 from worker.dependency import Dependency
 
-LONGEST_PAUSE = 5
+MAX_PAUSE = 5
 """Maximum seconds between two attempts to connect."""
 
 
 _log = structlog.get_logger()
 
 
-async def _at_once() -> None:
+async def _always_ready() -> None:
     """Return when messages can be processed."""
 
 
@@ -36,32 +36,32 @@ class Consumer:
     def __init__(
         self,
         settings: Settings,
-        settle: Settle,
+        process_batch: ProcessBatch,
         stop: asyncio.Event,
         *,
-        ready: Callable[[], Awaitable[None]] = _at_once,
+        ready: Callable[[], Awaitable[None]] = _always_ready,
         database: Dependency | None = None,
     ) -> None:
         self.dependency = Dependency(
             "broker", "broker connection lost, reconnecting", "consuming", error="not connected yet"
         )
         self._settings = settings
-        self._settle = settle
+        self._process_batch = process_batch
         self._stop = stop
         self._ready = ready
         self._database = database
         self._was_connected = False
         self._refused_since: float | None = None
         self._session: Session | None = None
-        self._unsettled: list[asyncio.Future[object]] = []
+        self._unfinished: list[asyncio.Future[object]] = []
         """Batches whose messages were returned because they took too long."""
-        self._looking: asyncio.Task[None] | None = None
+        self._policy_check: asyncio.Task[None] | None = None
         """The check of the broker's policies, made once."""
-        self.remade = 0
+        self.redeclared = 0
         """Queues and exchanges that were deleted by others and declared again."""
 
     @property
-    def queues(self) -> Sequence[Queue]:
+    def queues(self) -> Sequence[QueueState]:
         """The state of the consumed queues; empty without a connection."""
         return () if self._session is None else self._session.queues
 
@@ -83,7 +83,7 @@ class Consumer:
 
         reconnecting = AsyncRetrying(
             retry=retry_if_exception(is_worth_another_try),
-            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE),
+            wait=wait_random_exponential(multiplier=0.5, max=MAX_PAUSE),
             stop=stop_when_event_set(self._stop),  # type: ignore[arg-type]  # it calls is_set() only
             sleep=self._pause,
             retry_error_callback=lambda _: None,
@@ -91,7 +91,9 @@ class Consumer:
         try:
             async for attempt in reconnecting:
                 with attempt:
-                    session = Session(self._settings, self._settle, self._stop, self.dependency, self._database)
+                    session = Session(
+                        self._settings, self._process_batch, self._stop, self.dependency, self._database
+                    )
                     try:
                         await self._run(session, until_idle)
                     except BrokerUnavailable as error:
@@ -99,13 +101,13 @@ class Consumer:
                             self.dependency.mark_down(str(error), is_refusal=isinstance(error, BrokerRefused))
                         raise
                     except BrokerLost:
-                        if session.has_settled:  # a new failure starts with short pauses
+                        if session.has_acknowledged:  # a new failure starts with short pauses
                             attempt.retry_state.attempt_number = 1
                         raise
                     finally:
-                        self._unsettled += session.unsettled
+                        self._unfinished += session.unfinished
         finally:
-            for batch in self._unsettled:
+            for batch in self._unfinished:
                 batch.cancel()
 
     def _is_refused_for_good(self, error: Exception) -> bool:
@@ -129,8 +131,8 @@ class Consumer:
                 self._session = session
                 queue = Topology(self._settings.topology_prefix).reports
                 self.dependency.mark_up(queue=queue, broker=without_password(self._settings.amqp_url))
-                if self._looking is None:
-                    self._looking = asyncio.create_task(self._warn_of_policies())
+                if self._policy_check is None:
+                    self._policy_check = asyncio.create_task(self._warn_of_policies())
                 await session.run(until_idle)
             except BrokerLost as error:
                 # Before the connection is closed, which a dead network delays.
@@ -139,36 +141,37 @@ class Consumer:
             finally:
                 self._session = None
 
-    async def _settle_what_went_back(self) -> None:
+    async def _finish_returned_batches(self) -> None:
         """Wait until the batches that took too long are committed.
 
         Nothing else proves that the database accepts them: a small write may fit onto a nearly full disk.
         Otherwise they would be delivered and returned again and again, each time closer to the broker's delivery
         limit. Once committed, they are redelivered once, as duplicates.
         """
-        await asyncio.gather(*self._unsettled)
-        self._unsettled.clear()
+        await asyncio.gather(*self._unfinished)
+        self._unfinished.clear()
 
     async def _until_ready(self) -> None:
-        keeping = asyncio.create_task(Lease(self._settings, self._note).run())
+        keeping = asyncio.create_task(Keepalive(self._settings, self._note).run())
         try:
-            await self._settle_what_went_back()
+            await self._finish_returned_batches()
             await self._ready()
         finally:
             keeping.cancel()
             await asyncio.wait([keeping])  # its messages are returned before anything is consumed
 
-    def _note(self, found: Established) -> None:
-        if found.remade:
-            self.remade += len(found.remade)
+    def _note(self, found: DeclaredState) -> None:
+        if found.redeclared:
+            self.redeclared += len(found.redeclared)
             _log.warning(
-                "queue or exchange was deleted and is declared again, its messages are lost", names=found.remade
+                "queue or exchange was deleted and is declared again, its messages are lost",
+                names=found.redeclared,
             )
 
     async def _warn_of_policies(self) -> None:
-        with suppress(policies.PoliciesUnread):  # few users have the permission; `check` reports it
-            for danger in await asyncio.to_thread(policies.dangers, self._settings):
-                _log.warning("broker policy endangers messages", danger=danger)
+        with suppress(policies.PoliciesUnavailable):  # few users have the permission; `check` reports it
+            for risk in await asyncio.to_thread(policies.find_risks, self._settings):
+                _log.warning("broker policy endangers messages", risk=risk)
 
     async def _pause(self, seconds: float) -> None:
         await self._unless_stopped(asyncio.sleep(seconds))

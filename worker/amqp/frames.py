@@ -44,7 +44,7 @@ class _Arriving:
     missing: int = 0
 
 
-class Wire(TransportFactory):
+class FrameTransport(TransportFactory):
     """Opens the network connection, and keeps its reader and writer."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Wire(TransportFactory):
             raise AMQPConnectionError(*error.args) from error
         return self._reader, asyncio.StreamWriter(self.transport, protocol, self._reader, loop)
 
-    def deliver(self, channel: int, sink: Sink) -> None:
+    def route_deliveries(self, channel: int, sink: Sink) -> None:
         """Pass the deliveries of a channel to a sink from now on."""
         assert self._reader is not None
         self._reader.sinks[channel] = sink

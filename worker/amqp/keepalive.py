@@ -13,40 +13,40 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
 from worker.amqp.connection import CONNECT_TIMEOUT, Connection, connected
-from worker.amqp.session import BrokerLost, losing_the_broker
-from worker.amqp.topology import Established, Topology
+from worker.amqp.session import BrokerLost, broker_errors_as_lost
+from worker.amqp.topology import DeclaredState, Topology
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 
-AFTER = 10
+DELAY = 10
 """Seconds of an outage after which queues are kept in use; a shorter one returns no message again."""
-LOOK = 1
+INTERVAL = 1
 """Seconds between two checks, and between two attempts to connect."""
-ENOUGH = 50
+MAX_DELIVERIES = 50
 """Deliveries of a message after which its queue is no longer kept in use: each keepalive counts as one, and the
 broker abandons a message after 100."""
 
 _log = structlog.get_logger()
 
 
-class Lease:
-    """Keeps the queues in use while it runs; `note` receives what it had to declare."""
+class Keepalive:
+    """Keeps the queues in use while it runs; `on_declared` receives what it had to declare."""
 
-    def __init__(self, settings: Settings, note: Callable[[Established], None]) -> None:
+    def __init__(self, settings: Settings, on_declared: Callable[[DeclaredState], None]) -> None:
         self._settings = settings
         self._topology = Topology(settings.topology_prefix)
-        self._note = note
-        self._spared: set[str] = set()
+        self._on_declared = on_declared
+        self._released: set[str] = set()
 
     async def run(self) -> None:
         """Keep the queues in use until cancelled; failures of the broker are retried."""
-        await asyncio.sleep(AFTER)
+        await asyncio.sleep(DELAY)
         while True:
             with suppress(DeviceopsError, BrokerLost):  # the next consumer reports it
                 async with connected(self._settings) as connection:
-                    with losing_the_broker():
+                    with broker_errors_as_lost():
                         await self._hold(connection)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(INTERVAL)
 
     async def _hold(self, connection: Connection) -> None:
         """Consume until a queue is gone, or shortly before the broker's acknowledgement timeout."""
@@ -54,18 +54,18 @@ class Lease:
         until = loop.time() + 2 * self._settings.hold_timeout
         async with asyncio.timeout(CONNECT_TIMEOUT):
             found = await self._topology.establish(connection)
-            self._note(found)
-            queues = {self._topology.reports, *found.dead_letters} - self._spared
+            self._on_declared(found)
+            queues = {self._topology.reports, *found.dead_letters} - self._released
             consumers = [await self._consume(connection, queue) for queue in queues]
         while loop.time() < until and all(tag in channel.consumers for channel, tag in consumers):  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(INTERVAL)
 
     async def _consume(self, connection: Connection, queue: str) -> tuple[Channel, str]:
         async def leave_alone(message: DeliveredMessage) -> None:
             headers = message.header.properties.headers or {}
             count = headers.get("x-delivery-count")
-            if isinstance(count, int) and count >= ENOUGH:
-                self._spared.add(queue)
+            if isinstance(count, int) and count >= MAX_DELIVERIES:
+                self._released.add(queue)
                 _log.warning("queue is no longer kept in use: a message was delivered too often", queue=queue)
 
         channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()

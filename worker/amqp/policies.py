@@ -29,12 +29,12 @@ _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
 _MAX_ANSWER = 1 << 20
 
 
-class PoliciesUnread(DeviceopsError):
+class PoliciesUnavailable(DeviceopsError):
     """The policies cannot be read; the message has the reason and a command to read them."""
 
 
-def dangers(settings: Settings) -> list[str]:
-    """The dangers to the messages in the queues, a line each. Blocks for seconds. Raises PoliciesUnread."""
+def find_risks(settings: Settings) -> list[str]:
+    """The dangers to the messages in the queues, a line each. Blocks for seconds. Raises PoliciesUnavailable."""
     fresh = settings.with_broker_login()
     broker = URL(fresh.amqp_url.get_secret_value())
     management = _management(fresh, broker)
@@ -146,10 +146,10 @@ def _ask(management: URL, path: str, tls: SSLContext | None) -> Any:
         return json.loads(answer.read(_MAX_ANSWER))
 
 
-def _unread(management: URL, vhost: str, why: str) -> PoliciesUnread:
+def _unread(management: URL, vhost: str, why: str) -> PoliciesUnavailable:
     shown = management.with_password("***") if management.password else management
     name = vhost.replace("%2F", "/")
-    return PoliciesUnread(
+    return PoliciesUnavailable(
         f"policies could not be read from {shown}: {why}; look with: rabbitmqctl list_policies --vhost {name}, "
         f"and rabbitmqctl list_operator_policies --vhost {name}"
     )

@@ -12,7 +12,7 @@ from aio_pika.exceptions import DeliveryError
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pamqp.commands import Basic
 
-from worker.amqp.connection import Connection, explain, is_of_broker
+from worker.amqp.connection import Connection, describe_error, is_broker_error
 from worker.errors import DeviceopsError
 from worker.model.identity import body_id
 from worker.model.messages import REPORT, Message
@@ -20,7 +20,7 @@ from worker.model.text import shown
 
 CONFIRM_TIMEOUT = 30
 """Seconds to wait for the broker's confirmation of a message."""
-WINDOW = 500
+MAX_UNCONFIRMED = 500
 """Unconfirmed messages at a time."""
 
 _KEPT_PROPERTIES = ("content_type", "content_encoding", "priority", "correlation_id", "reply_to", "app_id")
@@ -52,23 +52,24 @@ async def publish(destination: Destination, messages: Sequence[Message]) -> None
     Raises DeviceopsError if any message was not accepted; others of the same call may have been, and publishing
     them again has no effect.
     """
-    for start in range(0, len(messages), WINDOW):
-        window = messages[start : start + WINDOW]
+    for start in range(0, len(messages), MAX_UNCONFIRMED):
+        portion = messages[start : start + MAX_UNCONFIRMED]
         results = await asyncio.gather(
-            *(_publish(destination, message) for message in window), return_exceptions=True
+            *(_publish(destination, message) for message in portion), return_exceptions=True
         )
-        for message, result in zip(window, results, strict=True):
+        for message, result in zip(portion, results, strict=True):
             if isinstance(result, BaseException):
-                raise _explained(destination, message, result) from result
+                raise _described(destination, message, result) from result
 
 
-def _explained(destination: Destination, message: Message, error: BaseException) -> BaseException:
+def _described(destination: Destination, message: Message, error: BaseException) -> BaseException:
     exchange, user = shown(destination.exchange.name), shown(destination.user or "of the certificate")
     named = f"not published: {shown(message.body.decode(errors='replace'))}"
     match error:
         case ChannelAccessRefused():
             return DeviceopsError(
-                f"not published: 403, the user {user} may not write to the exchange {exchange}: {explain(error)}"
+                f"not published: 403, the user {user} may not write to the exchange {exchange}: "
+                f"{describe_error(error)}"
             )
         case ChannelNotFoundEntity():
             return DeviceopsError(
@@ -85,11 +86,11 @@ def _explained(destination: Destination, message: Message, error: BaseException)
                 f"{named}: the queue that the exchange {exchange} leads to refuses it: is it full?"
             )
         case DeliveryError():
-            return DeviceopsError(f"{named}: the broker refuses it: {explain(error)}")
+            return DeviceopsError(f"{named}: the broker refuses it: {describe_error(error)}")
         case TypeError() | ValueError():
             return DeviceopsError(f"{named}: AMQP cannot carry its properties or headers: {error}")
-    if is_of_broker(error):
-        return DeviceopsError(f"{named}: the broker does not confirm it: {explain(error)}")
+    if is_broker_error(error):
+        return DeviceopsError(f"{named}: the broker does not confirm it: {describe_error(error)}")
     return error
 
 

@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from worker.amqp.delivery import Delivery
-from worker.amqp.x_death import limit_reached, read_deaths, redeliveries, told
+from worker.amqp.x_death import describe, limit_reached, parse_x_death, redeliveries
 from worker.model.identity import identity
 from worker.model.messages import REPLAY_OF, Message, Origin
 from worker.model.text import clean
 
-SUSPECT = 10
+POISON_AFTER = 10
 """Unsuccessful deliveries after which a message is a poison candidate."""
 
 
@@ -31,25 +31,25 @@ def as_message(delivery: Delivery, received_at: datetime) -> Message:
     )
 
 
-def as_given_up(delivery: Delivery, received_at: datetime) -> Message:
+def as_abandoned(delivery: Delivery, received_at: datetime) -> Message:
     """A message that the broker abandoned, with the exchange to which it was published first."""
     message = as_message(delivery, received_at)
     headers = delivery.properties.headers or {}
-    deaths = read_deaths(headers)
+    deaths = parse_x_death(headers)
     origin = _origin(delivery)
     first = deaths[-1] if deaths else None
     return replace(
         message,
-        given_up=told(deaths, limit_reached(headers)),
+        given_up=describe(deaths, limit_reached(headers)),
         redeliveries=redeliveries(headers),
         origin=lambda: replace(origin, exchange=first.exchange) if first else origin,
     )
 
 
-def is_suspect(delivery: Delivery) -> bool:
+def is_poison_candidate(delivery: Delivery) -> bool:
     """Whether workers keep crashing on this message, or on one that was delivered with it."""
     # In a first delivery the header can only come from the sender.
-    return delivery.is_redelivered and redeliveries(delivery.properties.headers or {}) >= SUSPECT
+    return delivery.is_redelivered and redeliveries(delivery.properties.headers or {}) >= POISON_AFTER
 
 
 def _replay_of(headers: dict[str, Any]) -> UUID | None:

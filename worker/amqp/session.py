@@ -16,11 +16,11 @@ import structlog
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from worker.amqp.batching import Buffer
-from worker.amqp.connection import CONNECT_TIMEOUT, Connection, explain, is_of_broker
+from worker.amqp.batching import Batcher
+from worker.amqp.connection import CONNECT_TIMEOUT, Connection, describe_error, is_broker_error
 from worker.amqp.delivery import Delivery
-from worker.amqp.reading import as_given_up, as_message
-from worker.amqp.topology import Established, Topology
+from worker.amqp.reading import as_abandoned, as_message
+from worker.amqp.topology import DeclaredState, Topology
 from worker.config.settings import Settings
 from worker.dependency import Dependency
 from worker.errors import DeviceopsError
@@ -28,19 +28,19 @@ from worker.model.messages import Message
 
 MAX_PREFETCH = 2_000
 """The maximum for quorum queues."""
-ANSWER = 10
+REPLY_TIMEOUT = 10
 """Maximum seconds for an answer or an acknowledgement before the broker counts as lost."""
-LOOK = 10
+INSPECTION_INTERVAL = 10
 """Maximum seconds between two checks of the queues."""
-CHECK = 1
+CONSUMER_CHECK_INTERVAL = 1
 """Seconds between two checks of the channel's consumer."""
-CLOSING = 3
+CLOSE_RESERVE = 3
 """Seconds of the drain timeout that are reserved for closing connections."""
 
 _log = structlog.get_logger()
 
-Settle = Callable[[Sequence[Message]], Awaitable[object]]
-Reading = Callable[[Delivery, datetime], Message]
+ProcessBatch = Callable[[Sequence[Message]], Awaitable[object]]
+ReadDelivery = Callable[[Delivery, datetime], Message]
 
 
 class BrokerLost(Exception):
@@ -51,7 +51,7 @@ class Stalled(DeviceopsError):
     """Consumption stalls without a known reason: the process must end, so that the supervisor starts a new one."""
 
 
-class Queue(Protocol):
+class QueueState(Protocol):
     """The state of a consumed queue; None before the first check."""
 
     @property
@@ -67,7 +67,7 @@ class Queue(Protocol):
         """Consumers, of all workers."""
 
     @property
-    def in_hand(self) -> int:
+    def unacknowledged(self) -> int:
         """Messages that this worker has not acknowledged."""
 
 
@@ -78,11 +78,11 @@ class _Subscription:
     queue: str
     channel: Channel
     tag: str
-    buffer: Buffer
-    read: Reading
-    settled: int = 0
+    batcher: Batcher
+    read: ReadDelivery
+    acknowledged: int = 0
     """Deliveries that were committed and acknowledged."""
-    at_work: int = 0
+    in_progress: int = 0
     """Deliveries in the batch that is being processed."""
     waiting: int | None = None
     """Undelivered messages at the last check."""
@@ -90,16 +90,16 @@ class _Subscription:
     """Consumers, this one included, at the last check."""
 
     @property
-    def in_hand(self) -> int:
+    def unacknowledged(self) -> int:
         """Deliveries that are not acknowledged."""
-        return len(self.buffer) + self.at_work
+        return len(self.batcher) + self.in_progress
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge deliveries."""
         *others, last = (delivery.tag for delivery in deliveries)
         # Batches are in the order of delivery, so the last tag covers all before it, except with poison
         # candidates.
-        in_order = bool(others) and not self.buffer.has_suspects
+        in_order = bool(others) and not self.batcher.has_poison_candidates
         if not in_order:
             for tag in others:
                 await self.channel.basic_ack(tag, wait=False)
@@ -112,50 +112,50 @@ class Session:
     def __init__(
         self,
         settings: Settings,
-        settle: Settle,
+        process_batch: ProcessBatch,
         stop: asyncio.Event,
         broker: Dependency,
         database: Dependency | None = None,
     ) -> None:
         self._settings = settings
         self._topology = Topology(settings.topology_prefix)
-        self._settle = settle
+        self._process_batch = process_batch
         self._stop = stop
         self._broker = broker
         self._database = database
         self._subscriptions: list[_Subscription] = []
-        self.found = Established()
-        self._end: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self.found = DeclaredState()
+        self._ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         """Done when the session has to end, with an exception unless it was stopped."""
         # A check of the queues and its answer take half of the stall timeout.
-        self._answer = min(ANSWER, settings.stall_timeout / 4)
-        self.unsettled: list[asyncio.Future[object]] = []
+        self._reply_timeout = min(REPLY_TIMEOUT, settings.stall_timeout / 4)
+        self.unfinished: list[asyncio.Future[object]] = []
         """Batches whose messages were returned while processing goes on; the caller has to wait for them."""
-        self._last_settled = 0.0
+        self._last_acknowledged = 0.0
         """When a batch was last acknowledged, by the loop's clock."""
 
     @property
-    def has_settled(self) -> bool:
+    def has_acknowledged(self) -> bool:
         """Whether any batch was acknowledged."""
-        return any(subscription.settled for subscription in self._subscriptions)
+        return any(subscription.acknowledged for subscription in self._subscriptions)
 
     @property
-    def queues(self) -> Sequence[Queue]:
+    def queues(self) -> Sequence[QueueState]:
         """The state of the consumed queues."""
         return self._subscriptions
 
     async def open(self, connection: Connection) -> None:
         """Declare the topology and start consuming. Raises BrokerLost, or DeviceopsError on other arguments."""
         topology = self._topology
-        with losing_the_broker():
+        with broker_errors_as_lost():
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 self.found = await topology.establish(connection)
-                looking = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
-                assert isinstance(looking, Channel)
-                self._looking = looking
+                inspector = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
+                assert isinstance(inspector, Channel)
+                self._inspector = inspector
                 self._subscriptions.append(await self._subscribe(connection, topology.reports, as_message))
                 for queue in self.found.dead_letters:
-                    self._subscriptions.append(await self._subscribe(connection, queue, as_given_up))
+                    self._subscriptions.append(await self._subscribe(connection, queue, as_abandoned))
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until nothing has been delivered for `until_idle` seconds.
@@ -163,67 +163,69 @@ class Session:
         Raises BrokerLost, or Stalled.
         """
         loop = asyncio.get_running_loop()
-        self._last_settled = loop.time()
+        self._last_acknowledged = loop.time()
         stopping = asyncio.create_task(self._stop.wait())
         stopping.add_done_callback(lambda _: self._finish())
-        watching = asyncio.create_task(self._guarded(self._watch()))
+        watching = asyncio.create_task(self._ending_session(self._watch()))
         try:
-            await asyncio.gather(*(self._guarded(self._consume(s, until_idle)) for s in self._subscriptions))
+            await asyncio.gather(
+                *(self._ending_session(self._consume(s, until_idle)) for s in self._subscriptions)
+            )
         finally:
             stopping.cancel()
             watching.cancel()
         self._finish()
-        self._end.result()
-        with losing_the_broker():
-            async with asyncio.timeout(CLOSING):
+        self._ended.result()
+        with broker_errors_as_lost():
+            async with asyncio.timeout(CLOSE_RESERVE):
                 for subscription in self._subscriptions:
                     await subscription.channel.basic_cancel(subscription.tag)
 
     def _finish(self, reason: Exception | None = None) -> None:
         """End every part of the session, after its current batch."""
-        if not self._end.done():
+        if not self._ended.done():
             if reason is None:
-                self._end.set_result(None)
+                self._ended.set_result(None)
             else:
-                self._end.set_exception(reason)
+                self._ended.set_exception(reason)
             if isinstance(reason, BrokerLost):
                 self._broker.mark_down(str(reason))
         for subscription in self._subscriptions:
-            subscription.buffer.stir()
+            subscription.batcher.wake()
 
     def _note_closing(self, closing: asyncio.Future[object]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if isinstance(error, asyncio.CancelledError):  # raised by the client without a heartbeat
             reason = "nothing was heard from the broker, not even a heartbeat"
         else:
-            reason = "no reason was given" if error is None else explain(error)
+            reason = "no reason was given" if error is None else describe_error(error)
         self._finish(BrokerLost(f"the channel was closed: {reason}"))
 
-    async def _guarded(self, part: Awaitable[None]) -> None:
+    async def _ending_session(self, part: Awaitable[None]) -> None:
         try:
             await part
         except Exception as error:  # noqa: BLE001  # raised again at the end of the session
             self._finish(error)
 
-    async def _subscribe(self, connection: Connection, queue: str, read: Reading) -> _Subscription:
-        buffer = Buffer()
+    async def _subscribe(self, connection: Connection, queue: str, read: ReadDelivery) -> _Subscription:
+        batcher = Batcher()
         own_channel = await connection.channel(publisher_confirms=False)
         channel = await own_channel.get_underlay_channel()
         assert isinstance(channel, Channel)
         await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))
-        connection.wire.deliver(channel.number, buffer.put)
-        tag = (await channel.basic_consume(queue, _never)).consumer_tag
+        connection.frames.route_deliveries(channel.number, batcher.put)
+        tag = (await channel.basic_consume(queue, _bypassed)).consumer_tag
         assert tag is not None
         channel.closing.add_done_callback(self._note_closing)
-        return _Subscription(queue, channel, tag, buffer, read)
+        return _Subscription(queue, channel, tag, batcher, read)
 
     async def _consume(self, subscription: _Subscription, until_idle: float | None) -> None:
         size, wait = self._settings.batch_size, self._settings.batch_wait / 1_000
-        while not self._end.done():
-            patience: float = CHECK
+        while not self._ended.done():
+            timeout: float = CONSUMER_CHECK_INTERVAL
             if until_idle is not None:
-                patience = min(CHECK, max(until_idle - self._idle_for(), 0))
-            deliveries = await subscription.buffer.batch(size, wait, patience)
+                timeout = min(CONSUMER_CHECK_INTERVAL, max(until_idle - self._idle_for(), 0))
+            deliveries = await subscription.batcher.batch(size, wait, timeout)
             if deliveries:
                 await self._process(subscription, deliveries)
             elif subscription.tag not in subscription.channel.consumers:
@@ -236,50 +238,50 @@ class Session:
 
     def _idle_for(self) -> float:
         """Seconds since any queue had a message."""
-        if any(subscription.in_hand for subscription in self._subscriptions):
+        if any(subscription.unacknowledged for subscription in self._subscriptions):
             return 0
-        return asyncio.get_running_loop().time() - self._last_settled
+        return asyncio.get_running_loop().time() - self._last_acknowledged
 
     async def _process(self, subscription: _Subscription, deliveries: Sequence[Delivery]) -> None:
         """Process a batch, then acknowledge it; return its messages to the broker if that takes too long."""
         now = datetime.now(UTC)
-        subscription.at_work = len(deliveries)
-        settling: asyncio.Future[object] = asyncio.ensure_future(
-            self._settle([subscription.read(delivery, now) for delivery in deliveries])
+        subscription.in_progress = len(deliveries)
+        processing: asyncio.Future[object] = asyncio.ensure_future(
+            self._process_batch([subscription.read(delivery, now) for delivery in deliveries])
         )
         try:
             hold = self._settings.hold_timeout
-            await asyncio.wait([settling, self._end], return_when=asyncio.FIRST_COMPLETED, timeout=hold)
-            if self._end.done() and not settling.done():
-                await asyncio.wait({settling}, timeout=self._patience())
-            if not settling.done():
+            await asyncio.wait([processing, self._ended], return_when=asyncio.FIRST_COMPLETED, timeout=hold)
+            if self._ended.done() and not processing.done():
+                await asyncio.wait({processing}, timeout=self._remaining_time())
+            if not processing.done():
                 messages = len(deliveries)
-                self.unsettled.append(settling)
+                self.unfinished.append(processing)
                 _log.warning(
                     "messages returned to the broker before the commit, to be redelivered", messages=messages
                 )
-                if not self._end.done():
+                if not self._ended.done():
                     raise BrokerLost(f"{messages} messages were held for {hold:g} s, so they were returned")
                 return
-            settling.result()
-            with losing_the_broker():
-                async with asyncio.timeout(self._answer):
+            processing.result()
+            with broker_errors_as_lost():
+                async with asyncio.timeout(self._reply_timeout):
                     await subscription.acknowledge(deliveries)
-            subscription.settled += len(deliveries)
+            subscription.acknowledged += len(deliveries)
         finally:
-            if settling not in self.unsettled:
-                settling.cancel()
-            subscription.at_work = 0
-            self._last_settled = asyncio.get_running_loop().time()
+            if processing not in self.unfinished:
+                processing.cancel()
+            subscription.in_progress = 0
+            self._last_acknowledged = asyncio.get_running_loop().time()
 
-    def _patience(self) -> float:
+    def _remaining_time(self) -> float:
         """Seconds that a batch still has when the session ends."""
-        if isinstance(self._end.exception(), Stalled):
+        if isinstance(self._ended.exception(), Stalled):
             return 0
         if not self._stop.is_set():
             return self._settings.hold_timeout
         drain = self._settings.drain_timeout
-        return drain - min(CLOSING, drain / 2)
+        return drain - min(CLOSE_RESERVE, drain / 2)
 
     async def _watch(self) -> None:
         """Check that the broker answers, that this worker is a consumer, and that consumption makes progress."""
@@ -288,26 +290,26 @@ class Session:
         state: list[tuple[int, int]] = []
         changed_at = loop.time()
         while True:
-            await asyncio.sleep(min(LOOK, stall / 4))
+            await asyncio.sleep(min(INSPECTION_INTERVAL, stall / 4))
             waiting = await self._messages_waiting()
-            before, state = state, [(s.buffer.received, s.settled) for s in self._subscriptions]
-            in_hand = sum(subscription.in_hand for subscription in self._subscriptions)
+            before, state = state, [(s.batcher.received, s.acknowledged) for s in self._subscriptions]
+            unacknowledged = sum(subscription.unacknowledged for subscription in self._subscriptions)
             is_excused = self._database is not None and self._database.error is not None
-            if state != before or is_excused or not (waiting or in_hand):
+            if state != before or is_excused or not (waiting or unacknowledged):
                 changed_at = loop.time()
             elif loop.time() - changed_at >= stall:
                 raise Stalled(
-                    f"nothing has moved for {stall:g} s, with {waiting:,} messages in the queues and {in_hand:,} "
-                    "in hand: leaving, so that a new worker can take over"
+                    f"no progress for {stall:g} s, with {waiting:,} messages in the queues and {unacknowledged:,} "
+                    "unacknowledged: exiting, so that a new worker can take over"
                 )
 
     async def _messages_waiting(self) -> int:
         """The number of undelivered messages. Raises BrokerLost if the broker does not list this consumer."""
         waiting = 0
         for subscription in self._subscriptions:
-            with losing_the_broker():
-                async with asyncio.timeout(self._answer):
-                    found = await self._looking.queue_declare(subscription.queue, passive=True)
+            with broker_errors_as_lost():
+                async with asyncio.timeout(self._reply_timeout):
+                    found = await self._inspector.queue_declare(subscription.queue, passive=True)
             if not found.consumer_count:
                 raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")
             subscription.waiting, subscription.consumers = found.message_count, found.consumer_count
@@ -315,17 +317,17 @@ class Session:
         return waiting
 
 
-async def _never(_: DeliveredMessage) -> None:
+async def _bypassed(_: DeliveredMessage) -> None:
     """Receive deliveries that bypass the fast path: there are none."""
     raise AssertionError("a delivery that bypassed the batcher")
 
 
 @contextmanager
-def losing_the_broker() -> Iterator[None]:
+def broker_errors_as_lost() -> Iterator[None]:
     """In the block, failures of the broker or the connection are raised as BrokerLost."""
     try:
         yield
     except (Exception, asyncio.CancelledError) as error:
-        if not is_of_broker(error):
+        if not is_broker_error(error):
             raise
-        raise BrokerLost(explain(error)) from error
+        raise BrokerLost(describe_error(error)) from error

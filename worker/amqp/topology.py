@@ -35,12 +35,12 @@ DEAD_LETTER_LIMIT = 1_000_000
 _QUORUM: FieldTable = {"x-queue-type": "quorum"}
 
 
-class Established(NamedTuple):
+class DeclaredState(NamedTuple):
     """The state of the broker once everything is declared."""
 
     dead_letters: Sequence[str] = ()
     """The queues of dead letters to consume."""
-    remade: Sequence[str] = ()
+    redeclared: Sequence[str] = ()
     """Queues and exchanges that were missing, though others existed: they had been deleted."""
 
 
@@ -76,14 +76,14 @@ class Topology:
         Raises DeviceopsError if something exists with other arguments, or may not be declared; the channel is
         closed then.
         """
-        with self._explained():
+        with self._refusals_as_errors():
             await self._declare_dead_letters(channel, self.dead_letters)
             return await self._declare_reports(channel)
 
-    async def establish(self, connection: AbstractConnection) -> Established:
+    async def establish(self, connection: AbstractConnection) -> DeclaredState:
         """Declare everything for a worker. Raises as declare() does."""
-        with self._explained():
-            remade = await self._missing(connection)
+        with self._refusals_as_errors():
+            redeclared = await self._missing(connection)
             current, former = self.dead_letters, self.successor
             if await self._is_of_older_version(connection):
                 current, former = former, current
@@ -91,10 +91,10 @@ class Topology:
                 await self._declare_dead_letters(channel, current)
                 await self._declare_reports(channel)
                 if not await self._exists(connection, former):
-                    return Established([current], remade)
+                    return DeclaredState([current], redeclared)
                 # Only after the other one is bound, so that no message misses both.
                 await (await channel.get_queue(former, ensure=False)).unbind(self.dead_letters, "#")
-                return Established([current, former], remade)
+                return DeclaredState([current, former], redeclared)
 
     async def _missing(self, connection: AbstractConnection) -> Sequence[str]:
         """What is missing, if anything else exists."""
@@ -164,12 +164,12 @@ class Topology:
             return None
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _refusals_as_errors(self) -> Iterator[None]:
         """In the block, the broker's refusals become DeviceopsErrors."""
         try:
             yield
         except ChannelPreconditionFailed as error:
-            raise DeviceopsError(_difference(str(error))) from error
+            raise DeviceopsError(_describe_difference(str(error))) from error
         except (ChannelAccessRefused, ChannelLockedResource) as error:
             raise DeviceopsError(f"the broker refuses to declare {self.prefix}: {error}") from error
 
@@ -201,7 +201,7 @@ class Topology:
             await channel.exchange_delete(exchange)
 
 
-def _difference(refusal: str) -> str:
+def _describe_difference(refusal: str) -> str:
     """The broker's refusal in words, with the first argument that differs."""
     found = re.search(
         r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>\w+) '(?P<name>[^']+)'.*?"

@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from worker.amqp.topology import DELIVERY_LIMIT
 from worker.model.text import one_line, shown
 
-TOLD = 3
+MAX_SHOWN = 3
 """Number of entries that are described, the latest first."""
-COMMON = 5
+LIMIT_MULTIPLE = 5
 """Delivery limits that people choose are multiples of this."""
 
 LIMIT_REACHED = "delivery_limit"
@@ -26,7 +26,7 @@ _WORDS = {
 """RabbitMQ's reasons (its guide "Dead Letter Exchanges")."""
 
 
-class Death(BaseModel):
+class DeathEntry(BaseModel):
     """One entry of `x-death`: a message was dead-lettered from a queue, for a reason, `count` times."""
 
     reason: str
@@ -37,10 +37,10 @@ class Death(BaseModel):
     routing_keys: list[str] = Field(default=[], alias="routing-keys")
 
 
-_death = TypeAdapter(Death)
+_death = TypeAdapter(DeathEntry)
 
 
-def read_deaths(headers: Mapping[str, Any]) -> list[Death]:
+def parse_x_death(headers: Mapping[str, Any]) -> list[DeathEntry]:
     """The valid entries, the latest first; empty without the header."""
     entries = headers.get("x-death")
     deaths = []
@@ -64,22 +64,22 @@ def limit_reached(headers: Mapping[str, Any]) -> int | None:
     for a limit: the other kind of number is the next one at the next delivery.
     """
     count, reason = headers.get("x-delivery-count"), headers.get("x-last-death-reason")
-    if reason != LIMIT_REACHED or not isinstance(count, int) or count <= 1 or (count - 1) % COMMON:
+    if reason != LIMIT_REACHED or not isinstance(count, int) or count <= 1 or (count - 1) % LIMIT_MULTIPLE:
         return None
     return count - 1
 
 
-def told(deaths: list[Death], limit: int | None = None) -> str:
+def describe(deaths: list[DeathEntry], limit: int | None = None) -> str:
     """The entries in one line; `limit` is the delivery limit that was exceeded, if known."""
     if not deaths:
         return "it was published to the dead letters directly, or with an x-death header that is not the broker's"
-    limits = [limit, *[None] * TOLD]
-    story = "; before that, ".join(map(_told, deaths[:TOLD], limits))
-    more = f"; and {len(deaths) - TOLD} more deaths" if len(deaths) > TOLD else ""
-    return one_line(f"the broker gave it up: {story}{more}")
+    limits = [limit, *[None] * MAX_SHOWN]
+    described = "; before that, ".join(map(_describe_entry, deaths[:MAX_SHOWN], limits))
+    more = f"; and {len(deaths) - MAX_SHOWN} more deaths" if len(deaths) > MAX_SHOWN else ""
+    return one_line(f"the broker gave it up: {described}{more}")
 
 
-def _told(death: Death, limit: int | None) -> str:
+def _describe_entry(death: DeathEntry, limit: int | None) -> str:
     words = _WORDS.get(death.reason, f"for the reason {shown(death.reason)}")
     if limit is not None and death.reason == LIMIT_REACHED:
         words = f"it was delivered more than {limit} times, which was the queue's limit, and nobody settled it"

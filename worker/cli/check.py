@@ -53,11 +53,11 @@ async def _check(settings: Settings) -> list[str]:
     except DeviceopsError as error:
         return [*failures, str(error)]
     try:
-        dangers = await asyncio.to_thread(policies.dangers, settings)
-    except policies.PoliciesUnread as error:
+        risks = await asyncio.to_thread(policies.find_risks, settings)
+    except policies.PoliciesUnavailable as error:
         notices.print(str(error), style="yellow", soft_wrap=True)  # it names commands
     else:
-        failures += dangers
-        if not dangers:
+        failures += risks
+        if not risks:
             screen.print("policies of the broker: none that takes messages out of the queues")
     return failures

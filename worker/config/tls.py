@@ -97,7 +97,7 @@ def _read(variable: str, path: Path) -> bytes:
     return data
 
 
-def trouble(error: BaseException | None) -> ssl.SSLError | None:
+def find_error(error: BaseException | None) -> ssl.SSLError | None:
     """The TLS error that is behind an error, if any is: clients wrap them."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__
@@ -109,7 +109,7 @@ def is_refusal(error: ssl.SSLError) -> bool:
     return not isinstance(error, _PASSING)
 
 
-def explain(error: ssl.SSLError) -> str:
+def describe_error(error: ssl.SSLError) -> str:
     """What is wrong, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate cannot be trusted: {error.verify_message}"

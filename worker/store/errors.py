@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from worker.config.tls import explain as explain_tls
+from worker.config.tls import describe_error as explain_tls
+from worker.config.tls import find_error as tls_trouble
 from worker.config.tls import is_refusal as is_refusal_of_tls
-from worker.config.tls import trouble as tls_trouble
 from worker.errors import SettingsError
 from worker.store.driver import asyncpg
 

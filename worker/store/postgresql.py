@@ -8,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from worker.config.tls import trouble as tls_trouble
+from worker.config.tls import find_error as tls_trouble
 from worker.store.dead_connections import ConnectionState, drop_dead_connections, drop_stale_connections
 from worker.store.errors import unreachable
 

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from statemachine import Verdict
-from worker.amqp.session import Queue
+from worker.amqp.session import QueueState
 from worker.model.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, OF_DISCARDED, REJECTED, Reason, Tally
 from worker.watch.database_metrics import Standing
 from worker.watch.health import Health
@@ -23,8 +23,8 @@ class WorkerMetrics(Collector):
     tally: Tally
     health: Health
     standing: Standing
-    queues: Callable[[], Sequence[Queue]]
-    remade: Callable[[], int]
+    queues: Callable[[], Sequence[QueueState]]
+    redeclared: Callable[[], int]
 
     def collect(self) -> Iterator[Metric]:
         """Everything as it is now."""
@@ -100,7 +100,7 @@ class WorkerMetrics(Collector):
             )
         )
         for queue in self.queues():
-            in_flight.add_metric([queue.queue], queue.in_hand)
+            in_flight.add_metric([queue.queue], queue.unacknowledged)
             if queue.waiting is not None and queue.consumers is not None:
                 waiting.add_metric([queue.queue], queue.waiting)
                 consumers.add_metric([queue.queue], queue.consumers)
@@ -108,7 +108,7 @@ class WorkerMetrics(Collector):
         yield CounterMetricFamily(
             "deviceops_topology_remade",
             "Queues and exchanges that were deleted by others and declared again: what they held is lost.",
-            self.remade(),
+            self.redeclared(),
         )
 
     def _standing(self) -> Iterator[Metric]:
