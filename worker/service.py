@@ -96,7 +96,7 @@ class Worker:
         tally = Tally()
         traced = nullcontext() if self._tracer is None else self._tracer.processing(messages, tally)
         with self.meter.measured(messages, tally), traced:
-            tally.add(await process_messages(self._store, messages, trust=self._settings.trust))
+            tally.add(await process_messages(self._store, messages, reporters=self._settings.reporters))
         self._note(tally)
 
     def _note(self, tally: Tally) -> None:
@@ -111,7 +111,7 @@ class Worker:
         """Release parked reports whose registration has come, once batches can be written."""
         await self._is_ready.wait()
         await backlog_sweeper.sweep_periodically(
-            self._store, self._settings.trust, self._stop, self._note_released
+            self._store, self._settings.reporters, self._stop, self._note_released
         )
 
     @asynccontextmanager

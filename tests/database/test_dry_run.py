@@ -33,7 +33,7 @@ from tests.support.sending import (
     report_body,
 )
 from tests.support.strategies import streams
-from worker.config.reporters import Service, Trust
+from worker.config.reporters import Reporters, Service
 from worker.dead_letters import paging
 from worker.dead_letters.replay import preview, replay
 from worker.model.outcomes import Reason
@@ -46,8 +46,8 @@ from worker.store.selection import Selection
 TRUSTS = [
     None,
     NOBODY,
-    Trust({"drift-service": Service(operation_types=frozenset(["CONVERGE"]))}),
-    Trust({"drift-service": Service(states=frozenset([State.CREATED, State.SUCCESS]))}),
+    Reporters({"drift-service": Service(operation_types=frozenset(["CONVERGE"]))}),
+    Reporters({"drift-service": Service(states=frozenset([State.CREATED, State.SUCCESS]))}),
 ]
 SEEDS = st.integers(0, 2**32)
 
@@ -61,7 +61,7 @@ async def test_a_dry_run_tells_what_the_replay_then_does_whatever_the_trust(
     await clear(database)
     for batch in stream:
         sent = [through_the_broker(one, given_up=random.random() < 0.2) for one in batch]
-        await process_messages(database, sent, trust=random.choice(TRUSTS))
+        await process_messages(database, sent, reporters=random.choice(TRUSTS))
     monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 3, 500]))
 
     await replay_as_foretold(
@@ -73,7 +73,7 @@ async def test_a_dry_run_tells_what_the_replay_then_does_whatever_the_trust(
 
 async def test_a_dry_run_tells_that_a_registration_of_its_own_page_releases_a_report(database: Database) -> None:
     await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
-    await process_messages(database, [message(report_body(OPERATION, DEVICE, "CREATED"))], trust=NOBODY)
+    await process_messages(database, [message(report_body(OPERATION, DEVICE, "CREATED"))], reporters=NOBODY)
 
     await replay_as_foretold(database, None)
 
@@ -85,9 +85,9 @@ async def test_a_dry_run_releases_a_report_once_however_often_its_registration_w
     await process(database, [[message(report_body(OPERATION, DEVICE, "SUCCESS"))]])
     for service in ("stranger", "friend"):
         registration = message({**report_body(OPERATION, DEVICE, "CREATED"), "service_id": service})
-        await process_messages(database, [registration], trust=Trust({}))
+        await process_messages(database, [registration], reporters=Reporters({}))
 
-    friends = Trust({"drift-service": Service(), "friend": Service()})
+    friends = Reporters({"drift-service": Service(), "friend": Service()})
     await replay_as_foretold(database, friends, Selection(reason=Reason.UNKNOWN_SERVICE))
 
 
@@ -102,7 +102,7 @@ async def test_a_dry_run_knows_whose_identity_an_earlier_page_has_given_away(
     await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="two"))]])
 
     # The first registration has the parked report refused, so that the second one takes its identity.
-    await replay_as_foretold(database, Trust({"drift-service": Service(states=frozenset([State.CREATED]))}))
+    await replay_as_foretold(database, Reporters({"drift-service": Service(states=frozenset([State.CREATED]))}))
 
 
 async def test_a_dry_run_does_not_release_what_comes_in_its_own_turn_after_a_registration_that_failed(
@@ -138,13 +138,13 @@ async def test_a_dry_run_selects_what_the_replay_does_though_pages_change_what_f
     # Released, this one is done with, or turns out to be not allowed either.
     early = report_body(OPERATION, DEVICE, "SUCCESS") | {"service_id": "friend" if limit else "drift-service"}
     for body in (boss, early, elsewhere, late):
-        trust = Trust({"drift-service": narrow, "friend": Service(), "boss": Service(states=frozenset())})
-        await process_messages(database, [message(body)], trust=trust)
+        reporters = Reporters({"drift-service": narrow, "friend": Service(), "boss": Service(states=frozenset())})
+        await process_messages(database, [message(body)], reporters=reporters)
     selection = ALL if limit else Selection(reason=Reason.NOT_ALLOWED)
-    trust = Trust({"drift-service": narrow, "friend": Service(), "boss": Service()})
+    reporters = Reporters({"drift-service": narrow, "friend": Service(), "boss": Service()})
 
-    foretold, _ = await preview(database, selection, trust=trust, limit=limit)
-    summary = await replay(database, selection, actor="me", trust=trust, limit=limit)
+    foretold, _ = await preview(database, selection, reporters=reporters, limit=limit)
+    summary = await replay(database, selection, actor="me", reporters=reporters, limit=limit)
 
     assert foretold.document() == summary.document()
 
@@ -176,6 +176,6 @@ async def test_a_dry_run_is_cut_into_transactions_as_the_replay_is(
     monkeypatch.setattr(batches_module, "MAX_WEIGHT", 1)
     registration = message({**report_body(OPERATION, DEVICE, "CREATED"), "service_id": "boss"})
     early = message(report_body(OPERATION, DEVICE, "SUCCESS"))
-    await process_messages(database, [registration, early], trust=Trust({"drift-service": Service()}))
+    await process_messages(database, [registration, early], reporters=Reporters({"drift-service": Service()}))
 
     await replay_as_foretold(database, None)

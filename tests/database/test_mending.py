@@ -47,7 +47,7 @@ from tests.support.sending import (
 from tests.support.strategies import Fleet, arrangements, ended
 from tests.support.streams import World, batches, interleaved
 from worker.amqp.publisher import Destination
-from worker.config.reporters import Service, Trust
+from worker.config.reporters import Reporters, Service
 from worker.dead_letters import paging
 from worker.dead_letters.correct import correct
 from worker.dead_letters.discard import discard, restore
@@ -68,39 +68,39 @@ pytestmark = pytest.mark.each_database(full=True)
 SEEDS = st.integers(0, 2**32)
 
 
-async def replay_twice_at_once(database: Database, trust: Trust | None) -> None:
-    await asyncio.gather(*[replay(database, ALL, actor=name, trust=trust) for name in "ab"])
+async def replay_twice_at_once(database: Database, reporters: Reporters | None) -> None:
+    await asyncio.gather(*[replay(database, ALL, actor=name, reporters=reporters) for name in "ab"])
 
 
-async def discard_beside_a_replay_and_restore(database: Database, trust: Trust | None) -> None:
+async def discard_beside_a_replay_and_restore(database: Database, reporters: Reporters | None) -> None:
     await asyncio.gather(
-        discard(database, ALL, "it is late", actor="a"), replay(database, ALL, actor="b", trust=trust)
+        discard(database, ALL, "it is late", actor="a"), replay(database, ALL, actor="b", reporters=reporters)
     )
     await restore(database, DISCARDED, actor="a")
 
 
-async def send_to_the_broker(database: Database, trust: Trust | None) -> None:
+async def send_to_the_broker(database: Database, reporters: Reporters | None) -> None:
     """Marked before a worker has them, and they come twice."""
     found = await rows(database)
     await mark_republished(database, found)
-    await process_messages(database, [republished(row) for row in [*found, *found]], trust=trust)
+    await process_messages(database, [republished(row) for row in [*found, *found]], reporters=reporters)
 
 
-async def send_to_a_fast_worker(database: Database, trust: Trust | None) -> None:
+async def send_to_a_fast_worker(database: Database, reporters: Reporters | None) -> None:
     """The worker is done before they are marked."""
     found = await rows(database)
-    await process_messages(database, [republished(row) for row in found], trust=trust)
+    await process_messages(database, [republished(row) for row in found], reporters=reporters)
     await mark_republished(database, found)
 
 
-async def take_away_and_back(database: Database, _trust: Trust | None) -> None:
+async def take_away_and_back(database: Database, _trust: Reporters | None) -> None:
     before = await rows(database)
     lines = [line async for page in export(database, ALL) for line in page]
     assert await import_(database, [read_line(line, 1) for line in lines], actor="me") == 0
     assert await rows(database) == before
 
 
-MENDING: list[Callable[[Database, Trust | None], Awaitable[None]]] = [
+MENDING: list[Callable[[Database, Reporters | None], Awaitable[None]]] = [
     replay_as_foretold,
     replay_twice_at_once,
     discard_beside_a_replay_and_restore,
@@ -122,11 +122,11 @@ async def test_any_mending_between_any_batches_ends_in_the_same(
 
     for batch in stream:
         sent = [through_the_broker(one, given_up=random.random() < 0.3) for one in batch]
-        trust = random.choice([None, NOBODY])
-        assert_everything_is_accounted_for(await process_messages(database, sent, trust=trust))
+        reporters = random.choice([None, NOBODY])
+        assert_everything_is_accounted_for(await process_messages(database, sent, reporters=reporters))
         monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 500]))
         if random.random() < 0.5:
-            await random.choice(MENDING)(database, trust if random.random() < 0.3 else None)
+            await random.choice(MENDING)(database, reporters if random.random() < 0.3 else None)
     await replay(database, ALL, actor="me")
 
     stored = await read(database)
@@ -330,13 +330,13 @@ async def test_what_was_discarded_and_comes_again_is_counted_by_itself(database:
         message(b"{"),
         message(report_body(OPERATION, DEVICE, "FAILURE", service_id="unknown")),
     ]
-    trust = Trust({"drift-service": Service()})
-    await process_messages(database, sent, trust=trust)
-    again = await process_messages(database, sent, trust=trust)
+    reporters = Reporters({"drift-service": Service()})
+    await process_messages(database, sent, reporters=reporters)
+    again = await process_messages(database, sent, reporters=reporters)
     assert not any(outcome == OF_DISCARDED for (_, outcome), count in again.by_service.items() if count)
     await discard(database, ALL, "no", actor="me")
 
-    tally = await process_messages(database, sent, trust=trust)
+    tally = await process_messages(database, sent, reporters=reporters)
 
     assert tally.duplicate == len(sent)
     assert {service: n for (service, outcome), n in tally.by_service.items() if outcome == OF_DISCARDED} == {

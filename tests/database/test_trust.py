@@ -10,7 +10,7 @@ from statemachine import State
 from tests.support.databases import clear, read
 from tests.support.letters import republished, rows
 from tests.support.sending import ANNOUNCEMENT, DEVICES, OPERATIONS, announcement_body, message, report_body
-from worker.config.reporters import Service, Trust
+from worker.config.reporters import Reporters, Service
 from worker.dead_letters.replay import replay
 from worker.model.identity import device_operation_id
 from worker.model.messages import Message, Origin
@@ -20,8 +20,8 @@ from worker.store.selection import Selection
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 NARROW = Service(operation_types=frozenset(["CONVERGE"]), states=frozenset([State.CREATED, State.SUCCESS]))
-TRUST = Trust({"drift-service": NARROW, "boss": Service()})
-VOUCHED = Trust({"drift-service": Service()}, verify_user_id=True)
+TRUST = Reporters({"drift-service": NARROW, "boss": Service()})
+VOUCHED = Reporters({"drift-service": Service()}, verify_user_id=True)
 
 
 def sent_by(user_id: str | None, sent: Message, exchange: str = "device-operations") -> Message:
@@ -55,7 +55,7 @@ async def state(database: Database) -> str | None:
 async def test_a_service_may_report_what_it_is_named_for(
     database: Database, sent: Message, reason: str | None
 ) -> None:
-    tally = await process_messages(database, [sent], trust=TRUST)
+    tally = await process_messages(database, [sent], reporters=TRUST)
 
     assert tally.document()["dead_lettered"] == ({reason: 1} if reason else {})
     assert await state(database) == (None if reason else "CREATED")
@@ -76,7 +76,7 @@ async def test_a_service_may_report_what_it_is_named_for(
 async def test_the_broker_has_to_vouch_for_who_sent_it(
     database: Database, sent: Message, is_trusted: bool
 ) -> None:
-    tally = await process_messages(database, [sent], trust=VOUCHED)
+    tally = await process_messages(database, [sent], reporters=VOUCHED)
 
     assert tally.document()["dead_lettered"] == ({} if is_trusted else {"unknown_service": 1})
     assert await state(database) == ("CREATED" if is_trusted else None)
@@ -87,9 +87,9 @@ async def test_the_broker_has_to_vouch_for_who_sent_it(
 async def test_an_announcement_that_was_not_trusted_is_taken_once_it_is(
     database: Database, message_id: str | None, tries: int
 ) -> None:
-    await process_messages(database, [sent_by(None, announcement(message_id))], trust=VOUCHED)
+    await process_messages(database, [sent_by(None, announcement(message_id))], reporters=VOUCHED)
     for _ in range(tries):
-        await replay(database, Selection(), actor="me", trust=VOUCHED)
+        await replay(database, Selection(), actor="me", reporters=VOUCHED)
 
     await replay(database, Selection(), actor="me")
 
@@ -104,7 +104,7 @@ async def test_what_was_not_trusted_is_taken_when_it_comes_by_a_better_way(
     both = [sent_by("stranger", sent()), sent_by("drift-service", sent())]
 
     for batch in [both] if at_once else [[one] for one in both]:
-        await process_messages(database, batch, trust=VOUCHED)
+        await process_messages(database, batch, reporters=VOUCHED)
 
     assert await state(database) == "CREATED"
 
@@ -120,7 +120,7 @@ async def test_a_report_that_is_not_allowed_takes_no_id_whenever_the_registratio
         await clear(database)
         stream = [*first, better]
         for batch in [stream] if at_once else [[one] for one in stream]:
-            await process_messages(database, batch, trust=TRUST)
+            await process_messages(database, batch, reporters=TRUST)
         assert await state(database) == "SUCCESS"
 
 
@@ -131,7 +131,7 @@ async def test_a_parked_report_that_turns_out_untrusted_stands_beside_its_copy_t
     await process_messages(database, [replace(early, given_up="it was full")])
     await process_messages(database, [early])
 
-    refused = (await replay(database, Selection(), actor="me", trust=Trust({}))).document()
+    refused = (await replay(database, Selection(), actor="me", reporters=Reporters({}))).document()
     assert (refused["duplicate"], refused["still_dead"]) == (1, {"unknown_service": 1})
     await process_messages(database, [message(report_body(OPERATION, DEVICE, "CREATED"))])
     accepted = (await replay(database, Selection(), actor="me")).document()
@@ -145,7 +145,7 @@ async def test_a_report_that_gives_up_its_id_makes_room_for_another_of_the_same_
     [row] = await rows(database)
 
     both = [republished(row), report("SUCCESS", "boss", report_id="one")]
-    tally = await process_messages(database, both, trust=TRUST)
+    tally = await process_messages(database, both, reporters=TRUST)
 
     assert tally.dead_lettered == {"unknown_service": 1, "unknown_device_operation": 1}
     assert sorted(row.reason for row in await rows(database)) == ["unknown_device_operation", "unknown_service"]
@@ -156,9 +156,9 @@ async def test_a_stranger_cannot_take_the_place_of_a_dead_letter(database: Datab
     parked = report("SUCCESS", "drift-service")
     looks_so = str(device_operation_id(OPERATION, DEVICE))
     hostile = Message(parked.body, parked.received_at, message_id=looks_so)
-    await process_messages(database, [sent_by("stranger", hostile)], trust=VOUCHED)
-    await process_messages(database, [sent_by("drift-service", parked)], trust=VOUCHED)
+    await process_messages(database, [sent_by("stranger", hostile)], reporters=VOUCHED)
+    await process_messages(database, [sent_by("drift-service", parked)], reporters=VOUCHED)
 
-    await process_messages(database, [sent_by("drift-service", announcement())], trust=VOUCHED)
+    await process_messages(database, [sent_by("drift-service", announcement())], reporters=VOUCHED)
 
     assert await state(database) == "SUCCESS"

@@ -16,7 +16,7 @@ from tests.support.sending import (
     process,
     report_body,
 )
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.dead_letters.replay import preview, replay
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Message, Origin
@@ -30,7 +30,7 @@ from worker.store.tables import dead_letters
 
 ALL, DISCARDED = Selection(), Selection(status=Status.DISCARDED)
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
-NOBODY = Trust({}, verify_user_id=True)
+NOBODY = Reporters({}, verify_user_id=True)
 
 Rows = Sequence[Row[Any]]
 
@@ -69,12 +69,12 @@ async def mark_republished(database: Database, found: Rows) -> None:
         await letters.set_status(connection, found, Status.RESOLVED, Action.REPUBLISHED, "", "me", now)
 
 
-async def replay_as_foretold(database: Database, trust: Trust | None, selection: Selection = ALL) -> None:
+async def replay_as_foretold(database: Database, reporters: Reporters | None, selection: Selection = ALL) -> None:
     """A replay; before it a dry run, which must say the same, of each dead letter too."""
     before = await read(database)
-    foretold, outcomes = await preview(database, selection, trust=trust)
+    foretold, outcomes = await preview(database, selection, reporters=reporters)
     assert await read(database) == before
-    summary = await replay(database, selection, actor="me", trust=trust)
+    summary = await replay(database, selection, actor="me", reporters=reporters)
     assert foretold.document() == summary.document()
     stands = {
         row.id: row.reason if row.status == Status.OPEN else ""

@@ -140,7 +140,7 @@ def test_services_and_their_tokens_are_trusted_as_on_the_broker(deviceops_on_sql
         with server.client() as other:
             pretending = put(other, "COMPLETED")
             refused(pretending, 403)
-            assert "the token with which it came is 'tests'" in pretending.json()["message"]
+            assert "its API token is 'tests'" in pretending.json()["message"]
             assert put(other, "COMPLETED", service_id="tests").is_success
 
 

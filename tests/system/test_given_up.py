@@ -211,6 +211,6 @@ async def test_a_report_must_come_from_the_brokers_user_that_it_names(
     assert (summary["applied"], summary["dead_lettered"]) == (1, {"unknown_service": 2})
     details = {letter["detail"] for letter in deviceops.document("dead-letters", "list")}
     assert details == {
-        "the report says 'drift-service', the broker's user who sent it is 'guest'",
-        "the message has no user_id, so the broker does not vouch for its sender",
+        "the report's service_id is 'drift-service', its user_id is 'guest'",
+        "the message has no user_id, so its sender is not verified",
     }

@@ -10,7 +10,7 @@ from tests.support.brokering import report
 from tests.support.command import Deviceops
 from tests.support.databases import in_a_thread
 from tests.support.sending import message
-from worker.config.reporters import Service, Trust
+from worker.config.reporters import Reporters, Service
 from worker.processing.batches import process_messages
 from worker.store.bulk import Statement
 from worker.store.database import Database
@@ -24,7 +24,7 @@ async def reject(url: str, number: int) -> str:
     """Have `number` messages rejected in four ways, about a hundred operations; gives one of those."""
     operations = [str(uuid4()) for _ in range(100)]
     devices = [(operations[n % 100], str(uuid4())) for n in range(number // 4)]
-    trust = Trust({"drift-service": Service()})
+    reporters = Reporters({"drift-service": Service()})
     database = Database(make_url(url))
     try:
         for start in range(0, len(devices), 500):
@@ -38,7 +38,7 @@ async def reject(url: str, number: int) -> str:
                     {**report("FAILURE", device, operation), "state": f"FINE{start}"},
                 ]
             await process_messages(
-                database, [message(body, message_id=str(uuid4())) for body in bodies], trust=trust
+                database, [message(body, message_id=str(uuid4())) for body in bodies], reporters=reporters
             )
     finally:
         await database.close()

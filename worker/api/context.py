@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 
 from worker.api.subscriptions import Subscriptions
 from worker.config.api_tokens import Caller
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.store.database import Database
 
 
@@ -20,7 +20,7 @@ class Context:
 
     database: Database
     writing: Database
-    trust: Trust | None
+    reporters: Reporters | None
     subscriptions: Subscriptions
 
 

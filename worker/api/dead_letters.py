@@ -128,11 +128,13 @@ async def replay_dead_letters(
     """Process open dead letters again, oldest first; their status changes in the same transaction."""
     selection = await _known(shared, replaying)
     if replaying.dry_run:
-        summary, outcomes = await preview(shared.database, selection, trust=shared.trust, limit=replaying.limit)
+        summary, outcomes = await preview(
+            shared.database, selection, reporters=shared.reporters, limit=replaying.limit
+        )
         previewed: list[dict[str, Any]] | None = outcome_documents(outcomes)
     else:
         summary = await replay(
-            shared.writing, selection, actor=caller.name, trust=shared.trust, limit=replaying.limit
+            shared.writing, selection, actor=caller.name, reporters=shared.reporters, limit=replaying.limit
         )
         previewed = None
     return ReplayResultContent(

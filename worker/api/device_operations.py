@@ -195,7 +195,7 @@ async def update_device_operation(
     message = Message(
         pydantic_core.to_json(report), datetime.now(UTC), idempotency_key, REPORT, origin=origin(caller)
     )
-    outcome, current = await process_message(shared.writing, message, shared.trust, unless_settled=is_request)
+    outcome, current = await process_message(shared.writing, message, shared.reporters, unless_settled=is_request)
     if isinstance(outcome, DeadLetter):
         refuse(outcome, StateConflict.of(current, state) if outcome.reason is Reason.CONFLICT else None)
     response.headers["X-Verdict"] = outcome

@@ -155,7 +155,7 @@ async def announce_operation(
         ANNOUNCEMENT,
         origin=origin(caller),
     )
-    outcome = (await process_message(shared.writing, message, shared.trust)).outcome
+    outcome = (await process_message(shared.writing, message, shared.reporters)).outcome
     if isinstance(outcome, DeadLetter):
         refuse(outcome)
     async with shared.database.read() as connection:
@@ -185,17 +185,17 @@ async def update_operation(
     """
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
-    objection = await cancel_operation(
+    denial = await cancel_operation(
         shared.writing,
         operation,
         origin(caller)(),
         service_id=caller.name,
         reason=update.reason,
         key=identity(idempotency_key) or str(uuid4()),
-        trust=shared.trust,
+        reporters=shared.reporters,
     )
-    if objection is not None:
-        raise ApiError(HTTPStatus.FORBIDDEN, objection[1])
+    if denial is not None:
+        raise ApiError(HTTPStatus.FORBIDDEN, denial[1])
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
     return OperationUpdated(operationId=operation.id, status=operation.state)

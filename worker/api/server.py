@@ -63,7 +63,7 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
     subscriptions = Subscriptions(database)
     registry = registry_of_process({"reading": database, "writing": writing})
     register_subscriber_gauge(registry, subscriptions)
-    context = Context(database, writing, settings.trust, subscriptions)
+    context = Context(database, writing, settings.reporters, subscriptions)
     app = create_app(context, settings.api_tokens or None, RequestMetrics(registry))
     config = uvicorn.Config(
         ForwardedMiddleware(app, settings.http_proxies),  # type: ignore[arg-type]

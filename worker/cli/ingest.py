@@ -34,7 +34,9 @@ async def _ingest(settings: Settings, source: str) -> Tally:
         async with ready_database(settings, for_batches=True, creates=True) as database:
 
             async def process(messages: Sequence[Message]) -> None:
-                tally.add(await process_messages(database, messages, trust=settings.trust, patience=PATIENCE))
+                tally.add(
+                    await process_messages(database, messages, reporters=settings.reporters, patience=PATIENCE)
+                )
 
             await feed(stream, source, settings.batch_size, process)
     return tally

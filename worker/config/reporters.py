@@ -1,4 +1,4 @@
-"""Who may report what: services by name, and the broker's word for who they are."""
+"""Which services may report what, and whether the broker has to verify their names."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,12 +11,12 @@ from worker.model.messages import Announced, Message
 from worker.model.outcomes import Reason
 from worker.model.text import shown
 
-Objection = tuple[Reason, str]
-"""Why a message is not trusted: the reason for its dead letter, and the detail."""
+Denial = tuple[Reason, str]
+"""The reason and the detail of the dead letter of a message that is not allowed."""
 
 
 class Service(BaseModel):
-    """What one service may report; what is left out is not restricted."""
+    """What one service may report; an absent field is no restriction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,37 +25,35 @@ class Service(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """The services that may report, None for any, and whether the broker has to vouch for their names."""
+class Reporters:
+    """The services that may report, None for any, and whether AMQP's user_id has to be the service's name."""
 
     services: dict[str, Service] | None = None
     verify_user_id: bool = False
 
-    def objection(
+    def check_report(
         self, report: Report, message: Message, operation_type: str | None, *, is_known: bool
-    ) -> Objection | None:
-        """What stands against a report, if anything does.
+    ) -> Denial | None:
+        """Why a report is not allowed; None if it is.
 
-        `operation_type` is the operation's or, before that has any, the report's own. `is_known` says whether the
-        device operation is registered, or becomes so by this report: then a missing type is held against it,
-        while a report that is parked is asked again when it is taken up.
+        `operation_type` is the operation's or, while that has none, the report's own. `is_known` says whether the
+        device operation is registered, or is registered by this report: then a missing type is denied, while a
+        parked report is checked again when it is released.
         """
-        if self.verify_user_id and (objection := _not_vouched_for(report.service_id, message)):
-            return objection
-        return self._objection(report.service_id, report.state, operation_type, is_known)
+        if self.verify_user_id and (denial := _check_user_id(report.service_id, message)):
+            return denial
+        return self._check(report.service_id, report.state, operation_type, is_known)
 
-    def objection_to_announcement(self, announced: Announced) -> Objection | None:
-        """What stands against an announcement. It names no service: only the broker can say who sent it."""
+    def check_announcement(self, announced: Announced) -> Denial | None:
+        """Why an announcement is not allowed; None if it is. It names no service: the sender is its user_id."""
         origin = announced.message.origin()
         if self.services is None or not self.verify_user_id or not origin.has_senders:
             return None
         if origin.user_id is None:
-            return _nobody_vouches()
-        return self._objection(origin.user_id, State.CREATED, announced.announcement.operation_type, True)
+            return _no_user_id()
+        return self._check(origin.user_id, State.CREATED, announced.announcement.operation_type, True)
 
-    def _objection(
-        self, service_id: str, state: State, operation_type: str | None, is_known: bool
-    ) -> Objection | None:
+    def _check(self, service_id: str, state: State, operation_type: str | None, is_known: bool) -> Denial | None:
         if self.services is None:
             return None
         service = self.services.get(service_id)
@@ -73,16 +71,16 @@ class Trust:
         return None
 
 
-def _not_vouched_for(service_id: str, message: Message) -> Objection | None:
+def _check_user_id(service_id: str, message: Message) -> Denial | None:
     origin = message.origin()
     if not origin.has_senders or origin.user_id == service_id:
-        return None  # what was read from a file was fed by who has the database's password anyway
+        return None  # a message from a file: its sender has the database's password anyway
     if origin.user_id is None:
-        return _nobody_vouches()
-    who = "token with which it came" if origin.is_http else "broker's user who sent it"
-    detail = f"the report says {shown(service_id)}, the {who} is {shown(origin.user_id)}"
+        return _no_user_id()
+    sender = "API token" if origin.is_http else "user_id"
+    detail = f"the report's service_id is {shown(service_id)}, its {sender} is {shown(origin.user_id)}"
     return Reason.UNKNOWN_SERVICE, detail
 
 
-def _nobody_vouches() -> Objection:
-    return Reason.UNKNOWN_SERVICE, "the message has no user_id, so the broker does not vouch for its sender"
+def _no_user_id() -> Denial:
+    return Reason.UNKNOWN_SERVICE, "the message has no user_id, so its sender is not verified"

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 
 from worker.config import secret_files, tls, urls
 from worker.config.api_tokens import Token
-from worker.config.reporters import Service, Trust
+from worker.config.reporters import Reporters, Service
 from worker.config.secret_files import PREFIX, variable
 from worker.errors import SettingsError
 from worker.model.contract import Name
@@ -275,11 +275,11 @@ class Settings(BaseSettings):
             raise SettingsError(f"{variable(name)}: {error}") from None
 
     @property
-    def trust(self) -> Trust | None:
+    def reporters(self) -> Reporters | None:
         """Who may report, None for anybody."""
         if self.services is None and not self.verify_user_id:
             return None
-        return Trust(self.services, self.verify_user_id)
+        return Reporters(self.services, self.verify_user_id)
 
     @property
     def worker_probes(self) -> Address:

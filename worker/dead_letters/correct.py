@@ -8,7 +8,7 @@ from uuid import uuid4
 import pydantic_core
 from sqlalchemy import Row
 
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.dead_letters.replay import Summary, replay
 from worker.errors import DeviceopsError
 from worker.model.identity import identity
@@ -36,7 +36,13 @@ async def get_open(database: Database, id_: int) -> Row[Any]:
 
 
 async def correct(
-    database: Database, row: Row[Any], body: bytes, type_: str | None, *, actor: str, trust: Trust | None = None
+    database: Database,
+    row: Row[Any],
+    body: bytes,
+    type_: str | None,
+    *,
+    actor: str,
+    reporters: Reporters | None = None,
 ) -> tuple[int, Summary]:
     """Replace an open dead letter by a copy with another body, and process the copy.
 
@@ -81,7 +87,7 @@ async def correct(
             raise DeviceopsError(f"dead letter {row.id} has changed since it was read; read it again")
         outcome = f"a copy of dead letter {row.id}"
         await batch.note_history(connection, [HistoryEntry(id_, now, actor, Action.CORRECTED, outcome, "")])
-    return id_, await replay(database, Selection(ids=[id_]), actor=actor, trust=trust)
+    return id_, await replay(database, Selection(ids=[id_]), actor=actor, reporters=reporters)
 
 
 def _with_own_ids(body: bytes, known_by: str | None) -> bytes:

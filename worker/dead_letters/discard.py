@@ -1,6 +1,6 @@
 """Discards dead letters with a reason, and restores discarded ones."""
 
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.dead_letters.paging import OnProgress, pages
 from worker.dead_letters.replay import replay
 from worker.dead_letters.status import set_status
@@ -31,7 +31,7 @@ async def restore(
     selection: Selection,
     *,
     actor: str,
-    trust: Trust | None = None,
+    reporters: Reporters | None = None,
     limit: int | None = None,
     progress: OnProgress = id,
 ) -> int:
@@ -45,7 +45,7 @@ async def restore(
         usable = [row for row in rows if row.body_removed_at is None]
         changed = set(await set_status(database, usable, Status.OPEN, Action.RESTORED, "", actor))
         parked = [row.id for row in usable if row.id in changed and row.reason == Reason.UNKNOWN_DEVICE_OPERATION]
-        await replay(database, Selection(parked), actor=actor, trust=trust)
+        await replay(database, Selection(parked), actor=actor, reporters=reporters)
         restored += len(changed)
         progress(len(rows))
     return restored

@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.dead_letters.paging import RETRY_TIMEOUT, pages
 from worker.dead_letters.replay import replay
 from worker.errors import DeviceopsError
@@ -168,7 +168,7 @@ def _no_constant(name: str) -> object:
 
 
 async def import_(
-    database: Database, lines: Sequence[ExportedDeadLetter], *, actor: str, trust: Trust | None = None
+    database: Database, lines: Sequence[ExportedDeadLetter], *, actor: str, reporters: Reporters | None = None
 ) -> int:
     """Import exported dead letters in one transaction; returns the number of new ones.
 
@@ -176,7 +176,7 @@ async def import_(
     """
     new = await retry_transient(database, RETRY_TIMEOUT, _import, database, lines, actor)
     parked = [id_ for id_, line in new.items() if line.reason is Reason.UNKNOWN_DEVICE_OPERATION]
-    await replay(database, Selection(parked), actor=actor, trust=trust)
+    await replay(database, Selection(parked), actor=actor, reporters=reporters)
     return len(new)
 
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from statemachine import Verdict
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.dead_letters.paging import RETRY_TIMEOUT, OnProgress, pages
 from worker.model.messages import Item
 from worker.model.outcomes import Tally
@@ -49,7 +49,7 @@ async def replay(
     selection: Selection,
     *,
     actor: str,
-    trust: Trust | None = None,
+    reporters: Reporters | None = None,
     limit: int | None = None,
     rate: float | None = None,
     progress: OnProgress = id,
@@ -62,7 +62,7 @@ async def replay(
     async for rows in pages(database.read, selection, limit, rate):
         messages = [stored_message(row) for row in rows]
         summary.tally.add(
-            await process_messages(database, messages, trust=trust, actor=actor, patience=RETRY_TIMEOUT)
+            await process_messages(database, messages, reporters=reporters, actor=actor, patience=RETRY_TIMEOUT)
         )
         summary.selected += len(rows)
         progress(len(rows))
@@ -73,14 +73,14 @@ async def preview(
     database: Database,
     selection: Selection,
     *,
-    trust: Trust | None = None,
+    reporters: Reporters | None = None,
     limit: int | None = None,
     progress: OnProgress = id,
 ) -> tuple[Summary, dict[int, Outcome]]:
     """Dry run of a replay in one snapshot: the summary, and the outcome of each dead letter by id."""
     selected = 0
     async with database.read() as connection:
-        dry_run = DryRun(connection, trust)
+        dry_run = DryRun(connection, reporters)
 
         async def batches() -> AsyncIterator[Sequence[Item]]:
             nonlocal selected

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import structlog
 
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.model.outcomes import Tally
 from worker.processing.batches import write_transactions
 from worker.processing.splitting import release_backlog
@@ -29,12 +29,12 @@ _log = structlog.get_logger()
 
 
 async def sweep_periodically(
-    database: Database, trust: Trust | None, stop: asyncio.Event, note: Callable[[Tally], object]
+    database: Database, reporters: Reporters | None, stop: asyncio.Event, note: Callable[[Tally], object]
 ) -> None:
     """Sweep every `INTERVAL` until `stop` is set; `note` receives the tally of released reports."""
     while not stop.is_set():
         try:
-            await sweep(database, trust, note, lambda: _pause(stop, PAUSE))
+            await sweep(database, reporters, note, lambda: _pause(stop, PAUSE))
         except Exception as error:  # the next sweep tries again  # noqa: BLE001
             if not database.is_retryable(error):  # the processing of batches logs an unavailable database
                 _log.error("unhandled error", exc_info=error)
@@ -43,7 +43,7 @@ async def sweep_periodically(
 
 async def sweep(
     database: Database,
-    trust: Trust | None,
+    reporters: Reporters | None,
     note: Callable[[Tally], object] = id,
     pause: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0),
 ) -> None:
@@ -53,7 +53,7 @@ async def sweep(
         async with database.read() as connection:
             last, registered = await dead_letters.parked_and_registered(connection, last, EXAMINED)
         if registered:
-            tally = await release_backlog(write_transactions(database, trust=trust), registered)
+            tally = await release_backlog(write_transactions(database, reporters=reporters), registered)
             _log.info("released parked reports", **tally.document())
             note(tally)
         await pause()

@@ -20,7 +20,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.model.messages import Announced, Item, Message
 from worker.model.outcomes import Tally
 from worker.model.parsing import parse
@@ -49,20 +49,20 @@ async def process_messages(
     database: Database,
     messages: Sequence[Message],
     *,
-    trust: Trust | None = None,
+    reporters: Reporters | None = None,
     actor: str | None = None,
     patience: float | None = None,
 ) -> Tally:
     """Process messages in their order; when this returns, every one of them is committed.
 
-    `trust` and `actor` are as for `process_batch`. `patience` is the seconds for which a transient failure is
+    `reporters` and `actor` are as for `process_batch`. `patience` is the seconds for which a transient failure is
     retried, None for no limit. Raises the database's error when they have passed, or when it is neither transient
     nor caused by data; and DeviceopsError if the database accepts no batch at all.
     """
     if any(message.replay_of for message in messages):
         messages = await retry_transient(database, patience, _recognised, database, messages)
 
-    committed = write_transactions(database, trust=trust, actor=actor, patience=patience)
+    committed = write_transactions(database, reporters=reporters, actor=actor, patience=patience)
     tally = Tally()
     parts = split_by_weight(messages)
     reading = asyncio.create_task(anext(parts, None))
@@ -77,7 +77,11 @@ async def process_messages(
 
 
 def write_transactions(
-    database: Database, *, trust: Trust | None = None, actor: str | None = None, patience: float | None = None
+    database: Database,
+    *,
+    reporters: Reporters | None = None,
+    actor: str | None = None,
+    patience: float | None = None,
 ) -> WriteTransactions:
     """Transactions that are retried on transient failures; the parameters are as for `process_messages`.
 
@@ -100,7 +104,7 @@ def write_transactions(
             is_probed = True
         return True
 
-    return WriteTransactions(database, trust, actor, run, judge=judge)
+    return WriteTransactions(database, reporters, actor, run, judge=judge)
 
 
 async def _recognised(database: Database, messages: Sequence[Message]) -> list[Message]:

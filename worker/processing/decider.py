@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from statemachine import SETTLED, State, Verdict, decide, shows_dispatch
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import device_operation_id
 from worker.model.messages import Announced, Incoming, Item, Key, Message, plausible
@@ -41,7 +41,7 @@ class Decider:
     """Fills `decisions` from items, and keeps `known` up to date for the items that follow."""
 
     known: Known = field(default_factory=Known)
-    trust: Trust | None = None
+    reporters: Reporters | None = None
     """Who may report; None for everyone."""
     now: int = 0
     """When this transaction is recorded, by the worker's clock, in seconds since 1970."""
@@ -113,10 +113,10 @@ class Decider:
         tracked = known.registered.get(id_)
         is_known = tracked is not None or report.state is CREATED
         known_type = known.operation_types.get(report.operation_id)
-        if self.trust is not None:
+        if self.reporters is not None:
             type_ = known_type or report.operation_type or None
-            if objection := self.trust.objection(report, incoming.message, type_, is_known=is_known):
-                return Rejection(*objection)
+            if denial := self.reporters.check_report(report, incoming.message, type_, is_known=is_known):
+                return Rejection(*denial)
         if not is_known:
             detail = f"{report.state.name} of a device operation that is not registered; parked until it is"
             return Rejection(Reason.UNKNOWN_DEVICE_OPERATION, detail)
@@ -239,10 +239,10 @@ class Decider:
     def _take_announcement(self, announced: Announced) -> None:
         known, decisions, message = self.known, self.decisions, announced.message
         announcement = announced.announcement
-        objection = self.trust.objection_to_announcement(announced) if self.trust and announced.begins else None
-        if objection is not None:
+        denial = self.reporters.check_announcement(announced) if self.reporters and announced.begins else None
+        if denial is not None:
             decisions.tally.received += 1
-            self._keep_unidentified(Rejection(*objection), message)
+            self._keep_unidentified(Rejection(*denial), message)
             return
         is_looked_up = announced.key is not None and (announced.begins or announced.ends)
         if is_looked_up and announced.key not in known.new_announcements:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
 from statemachine import SETTLED, State
-from worker.config.reporters import Objection, Trust
+from worker.config.reporters import Denial, Reporters
 from worker.model.contract import Report
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import NAMESPACE, device_operation_id
@@ -25,7 +25,7 @@ TOGETHER = 1_000
 
 
 async def process_message(
-    database: Database, message: Message, trust: Trust | None = None, *, unless_settled: bool = False
+    database: Database, message: Message, reporters: Reporters | None = None, *, unless_settled: bool = False
 ) -> Answer:
     """Process one report or announcement; a rejected one is answered, not kept.
 
@@ -37,7 +37,7 @@ async def process_message(
     if isinstance(item, Incoming):
         item = replace(item, unless_settled=unless_settled)
     answers: list[Answer] = []
-    await process_items(WriteTransactions(database, trust, answers=answers), [item])
+    await process_items(WriteTransactions(database, reporters, answers=answers), [item])
     return answers[-1]
 
 
@@ -49,12 +49,12 @@ async def cancel_operation(
     service_id: str,
     reason: str | None,
     key: str,
-    trust: Trust | None = None,
-) -> Objection | None:
+    reporters: Reporters | None = None,
+) -> Denial | None:
     """Cancel every device operation of an operation that is not settled, in one transaction.
 
     `service_id` is the reporter named in the history, `key` the identity of the cancellation. Returns the
-    objection if the reporter may not cancel; then, and if the database's error is raised, nothing has happened.
+    denial if the reporter may not cancel; then, and if the database's error is raised, nothing has happened.
     """
     now = datetime.now(UTC)
     # An id of its own kind: a report of one of the devices may have the same key.
@@ -73,10 +73,10 @@ async def cancel_operation(
             report, (device_operation_id(operation.id, device_id), report_id), now, message, unless_settled=True
         )
 
-    if trust is not None:
+    if reporters is not None:
         any_report = cancellation(UUID(int=0)).report
-        if objection := trust.objection(any_report, message, operation.operation or None, is_known=True):
-            return objection
+        if denial := reporters.check_report(any_report, message, operation.operation or None, is_known=True):
+            return denial
     async with database.read() as connection:
         devices = await queries.devices_in(connection, operation.id, set(State) - SETTLED)
     # In the order of their device operations' ids, in which all transactions lock them.

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Item, Key
 from worker.model.outcomes import Status, Tally
@@ -26,10 +26,10 @@ from worker.store.errors import is_rejected
 class DryRun:
     """Transactions over one snapshot that write nothing; each knows the decisions of those before."""
 
-    def __init__(self, connection: AsyncConnection, trust: Trust | None = None) -> None:
+    def __init__(self, connection: AsyncConnection, reporters: Reporters | None = None) -> None:
         self._connection = connection
         self._known = Known()
-        self._decider = Decider(self._known, trust)
+        self._decider = Decider(self._known, reporters)
         self._peeked: set[Key] = set()
         """Announcements and beginnings that were looked up."""
         self._released: set[UUID] = set()

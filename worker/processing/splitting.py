@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from statemachine import State
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.model.identity import device_operation_id
 from worker.model.messages import Announced, Incoming, Item, Portion, Rejected
 from worker.model.outcomes import Tally
@@ -78,13 +78,13 @@ async def run_once(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class WriteTransactions:
-    """Transactions that commit; `trust`, `actor` and `answers` are as for `process_batch`.
+    """Transactions that commit; `reporters`, `actor` and `answers` are as for `process_batch`.
 
     `judge` decides whether the database refused a transaction because of its data.
     """
 
     database: Database
-    trust: Trust | None = None
+    reporters: Reporters | None = None
     actor: str | None = None
     run: Runner = run_once
     answers: list[Answer] | None = None
@@ -97,7 +97,7 @@ class WriteTransactions:
                 process_batch,
                 self.database,
                 items,
-                self.trust,
+                self.reporters,
                 self.actor,
                 releases_parked=releases_parked,
                 answers=self.answers,
@@ -106,7 +106,7 @@ class WriteTransactions:
 
     async def release(self, found: Sequence[ParkedReport], *, refused: str | None = None) -> Tally:
         """Release parked reports."""
-        return await self.run(partial(release, self.database, found, self.trust, self.actor, refused=refused))
+        return await self.run(partial(release, self.database, found, self.reporters, self.actor, refused=refused))
 
     async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[ParkedReport]:
         """The parked reports of device operations."""

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters
 from worker import spans
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.model.messages import Incoming, Item
 from worker.model.outcomes import EXAMPLES, Status, Tally
 from worker.processing import batch_log
@@ -38,7 +38,7 @@ TURN = 500
 async def process_batch(
     database: Database,
     items: Sequence[Item],
-    trust: Trust | None = None,
+    reporters: Reporters | None = None,
     actor: str | None = None,
     *,
     releases_parked: bool = True,
@@ -46,7 +46,7 @@ async def process_batch(
 ) -> Tally:
     """Process items in their order, in one transaction.
 
-    `trust` says who may report, None for everyone; `actor` who has dead letters processed again, None for the
+    `reporters` says who may report, None for everyone; `actor` who has dead letters processed again, None for the
     worker itself. `releases_parked` is whether registrations release parked reports; if not, `release` has to.
     `answers` receives the results for senders who wait. Raises TooLarge if the items take more than one
     transaction, and the database's errors; then nothing has happened.
@@ -54,7 +54,7 @@ async def process_batch(
     keys = BatchKeys.of(items)
     while True:
         with suppress(Overtaken):  # the other transaction has committed, so that a new try finds its rows
-            decisions = await _process_once(database, items, keys, trust, actor, releases_parked)
+            decisions = await _process_once(database, items, keys, reporters, actor, releases_parked)
             if answers is not None:
                 answers += decisions.answers
             return decisions.tally
@@ -63,7 +63,7 @@ async def process_batch(
 async def release(
     database: Database,
     found: Sequence[ParkedReport],
-    trust: Trust | None = None,
+    reporters: Reporters | None = None,
     actor: str | None = None,
     *,
     refused: str | None = None,
@@ -76,7 +76,7 @@ async def release(
     with spans.span("transaction"):
         async with database.write() as connection:
             known, letters = await load_parked(connection, found)
-            decider = Decider(known, trust, int(now.timestamp()))
+            decider = Decider(known, reporters, int(now.timestamp()))
             for letter in letters:
                 if letter.report is not None and letter.report.key[0] in known.registered:
                     if refused is None:
@@ -110,11 +110,13 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
     return tally
 
 
-async def process_within(connection: AsyncConnection, items: Sequence[Item], trust: Trust | None = None) -> Tally:
+async def process_within(
+    connection: AsyncConnection, items: Sequence[Item], reporters: Reporters | None = None
+) -> Tally:
     """Process items as `process_batch` does, in the caller's transaction."""
     now = datetime.now(UTC)
     known = await load(connection, BatchKeys.of(items), now, releases_parked=True)
-    decisions = await decide(items, Decider(known, trust, int(now.timestamp())))
+    decisions = await decide(items, Decider(known, reporters, int(now.timestamp())))
     await write(connection, decisions, now, None)
     return decisions.tally
 
@@ -123,7 +125,7 @@ async def _process_once(
     database: Database,
     items: Sequence[Item],
     keys: BatchKeys,
-    trust: Trust | None,
+    reporters: Reporters | None,
     actor: str | None,
     releases_parked: bool,
 ) -> Decisions:
@@ -133,7 +135,7 @@ async def _process_once(
             with spans.span("load"):
                 known = await load(connection, keys, now, releases_parked=releases_parked)
             with spans.span("decide"):
-                decider = Decider(known, trust, int(now.timestamp()), releases_parked)
+                decider = Decider(known, reporters, int(now.timestamp()), releases_parked)
                 decisions = await decide(items, decider)
             with spans.span("write"):
                 await write(connection, decisions, now, actor)

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from pydantic_core import to_json
 from sqlalchemy import text
 
-from worker.config.reporters import Trust
+from worker.config.reporters import Reporters
 from worker.errors import DeviceopsError
 from worker.model.messages import ANNOUNCEMENT, REPORT, Item, Message, Origin
 from worker.model.outcomes import Tally
@@ -28,7 +28,7 @@ _COMMITTED = {
 }
 """A write without effect: a WAL record of PostgreSQL, and an unchanged number in SQLite's file."""
 _ORIGIN = Origin(exchange="probe")
-_NO_REPORTER = Trust(services={}, verify_user_id=True)
+_NO_REPORTER = Reporters(services={}, verify_user_id=True)
 
 
 async def probe_write(database: Database) -> None:
@@ -65,8 +65,8 @@ async def _probe(database: Database) -> Mapping[str, object]:
     tally = Tally()
     async with database.write(is_counted=False) as connection:
         part = await connection.begin_nested()
-        for items, trust in _batches():
-            tally.add(await process_within(connection, items, trust))
+        for items, reporters in _batches():
+            tally.add(await process_within(connection, items, reporters))
         await part.rollback()
         statement = _COMMITTED[connection.dialect.name]
         if database.is_sqlite:
@@ -76,7 +76,7 @@ async def _probe(database: Database) -> Mapping[str, object]:
     return tally.document()
 
 
-def _batches() -> Iterator[tuple[Sequence[Item], Trust | None]]:
+def _batches() -> Iterator[tuple[Sequence[Item], Reporters | None]]:
     """Batches about an operation of its own, so that no worker waits for another's probe."""
     operation, devices = uuid4(), [uuid4() for _ in range(WORTH_COPYING)]
     early, busy, failed = devices[:3]

@@ -56,7 +56,9 @@ async def _edit(settings: Settings, id_: int, source: str | None, type_: str | N
         with _corrected(present.body, source, f"deviceops-{id_}-") as body:
             if body == present.body and (type_ or present.type) == present.type:
                 raise DeviceopsError("nothing was changed")
-            return await correct(database, row, body, type_ or present.type, actor=actor(), trust=settings.trust)
+            return await correct(
+                database, row, body, type_ or present.type, actor=actor(), reporters=settings.reporters
+            )
 
 
 @contextmanager

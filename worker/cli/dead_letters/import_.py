@@ -49,6 +49,6 @@ async def _import(settings: Settings, source: str) -> tuple[int, int]:
                 number += len(lines)
                 for start in range(0, len(numbered), SIZE):
                     page = [export_import.read_line(line, at) for at, line in numbered[start : start + SIZE]]
-                    new += await export_import.import_(database, page, actor=actor(), trust=settings.trust)
+                    new += await export_import.import_(database, page, actor=actor(), reporters=settings.reporters)
                     read += len(page)
     return read, new

@@ -72,7 +72,7 @@ async def _replay(settings: Settings, selection: Selection, limit: int | None, r
             database,
             selection,
             actor=actor(),
-            trust=settings.trust,
+            reporters=settings.reporters,
             limit=limit,
             rate=rate,
             progress=progress,
@@ -83,7 +83,7 @@ async def _preview(
     settings: Settings, selection: Selection, limit: int | None
 ) -> tuple[Summary, dict[int, Outcome]]:
     async with selected(settings, selection, limit, "deciding") as (database, progress):
-        return await preview(database, selection, trust=settings.trust, limit=limit, progress=progress)
+        return await preview(database, selection, reporters=settings.reporters, limit=limit, progress=progress)
 
 
 async def _republish(settings: Settings, selection: Selection, limit: int | None, rate: float | None) -> int:

@@ -20,4 +20,4 @@ app = typer.Typer(add_completion=False)
 def restore(selection: Selection, limit: Limit = None, json: Json = False) -> None:
     """Make discarded dead letters open again; a parked one is processed if its registration has come meanwhile."""
     settings = Settings.load()
-    change_status("restored", selection, limit, json, partial(closing.restore, trust=settings.trust))
+    change_status("restored", selection, limit, json, partial(closing.restore, reporters=settings.reporters))
