@@ -19,12 +19,12 @@ from worker.store import database, schema
 from worker.store.database import Database
 from worker.tracing import tracing
 from worker.watch import probes, watchdog
-from worker.watch.batch_metrics import Meter
-from worker.watch.database_metrics import Standing
+from worker.watch.batch_metrics import BatchMetrics
+from worker.watch.database_metrics import DatabaseMetrics
 from worker.watch.health import Health
 from worker.watch.metrics import WorkerMetrics
 from worker.watch.process_metrics import registry_of_process
-from worker.watch.rejection_log import Contradictions, Rejections
+from worker.watch.rejection_log import ContradictionLog, DeadLetterLog
 
 if TYPE_CHECKING:
     from worker.tracing.messaging import Tracer
@@ -50,7 +50,7 @@ async def run(settings: Settings, stop: asyncio.Event, until_idle: float | None 
     ):
         worker = Worker(settings, store, tracer, stop)
         await worker.run(until_idle)
-    return worker.meter.tally
+    return worker.metrics.tally
 
 
 class Worker:
@@ -61,11 +61,11 @@ class Worker:
         self._store = store
         self._tracer = tracer
         self._stop = stop
-        self._notices = Rejections(), Contradictions()
+        self._notices = DeadLetterLog(), ContradictionLog()
         self._is_ready = asyncio.Event()
         self._registry = registry_of_process({"batches": store})
-        self.meter = Meter(self._registry, settings.services)
-        store.on_commit = self.meter.on_commit
+        self.metrics = BatchMetrics(self._registry, settings.services)
+        store.on_commit = self.metrics.on_commit
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until idle for `until_idle` seconds."""
@@ -79,23 +79,25 @@ class Worker:
         settings, store = self._settings, self._store
         consumer = Consumer(settings, self._process, self._stop, ready=ready, database=store.dependency)
         health = Health((consumer.dependency, store.dependency), self._stop)
-        standing = Standing(store, settings.stale_after)
+        database_metrics = DatabaseMetrics(store, settings.stale_after)
         self._registry.register(
-            WorkerMetrics(self.meter.tally, health, standing, lambda: consumer.queues, lambda: consumer.redeclared)
+            WorkerMetrics(
+                self.metrics.tally, health, database_metrics, lambda: consumer.queues, lambda: consumer.redeclared
+            )
         )
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
-            probes.answering(settings.worker_probes, health, self._registry),
+            probes.serving(settings.worker_probes, health, self._registry),
         ):
             gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
-            async with self._in_background(standing):
+            async with self._in_background(database_metrics):
                 await consumer.run(until_idle)
 
     async def _process(self, messages: Sequence[Message]) -> None:
         """Process a batch, measured and traced."""
         tally = Tally()
         traced = nullcontext() if self._tracer is None else self._tracer.processing(messages, tally)
-        with self.meter.measured(messages, tally), traced:
+        with self.metrics.measuring(messages, tally), traced:
             tally.add(await process_messages(self._store, messages, reporters=self._settings.reporters))
         self._note(tally)
 
@@ -104,7 +106,7 @@ class Worker:
             notice.note(tally)
 
     def _note_released(self, tally: Tally) -> None:
-        self.meter.count(tally)
+        self.metrics.count(tally)
         self._note(tally)
 
     async def _release(self) -> None:
@@ -115,9 +117,9 @@ class Worker:
         )
 
     @asynccontextmanager
-    async def _in_background(self, standing: Standing) -> AsyncIterator[None]:
+    async def _in_background(self, database_metrics: DatabaseMetrics) -> AsyncIterator[None]:
         """Measure the database and release parked reports during a block; sets `stop` at its end."""
-        tasks = asyncio.create_task(standing.watch(self._stop)), asyncio.create_task(self._release())
+        tasks = asyncio.create_task(database_metrics.watch(self._stop)), asyncio.create_task(self._release())
         try:
             yield
         finally:

@@ -18,7 +18,7 @@ from tests.support.notifying import notify_socket
 from tests.support.services.machine import free_port
 from worker.config.secret_files import variable
 from worker.config.settings import Settings
-from worker.watch.watchdog import LEAVING
+from worker.watch.watchdog import EXIT_GRACE
 
 SYSTEMD = Path(__file__).parents[2] / "deploy/systemd"
 SERVICES = sorted(path.name for path in SYSTEMD.glob("*.service"))
@@ -74,7 +74,7 @@ def test_what_a_worker_needs_to_end_by_itself_is_what_systemd_gives_it() -> None
     """So that the worker can say what went wrong, before systemd kills it."""
     settings, worker = Settings(_env_file=None), service("deviceops-worker@.service")
     assert int(worker["WatchdogSec"]) > settings.stall_timeout
-    assert int(worker["TimeoutStopSec"]) > settings.drain_timeout + LEAVING
+    assert int(worker["TimeoutStopSec"]) > settings.drain_timeout + EXIT_GRACE
 
 
 def test_every_setting_has_one_place_and_the_environment_file_tells_the_defaults(

@@ -192,8 +192,8 @@ PROTECTIONS = (
         (
             (
                 "worker/watch/watchdog.py",
-                "faulthandler.dump_traceback_later(seconds, exit=True, file=self._says)",
-                "faulthandler.dump_traceback_later(seconds, file=self._says)",
+                "faulthandler.dump_traceback_later(seconds, exit=True, file=self._stderr)",
+                "faulthandler.dump_traceback_later(seconds, file=self._stderr)",
             ),
         ),
     ),
@@ -556,7 +556,7 @@ PROTECTIONS = (
         "a worker that hangs ends although its stack cannot be written",
         "test_streams.py::test_a_worker_that_hangs_ends_although_nothing_reads_where",
         (
-            (SUPERVISION, "self._says = _never_waiting(2)", "self._says = 2"),
+            (SUPERVISION, "self._stderr = _non_blocking(2)", "self._stderr = 2"),
             (SUPERVISION, "        os._exit(1)\n", "        return\n"),
         ),
     ),

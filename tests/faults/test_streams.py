@@ -22,7 +22,7 @@ from tests.support.brokering import PATIENCE, eventually, report
 from tests.support.command import Deviceops
 from tests.support.services.machine import free_port
 from worker.log_writer import CLOSING
-from worker.watch.watchdog import LAST_RESORT
+from worker.watch.watchdog import TRACEBACK_GRACE
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 REPORTS = 200
@@ -189,7 +189,7 @@ def test_a_worker_that_hangs_ends_although_nothing_reads_where(
         )
         try:
             eventually(lambda: not (tmp_path / BEFORE_ACKNOWLEDGEMENT).exists())
-            assert worker.wait(STALL + LAST_RESORT + A_FEW) == 1
+            assert worker.wait(STALL + TRACEBACK_GRACE + A_FEW) == 1
         finally:
             worker.kill()
             worker.wait()

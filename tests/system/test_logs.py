@@ -24,7 +24,7 @@ from tests.support.command import Deviceops
 from tests.support.proxy import proxy_to
 from tests.support.serving import PATH, put, serving
 from worker.model.outcomes import DeadLetterExample, Reason, Tally
-from worker.watch.rejection_log import Rejections
+from worker.watch.rejection_log import DeadLetterLog
 
 PLANTED = "pl4nt3d"
 """Stands in what is sent, or in what only a program knows, and must not stand in the log."""
@@ -185,7 +185,7 @@ async def test_however_many_dead_letters_there_are_the_log_has_one_line_an_inter
     example = DeadLetterExample(Reason.CONFLICT, "an\x1b[31mid", uuid4(), None)
     batch = Tally(examples=[example])
     batch.dead_lettered[Reason.CONFLICT] = 2
-    rejections = Rejections(interval=0.2)
+    rejections = DeadLetterLog(interval=0.2)
     with capture_logs() as logged:
         rejections.note(Tally())
         assert logged == []

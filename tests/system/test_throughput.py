@@ -22,7 +22,7 @@ from worker.model.outcomes import Tally
 from worker.processing.batches import process_messages
 from worker.simulate import Disorder, simulate
 from worker.store.database import Database
-from worker.watch.batch_metrics import Meter
+from worker.watch.batch_metrics import BatchMetrics
 
 ROUNDS = 5
 DEVICES = 4_000
@@ -55,12 +55,12 @@ async def seconds_to_receive(amqp_url: str, queue_name: str, count: int) -> floa
 async def seconds_to_process(settings: Settings, database: Database, count: int) -> float:
     """How long a worker takes to consume, process, commit, measure and acknowledge `count` messages."""
     stop = asyncio.Event()
-    meter = Meter(CollectorRegistry())
+    meter = BatchMetrics(CollectorRegistry())
     database.on_commit = meter.on_commit
 
     async def process(messages: Sequence[Message]) -> None:
         tally = Tally()
-        with meter.measured(messages, tally):
+        with meter.measuring(messages, tally):
             tally.add(await process_messages(database, messages))
         if meter.tally.received == count:
             stop.set()

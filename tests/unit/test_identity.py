@@ -14,7 +14,7 @@ from tests.support.sending import (
 )
 from worker.model.identity import MAX_ID, NAMESPACE, body_id, identity
 from worker.model.outcomes import CONTRADICTING, Contradiction, Tally
-from worker.watch.rejection_log import Contradictions
+from worker.watch.rejection_log import ContradictionLog
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
 NIL = str(UUID(int=0))
@@ -61,7 +61,7 @@ async def test_duplicates_that_name_another_state_are_one_warning_a_minute_with_
     found = Contradiction("drift-service", OPERATION, DEVICE, "one", "CREATED", "SUCCESS")
     batch = Tally(contradictions=[found])
     batch.by_service["drift-service", CONTRADICTING] = 2
-    contradictions = Contradictions()
+    contradictions = ContradictionLog()
     with capture_logs() as logged:
         for tally in (Tally(), batch, batch, batch):
             contradictions.note(tally)

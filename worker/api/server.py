@@ -23,7 +23,7 @@ from worker.listener import Server, listen, url_of
 from worker.model.text import one_line
 from worker.store.database import Database
 from worker.watch.health import Health
-from worker.watch.probes import answering
+from worker.watch.probes import serving
 from worker.watch.process_metrics import registry_of_process
 
 LOOPBACK = "127.0.0.1"
@@ -90,6 +90,6 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
-        async with answering(settings.api_probes, Health((), stopping), registry):
+        async with serving(settings.api_probes, Health((), stopping), registry):
             await server.serve(sockets=[listener])
     _log.info("stopped")

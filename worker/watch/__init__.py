@@ -1,9 +1,10 @@
-"""What a running worker lets others see of itself, and how it ends when it is stuck.
+"""Monitoring of a running process, and the watchdog that ends a hung one.
 
-- `health`: one answer to how it stands, for everybody who asks
+- `health`: readiness, one source for probes, systemd and metrics
 - `probes`: `/livez`, `/readyz` and `/metrics` on a port of their own
-- `metrics`: a worker's numbers, `process`: those of any process of ours
-- `meter`: what batches were like
-- `standing`: what only the database knows: reports that wait for too long, the last recount
-- `supervision`: what systemd is told, and the watchdog of the event loop
+- `metrics`: a worker's metrics; `process_metrics`: those of any process
+- `batch_metrics`: one observation per batch
+- `database_metrics`: parked reports, open dead letters and the last recount, queried periodically
+- `rejection_log`: dead letters and contradicting duplicates in the log, rate-limited
+- `watchdog`: systemd notifications, and the exit of a hung process
 """

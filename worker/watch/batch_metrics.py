@@ -1,4 +1,4 @@
-"""What batches were like: one observation each, however many messages they have."""
+"""Metrics of batches: one observation per batch, whatever its size."""
 
 import time
 from collections import Counter as Counts
@@ -11,15 +11,15 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
 
-SERVICES = 100
-"""Services that are told apart where the settings name none: the first ones that report."""
+MAX_SERVICES = 100
+"""Maximum number of services with series of their own where the settings name none: the first to report."""
 OTHER = "other"
-"""The name under which all others are counted."""
+"""The label of all other services."""
 
-AHEAD = 3_600
-"""Seconds by which a sender's clock may be ahead of ours: such a message counts as just sent."""
-LONGEST_LAG = 30 * 86_400
-"""Seconds that a message can have been on its way, at most; a timestamp of 0 says that it took since 1970."""
+MAX_AHEAD = 3_600
+"""Seconds by which a sender's clock may be ahead; the lag is 0 then."""
+MAX_LAG = 30 * 86_400
+"""Maximum plausible lag in seconds; a longer one, as of a timestamp of 0, is not observed."""
 
 _MESSAGES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 _BATCH = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
@@ -27,76 +27,76 @@ _COMMIT = (0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 _LAG = (1, 2, 5, 10, 30, 60, 300, 900, 3_600, 21_600, 86_400)
 
 
-class Meter:
-    """Measures batches, and keeps the tally of all of them.
+class BatchMetrics:
+    """Measures batches and sums up their tallies.
 
-    `services` are those that the tally tells apart, None for the first hundred: names come from outside, and each
-    is a time series here and at whoever collects them.
+    `services` are the names with series of their own, None for the first MAX_SERVICES: names come from senders,
+    and each is a time series here and in Prometheus.
     """
 
     def __init__(self, registry: CollectorRegistry, services: Collection[str] | None = None) -> None:
         self.tally = Tally()
         self._services = set(services or ())
-        self._room = SERVICES if services is None else 0
+        self._free = MAX_SERVICES if services is None else 0
         self._messages = Histogram(
-            "deviceops_batch_messages", "Messages of a batch.", registry=registry, buckets=_MESSAGES
+            "deviceops_batch_messages", "Messages per batch.", registry=registry, buckets=_MESSAGES
         )
         self._seconds = Histogram(
             "deviceops_batch_duration_seconds",
-            "From a batch in hand to its commit, waiting for the database included.",
+            "Time from the delivery of a batch to its commit, including the wait for the database.",
             registry=registry,
             buckets=_BATCH,
         )
         self._lag = Histogram(
             "deviceops_publish_to_commit_seconds",
-            "From a sender's AMQP timestamp to the commit, of a batch's first message; in whole seconds; without "
-            "what cannot be true, such as a timestamp of 0.",
+            "Time from the AMQP timestamp of a batch's first message to the commit, in whole seconds; implausible "
+            "timestamps, such as 0, are not observed.",
             registry=registry,
             buckets=_LAG,
         )
-        self._settled_at = Gauge(
+        self._committed_at = Gauge(
             "deviceops_last_batch_timestamp_seconds",
-            "When a batch was settled last; 0 before the first one.",
+            "Time of the last commit of a batch; 0 before the first one.",
             registry=registry,
         )
         commit = Histogram(
             "deviceops_commit_duration_seconds",
-            "The COMMIT of a transaction alone.",
+            "Duration of the COMMIT alone.",
             registry=registry,
             buckets=_COMMIT,
         )
         self.on_commit = commit.observe
-        """Takes how many seconds a commit took."""
+        """Observes the duration of a commit in seconds."""
 
     @contextmanager
-    def measured(self, messages: Sequence[Message], tally: Tally) -> Iterator[None]:
-        """Measure a block that settles messages, at least one, and adds them to `tally`; not if it fails."""
+    def measuring(self, messages: Sequence[Message], tally: Tally) -> Iterator[None]:
+        """Observe a block that processes one or more messages and adds to `tally`, unless it raises."""
         began = time.perf_counter()
         yield
-        self._settled_at.set_to_current_time()
+        self._committed_at.set_to_current_time()
         self._seconds.observe(time.perf_counter() - began)
         self._messages.observe(len(messages))
-        if (sent_at := messages[0].sent_at) is not None:  # the one that waited longest, as a queue keeps the order
+        if (sent_at := messages[0].sent_at) is not None:  # the oldest: the queue keeps the order
             lag = (datetime.now(UTC) - sent_at).total_seconds()
-            if -AHEAD <= lag <= LONGEST_LAG:  # else it cannot be true
+            if -MAX_AHEAD <= lag <= MAX_LAG:
                 self._lag.observe(max(lag, 0))
         self.count(tally)
 
     def count(self, tally: Tally) -> None:
-        """Add to the tally of all batches; services beyond those that are told apart become one."""
+        """Add to the total; services without a series of their own are counted as `other`."""
         tally.by_service = self._bounded(tally.by_service)
         self.tally.add(tally)
 
     def _bounded(self, by_service: Counts[tuple[str, str]]) -> Counts[tuple[str, str]]:
         bounded: Counts[tuple[str, str]] = Counts()
         for (service, verdict), count in by_service.items():
-            bounded[self._name(service), verdict] += count
+            bounded[self._label(service), verdict] += count
         return bounded
 
-    def _name(self, service: str) -> str:
+    def _label(self, service: str) -> str:
         if service and service not in self._services:
-            if not self._room:
+            if not self._free:
                 return OTHER
-            self._room -= 1
+            self._free -= 1
             self._services.add(service)
         return service

@@ -1,6 +1,6 @@
-"""`/livez`, `/readyz` and `/metrics` on a port of their own, answered by the event loop that does the work.
+"""`/livez`, `/readyz` and `/metrics` on a port of their own, served by the worker's own event loop.
 
-So a worker whose loop hangs does not answer at all. 200 is yes, 503 is no with the reasons in words.
+A worker with a blocked loop does not answer. `/readyz` is 200, or 503 with the reasons.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ _log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def answering(address: Address, health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
-    """Answer probes for the length of a block. Raises DeviceopsError if the port that was asked for is taken."""
+async def serving(address: Address, health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
+    """Serve probes for the duration of a block. Raises DeviceopsError if a configured port is in use."""
     with _listen(address) as listener:
         _log.info("answering probes", url=url_of(listener))
         server = Server(
@@ -55,8 +55,8 @@ def _listen(address: Address) -> socket:
     except DeviceopsError as error:
         if address.is_chosen:
             raise
-        _log.warning("probes are on another port than the default one", error=str(error))
-        return listen(address.host, 0)  # a second one on this machine: no reason not to work
+        _log.warning("default probe port in use, using a free one", error=str(error))
+        return listen(address.host, 0)  # a second worker on the same machine
 
 
 def _app(health: Health, registry: CollectorRegistry) -> Starlette:

@@ -1,4 +1,4 @@
-"""What every process of ours tells of itself: what it runs, its memory and files, its database connections."""
+"""Metrics of every process: version, memory, open files, log lines dropped, database connections."""
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -23,18 +23,18 @@ class _Process(Collector):
         self._databases = databases
 
     def collect(self) -> Iterator[Metric]:
-        """Everything as it is now."""
+        """The current values."""
         runs = {"version": version("deviceops"), "python": platform.python_version()}
-        yield InfoMetricFamily("deviceops_build", "What runs.", runs)
+        yield InfoMetricFamily("deviceops_build", "Version of deviceops and Python.", runs)
         yield CounterMetricFamily(
-            "deviceops_log_lines_dropped", "Log lines that standard error did not take.", writer.dropped
+            "deviceops_log_lines_dropped", "Log lines dropped because standard error was blocked.", writer.dropped
         )
         size, in_use, overflow = (
             GaugeMetricFamily(f"deviceops_database_pool_{name}", help_, labels=["pool"])
             for name, help_ in (
-                ("size", "Connections that the pool keeps, at most."),
-                ("in_use", "Connections that somebody works with."),
-                ("overflow", "Connections beyond those that the pool keeps."),
+                ("size", "Maximum number of connections that the pool keeps."),
+                ("in_use", "Connections in use."),
+                ("overflow", "Connections in excess of the size."),
             )
         )
         for name, database in self._databases.items():
@@ -46,8 +46,8 @@ class _Process(Collector):
 
 
 def registry_of_process(databases: Mapping[str, Database]) -> CollectorRegistry:
-    """A registry with what a process and its databases, by name, tell."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # else each series has one more, of when it began
+    """A registry with the metrics of the process and its databases, by name."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # no _created series
     registry = CollectorRegistry()
     registry.register(_Process(databases))
     for collector in (ProcessCollector, PlatformCollector, GCCollector):

@@ -1,4 +1,4 @@
-"""What a batch brought that people should look at, in the log: however much it is, the log stays readable."""
+"""Dead letters and contradicting duplicates in the log, rate-limited."""
 
 import asyncio
 from collections import Counter
@@ -13,8 +13,8 @@ from worker.model.text import one_line
 _log = structlog.get_logger()
 
 
-class _Lines:
-    """Log lines with counts and examples: of a batch at once, but one an interval at most, with the rest in it."""
+class _RateLimitedLog:
+    """A log line with counts and examples: at once, then at most one per interval with the sum since the last."""
 
     def __init__(self, event: str, level: str, interval: float) -> None:
         self._event = event
@@ -25,7 +25,7 @@ class _Lines:
         self._pause: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """Log what was not logged yet."""
+        """Log what is left."""
         if self._pause is not None:
             self._pause.cancel()
             self._write()
@@ -47,30 +47,30 @@ class _Lines:
         self._pause = asyncio.get_running_loop().call_later(self._interval, self._write)
 
 
-class Rejections(_Lines):
-    """Dead letters by reason: one line a second at most."""
+class DeadLetterLog(_RateLimitedLog):
+    """Dead letters by reason: at most one line a second."""
 
     def __init__(self, interval: float = 1) -> None:
         super().__init__("dead letters", "info", interval)
 
     def note(self, tally: Tally) -> None:
-        """Take note of a batch."""
+        """Add a batch."""
         self._add({reason.value: n for reason, n in tally.dead_lettered.items() if n > 0}, tally.examples)
 
 
-class Contradictions(_Lines):
-    """Duplicates that name another state than the first report of their id: one line a minute at most."""
+class ContradictionLog(_RateLimitedLog):
+    """Duplicates with another state than the accepted report of the same id: at most one line a minute."""
 
     def __init__(self, interval: float = 60) -> None:
-        super().__init__("duplicates name another state than the first report of their id", "warning", interval)
+        super().__init__("contradicting duplicates", "warning", interval)
 
     def note(self, tally: Tally) -> None:
-        """Take note of a batch."""
+        """Add a batch."""
         number = sum(n for (_, kind), n in tally.by_service.items() if kind == CONTRADICTING)
         self._add({"duplicates": number} if number else {}, tally.contradictions)
 
 
 def _named(example: NamedTuple) -> dict[str, str]:
-    """What is known of it."""
+    """The known fields, each in one line."""
     named = {name: str(value) for name, value in example._asdict().items() if value is not None}
     return {name: one_line(value) for name, value in named.items()}

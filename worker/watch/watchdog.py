@@ -1,7 +1,7 @@
-"""What the supervisor is told, and what happens when there is nobody left to tell it: the loop itself hangs.
+"""systemd notifications, and a watchdog that ends the process when its event loop hangs.
 
-systemd hears that the service is up once it runs, whether or not the broker and the database are there yet: its
-status line says which of them is missing (sd_notify(3); elsewhere nothing is told).
+systemd is notified as soon as the service runs, whether or not the broker and the database are up: its status line
+names what is down (sd_notify(3); without systemd nothing is sent).
 """
 
 import asyncio
@@ -18,79 +18,81 @@ from cysystemd.daemon import Notification, notify
 
 from worker.watch.health import Health
 
-BEAT = 1
-"""Seconds between two signs of life."""
-LEAVING = 10
-"""Seconds beyond the time to drain after which a worker that should have left is ended."""
-LAST_RESORT = 2
-"""Seconds beyond that in which it must have said where it hangs."""
+HEARTBEAT = 1
+"""Seconds between two heartbeats."""
+EXIT_GRACE = 10
+"""Seconds after the drain timeout before a stopping worker is ended."""
+TRACEBACK_GRACE = 2
+"""Seconds for writing the tracebacks before the process is ended without them."""
 
 
 @asynccontextmanager
 async def supervised(health: Health, stall_timeout: float, drain_timeout: float) -> AsyncIterator[None]:
-    """Show signs of life for the length of a block.
+    """Supervise the event loop for the duration of a block.
 
-    Should the event loop hang for `stall_timeout` seconds, or the process not have left `drain_timeout` seconds
-    (and a few) after it was told to stop, it says where it hangs, and exits with 1 without more ado: what it was
-    at comes again.
+    If the loop hangs for `stall_timeout` seconds, or the process has not exited `drain_timeout` seconds (plus
+    EXIT_GRACE) after `health.stop` is set, the tracebacks of all threads are written and the process exits with 1:
+    unacknowledged messages are redelivered.
     """
-    _tell(Notification.READY)
+    _notify(Notification.READY)
     watchdog = _Watchdog()
-    beating = asyncio.create_task(_beat(watchdog, health, stall_timeout, drain_timeout))
+    heartbeats = asyncio.create_task(_send_heartbeats(watchdog, health, stall_timeout, drain_timeout))
     try:
         yield
     finally:
-        beating.cancel()
-        # To be taken back by nobody: what is left, such as waiting for threads, can hang as well.
-        watchdog.end_the_process_after(LEAVING)
+        heartbeats.cancel()
+        # Stays armed: the rest of the exit, such as joining threads, can hang as well.
+        watchdog.end_the_process_after(EXIT_GRACE)
 
 
-async def _beat(watchdog: "_Watchdog", health: Health, stall_timeout: float, drain_timeout: float) -> None:
+async def _send_heartbeats(
+    watchdog: "_Watchdog", health: Health, stall_timeout: float, drain_timeout: float
+) -> None:
     stopping = asyncio.create_task(health.stop.wait())
-    told = ""
+    status = ""
     while not stopping.done():
         watchdog.end_the_process_after(stall_timeout)
-        _tell(Notification.WATCHDOG)
-        if told != (told := str(health)):
-            _tell(Notification.STATUS, told)
-        await asyncio.wait([stopping], timeout=BEAT)
-    watchdog.end_the_process_after(drain_timeout + LEAVING)
-    _tell(Notification.STOPPING)
+        _notify(Notification.WATCHDOG)
+        if status != (status := str(health)):
+            _notify(Notification.STATUS, status)
+        await asyncio.wait([stopping], timeout=HEARTBEAT)
+    watchdog.end_the_process_after(drain_timeout + EXIT_GRACE)
+    _notify(Notification.STOPPING)
     while True:
-        _tell(Notification.WATCHDOG)
-        await asyncio.sleep(BEAT)
+        _notify(Notification.WATCHDOG)
+        await asyncio.sleep(HEARTBEAT)
 
 
-def _tell(what: Notification, text: str = "") -> None:
-    if "NOTIFY_SOCKET" in os.environ:  # systemd's; without one, the library complains each time
-        notify(what, text)
+def _notify(kind: Notification, text: str = "") -> None:
+    if "NOTIFY_SOCKET" in os.environ:  # set by systemd; without it the library logs an error each time
+        notify(kind, text)
 
 
 class _Watchdog:
-    """Ends the process, and says where it hangs, by means that need neither the loop nor Python's lock."""
+    """Writes tracebacks and ends the process; needs neither the event loop nor the GIL."""
 
     def __init__(self) -> None:
-        self._says = _never_waiting(2)
+        self._stderr = _non_blocking(2)
         self._deadline = math.inf
-        threading.Thread(target=self._end_at_last, name="watchdog", daemon=True).start()
+        threading.Thread(target=self._end_without_traceback, name="watchdog", daemon=True).start()
 
     def end_the_process_after(self, seconds: float) -> None:
-        """Unless called again before."""
-        self._deadline = time.monotonic() + seconds + LAST_RESORT
-        faulthandler.dump_traceback_later(seconds, exit=True, file=self._says)
+        """Arm it: end the process in `seconds` unless this is called again before."""
+        self._deadline = time.monotonic() + seconds + TRACEBACK_GRACE
+        faulthandler.dump_traceback_later(seconds, exit=True, file=self._stderr)
 
-    def _end_at_last(self) -> None:
-        """Where standard error takes nothing, not even that."""
+    def _end_without_traceback(self) -> None:
+        """End the process where even the blocked standard error keeps faulthandler from exiting."""
         while time.monotonic() < self._deadline:
-            time.sleep(BEAT)
+            time.sleep(HEARTBEAT)
         os._exit(1)
 
 
-def _never_waiting(descriptor: int) -> int:
-    """A descriptor for the same pipe or terminal on which no write waits; for anything else, the same one.
+def _non_blocking(descriptor: int) -> int:
+    """A non-blocking descriptor for the same pipe or terminal; for anything else, the same descriptor.
 
-    A write to a file does not wait, and a socket cannot be opened again. To change the descriptor itself would
-    change it for all that have this pipe or terminal, such as the shell.
+    Writes to a file do not block, and a socket cannot be reopened. Setting O_NONBLOCK on the descriptor itself
+    would set it for every process that shares the pipe or terminal, such as the shell.
     """
     mode = os.fstat(descriptor).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
