@@ -56,7 +56,7 @@ async def chunks(stream: File, longest: int = MAX_LINE) -> AsyncIterator[list[by
 def text_of(data: bytes, label: str) -> bytes:
     """A text without the mark that some editors begin it with. Raises DeviceopsError if it is no UTF-8 text."""
     if (found := foreign(data)) is not None:
-        raise DeviceopsError(f"{label}: is {found}, and has to be plain text in UTF-8")
+        raise DeviceopsError(f"{label}: is {found}, expected plain text in UTF-8")
     return data.removeprefix(BOM)
 
 

@@ -488,7 +488,7 @@ def test_an_env_file_of_another_encoding_is_named(deviceops_on_sqlite: Deviceops
 
     done = deviceops_on_sqlite("status")
 
-    expected = "deviceops: .env: is UTF-16, and has to be plain text in UTF-8\n"
+    expected = "deviceops: .env: is UTF-16, expected plain text in UTF-8\n"
     assert (done.returncode, done.stderr) == (2, expected)
 
 

@@ -62,7 +62,7 @@ def test_a_file_that_is_no_utf8_is_named_once_and_nothing_of_it_is_taken(
     others = [["dead-letters", "import"], ["dead-letters", "edit", "1", "--body"]]
     for command in [["ingest"], *(others if encoding == "utf-16" else [])]:
         done = deviceops_on_sqlite(*command, str(path))
-        expected = f"deviceops: {path}: is {name}, and has to be plain text in UTF-8\n"
+        expected = f"deviceops: {path}: is {name}, expected plain text in UTF-8\n"
         assert (done.returncode, done.stdout, done.stderr.splitlines(keepends=True)[-1]) == (1, "", expected)
 
     assert len(deviceops_on_sqlite.document("dead-letters", "list", "--status", "all")) == 1

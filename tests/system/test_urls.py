@@ -14,8 +14,8 @@ BROKER, DATABASE = "amqp://guest:s3cr3t@localhost/", "postgresql://user:s3cr3t@l
 def test_a_refused_parameter_is_one_line_that_names_the_setting(deviceops_on_sqlite: Deviceops) -> None:
     done = deviceops_on_sqlite.with_settings(amqp_url=f"{BROKER}?heartbeat=70000")("run", "--until-idle", "0.1")
     expected = (
-        "deviceops: DEVICEOPS_AMQP_URL: the parameter heartbeat is once: a whole number of seconds up to 65,534, "
-        "0 for no heartbeats\n"
+        "deviceops: DEVICEOPS_AMQP_URL: the parameter heartbeat is invalid (expected once: a whole number of "
+        "seconds up to 65,534, 0 for no heartbeats)\n"
     )
     assert (done.returncode, done.stderr) == (2, expected)
 

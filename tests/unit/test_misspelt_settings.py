@@ -1,5 +1,6 @@
 """A name that looks like a setting and is none ends every command: the setting that was meant has its default."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,23 @@ def test_so_is_a_secret_that_no_setting_is_read_from(places: Path, place: str, n
     path = places / place / name
     path.write_text("postgresql://127.0.0.1/prod\n")
     with pytest.raises(SettingsError, match=f"^{path} is not a setting: did you mean deviceops_database_url"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("TOPOLOGY_PREFIX", "fleet one", "expected 1 to 200 of the characters A-Z a-z 0-9 . _ -"),
+        ("LOG_LEVEL", "loud", "Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("LOG_FORMAT", "xml", "Input should be 'auto', 'json' or 'text'"),
+        ("API_TOKENS", '{"me": {"scopes": [], "hash": "me"}}', "expected 64 hexadecimal digits"),
+    ],
+)
+def test_what_is_expected_of_a_value_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"DEVICEOPS_{name}", value)
+    with pytest.raises(SettingsError, match=re.escape(expected)):
         Settings.load()
 
 

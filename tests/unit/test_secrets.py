@@ -99,7 +99,7 @@ WRONG = {
     "missing": (None, "cannot be read: No such file or directory"),
     "a directory": ("directory", "cannot be read: Is a directory"),
     "not UTF-8": (b"amqp://\xff/", "is not UTF-8"),
-    "UTF-16": ("amqp://h/".encode("utf-16"), "is UTF-16, and has to be plain text in UTF-8"),
+    "UTF-16": ("amqp://h/".encode("utf-16"), "is UTF-16, expected plain text in UTF-8"),
     "UTF-16 without a mark": ("amqp://h/".encode("utf-16-le"), "is UTF-16"),
     "too large": (b"x" * 1_000_001, "has more than 1,000,000 bytes"),
     "no URL": (b"s3cr3t", "is not a broker URL"),
@@ -138,7 +138,7 @@ def test_a_value_and_its_file_at_once_are_an_error_that_names_both(
         monkeypatch.setenv(NAME, url("h"))
         monkeypatch.setenv(f"{NAME}_FILE", "file")
 
-    with pytest.raises(SettingsError, match=f"^{NAME} and {NAME}_FILE are both given"):
+    with pytest.raises(SettingsError, match=f"^{NAME} and {NAME}_FILE are both set"):
         Settings.load()
 
 

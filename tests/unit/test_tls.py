@@ -23,8 +23,8 @@ SENSELESS = {
     "a directory": ({"amqp_url": "amqps://h/", "amqp_ca_file": "."}, "AMQP_CA_FILE: . cannot be read"),
     "no certificate": ({"amqp_url": "amqps://h/", "amqp_ca_file": "KEY"}, "AMQP_CA_FILE: .* holds no certificate"),
     "endless": ({"amqp_url": "amqps://h/", "amqp_ca_file": "/dev/zero"}, "AMQP_CA_FILE: .* more than 1,000,000"),
-    "no key": ({"amqp_url": "amqps://h/", "amqp_cert_file": "CERT"}, "AMQP_KEY_FILE: is needed beside .*_CERT_"),
-    "only a key": ({"amqp_url": "amqps://h/", "amqp_key_file": "KEY"}, "AMQP_CERT_FILE: is needed beside .*_KEY_"),
+    "no key": ({"amqp_url": "amqps://h/", "amqp_cert_file": "CERT"}, "AMQP_KEY_FILE: is required with .*_CERT_"),
+    "only a key": ({"amqp_url": "amqps://h/", "amqp_key_file": "KEY"}, "AMQP_CERT_FILE: is required with .*_KEY_"),
     "another's key": (
         {"amqp_url": "amqps://h/", "amqp_cert_file": "CERT", "amqp_key_file": "OTHER"},
         "AMQP_KEY_FILE: .* does not fit the certificate",
@@ -48,7 +48,7 @@ SENSELESS = {
     ),
     "no authority": (
         {"database_url": "postgresql://h/x", "database_cert_file": "CERT", "database_key_file": "KEY"},
-        "DATABASE_CA_FILE: is needed to know the server by",
+        "DATABASE_CA_FILE: is required to verify the server",
     ),
     "no mode": ({"database_url": "postgresql://h/x?sslmode=on"}, "DATABASE_URL: sslmode is one of disable, "),
 }

@@ -19,7 +19,8 @@ from yarl import URL
 
 from worker.amqp.frames import FrameTransport
 from worker.config import tls
-from worker.config.settings import Settings, without_password
+from worker.config.settings import Settings
+from worker.config.urls import without_password
 from worker.errors import DeviceopsError, SettingsError
 
 CONNECT_TIMEOUT = 10

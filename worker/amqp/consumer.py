@@ -12,7 +12,8 @@ from worker.amqp.connection import BrokerMissing, BrokerRefused, BrokerUnavailab
 from worker.amqp.keepalive import Keepalive
 from worker.amqp.session import BrokerLost, ProcessBatch, QueueState, Session
 from worker.amqp.topology import DeclaredState, Topology
-from worker.config.settings import Settings, without_password
+from worker.config.settings import Settings
+from worker.config.urls import without_password
 from worker.dependency import Dependency
 
 MAX_PAUSE = 5

@@ -22,7 +22,8 @@ from worker.amqp.topology import Topology
 from worker.cli import log_format, tables
 from worker.cli.common import ready_database, run_async, screen
 from worker.cli.options import Seed
-from worker.config.settings import Settings, without_password
+from worker.config.settings import Settings
+from worker.config.urls import without_password
 from worker.errors import DeviceopsError
 from worker.model.messages import Message
 from worker.model.outcomes import Reason, Tally

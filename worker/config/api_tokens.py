@@ -1,5 +1,6 @@
-"""Tokens of the HTTP API: what each may do, and how one is recognised by its hash."""
+"""Tokens of the HTTP API: their scopes, and how they are verified by their hash."""
 
+import re
 import secrets
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,15 +8,15 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 _PREFIX = "deviceops_"
 _BYTES = 32
-"""Of randomness: too many to guess, so that a plain hash is enough, and a slow one would only cost."""
+"""Random bytes of a token: with that many, a fast hash is as safe as a slow one."""
 
 
 class Scope(StrEnum):
-    """What a token may do."""
+    """The permissions of a token."""
 
     READ_OPERATION = "read:operation"
     READ_DEVICE = "read:device"
@@ -23,31 +24,37 @@ class Scope(StrEnum):
     ADMIN_DEAD_LETTERS = "admin:dead-letters"
 
 
+def _sha256(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", text) is None:
+        raise ValueError("expected 64 hexadecimal digits, as `deviceops token create` prints them")
+    return text
+
+
 class Token(BaseModel):
-    """What is known of a token; never the token itself."""
+    """A token's scopes and hash, without the token itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scopes: frozenset[Scope]
-    hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    """SHA-256 of the token, in hexadecimal."""
+    hash: Annotated[str, AfterValidator(_sha256)]
+    """SHA-256 of the token in hexadecimal."""
 
 
 class Caller(NamedTuple):
-    """Who calls, and what they may do."""
+    """The name of a token, and its scopes."""
 
     name: str
     scopes: frozenset[Scope]
 
 
 def create(scopes: frozenset[Scope]) -> tuple[str, Token]:
-    """Make a token: the token itself, to be told once, and what to keep of it."""
+    """A new token: its text, to be shown once, and its scopes and hash, to be stored."""
     text = _PREFIX + secrets.token_urlsafe(_BYTES)
     return text, Token(scopes=scopes, hash=_hash(text))
 
 
 def find(tokens: Mapping[str, Token], text: str) -> Caller | None:
-    """Whose token this is, None if it is nobody's; it takes as long whoever's it is."""
+    """The token with this text, None if there is none; in constant time."""
     hashed = _hash(text)
     found = None
     for name, token in tokens.items():

@@ -1,4 +1,4 @@
-"""TLS from PEM files: whose word to take for who a server is, and what to show to one that asks who we are."""
+"""TLS contexts from PEM files, and the classification of TLS errors."""
 
 import ssl
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from typing import NoReturn
 from worker.errors import SettingsError
 
 MAX_FILE = 1_000_000
-"""Bytes; a system's whole list of authorities has a quarter of that."""
+"""Bytes; a system's list of certificate authorities has a quarter of that."""
 
 _REASONS = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate",
-    "WRONG_VERSION_NUMBER": "no TLS is spoken there",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it requires a client certificate",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS",
 }
-"""OpenSSL's reasons that people meet, in words."""
+"""Common reasons of OpenSSL, in words."""
 
-_PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-"""The server went away in the middle."""
+_TRANSIENT = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""The connection was closed during the handshake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """PEM files, each the value of the variable that `prefix` begins: PREFIX_CA_FILE, _CERT_FILE, _KEY_FILE."""
+    """PEM files, the values of the variables PREFIX_CA_FILE, PREFIX_CERT_FILE and PREFIX_KEY_FILE."""
 
     prefix: str
     ca: Path | None = None
@@ -31,14 +31,14 @@ class Files:
 
     @property
     def first(self) -> str | None:
-        """The variable of a file that is given, None if none is."""
+        """The variable of the first file that is set, None if none is."""
         given = (("CA", self.ca), ("CERT", self.cert), ("KEY", self.key))
         return next((f"{self.prefix}_{name}_FILE" for name, path in given if path is not None), None)
 
     def context(self, *, verified: bool = True, host_checked: bool = True) -> ssl.SSLContext:
-        """What a client connects with; without a CA file the system's authorities count.
+        """A client's context; without a CA file, with the system's certificate authorities.
 
-        Raises SettingsError, which names the variable of the file that is of no use.
+        Raises SettingsError, which names the variable of the invalid file.
         """
         self._check_pair()
         context = ssl.create_default_context(cadata=self._authorities())
@@ -52,7 +52,7 @@ class Files:
     def _check_pair(self) -> None:
         if (self.cert is None) != (self.key is None):
             missing = "KEY" if self.key is None else "CERT"
-            raise SettingsError(f"{self.prefix}_{missing}_FILE: is needed beside {self._other(missing)}")
+            raise SettingsError(f"{self.prefix}_{missing}_FILE: is required with {self._other(missing)}")
 
     def _other(self, missing: str) -> str:
         return f"{self.prefix}_{'CERT' if missing == 'KEY' else 'KEY'}_FILE"
@@ -66,7 +66,7 @@ class Files:
         _read(variable, key)
 
         def no_passphrase() -> NoReturn:
-            raise SettingsError(f"{variable}: {key} is encrypted, and there is nobody to ask for its passphrase")
+            raise SettingsError(f"{variable}: {key} is encrypted, expected a key without a passphrase")
 
         try:
             context.load_cert_chain(cert, key, no_passphrase)
@@ -77,7 +77,7 @@ class Files:
 
 
 def _certificates(variable: str, path: Path) -> str:
-    """The certificates of a file; what stands around them may be any text."""
+    """The certificates of a file, which may contain other text too."""
     text = _read(variable, path).decode("ascii", errors="ignore")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
@@ -98,19 +98,19 @@ def _read(variable: str, path: Path) -> bytes:
 
 
 def find_error(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error that is behind an error, if any is: clients wrap them."""
+    """The TLS error that caused an error, None without one: clients wrap them."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__
     return error
 
 
 def is_refusal(error: ssl.SSLError) -> bool:
-    """Whether the two ends do not trust or understand each other, which does not pass by itself."""
-    return not isinstance(error, _PASSING)
+    """Whether the handshake was refused, which is permanent, unlike a lost connection."""
+    return not isinstance(error, _TRANSIENT)
 
 
 def describe_error(error: ssl.SSLError) -> str:
-    """What is wrong, in words."""
+    """A TLS error in one line."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate cannot be trusted: {error.verify_message}"
     reason = error.reason or str(error)

@@ -1,4 +1,4 @@
-"""The addresses of the database and of the broker. What is said about a wrong one never quotes a password."""
+"""URLs of the database and the broker. Errors never quote a password."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,32 +15,32 @@ _DRIVERS = {
     "postgres": "postgresql+asyncpg",
 }
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-"""libpq's, the weakest first: from `require` on it is TLS, from `verify-ca` on the server is known too."""
+"""libpq's modes, the weakest first: TLS from `require`, verification of the server from `verify-ca`."""
 
-_SIGNS = "the password has signs to percent-encode: @ is %40, / is %2F, ? is %3F, # is %23"
-"""Left as they are they end the password, and its rest would be shown as the host's name or what follows it."""
+_SIGNS = "the password has characters to percent-encode: @ is %40, / is %2F, ? is %3F, # is %23"
+"""Unencoded, they end the password, and the rest of it would be shown as the host."""
 _MAX_PORT = 65_535
 _AUTHORITY = re.compile(r"://([^/?#]*)")
 _BROKER = "is not a broker URL such as amqp://user:password@host:5672/"
 MAX_HEARTBEAT = 65_534
-"""Seconds; the client takes more for none at all."""
+"""Seconds; the client takes a higher value for 0."""
 _BROKER_PARAMETERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "auth": (lambda text: text.lower() in ("plain", "external"), "plain or external"),
     "heartbeat": (
         lambda text: re.fullmatch(r"\d{1,5}", text, re.ASCII) is not None and int(text) <= MAX_HEARTBEAT,
         f"a whole number of seconds up to {MAX_HEARTBEAT:,}, 0 for no heartbeats",
     ),
-    "name": (bool, "the name that the broker shows of a connection"),
+    "name": (bool, "the connection's name, as the broker shows it"),
     "timeout": (
         lambda text: re.fullmatch(r"\d{1,4}(\.\d+)?", text, re.ASCII) is not None and float(text) > 0,
         "seconds to wait for a connection, above 0 and below 10,000",
     ),
 }
-"""Those of the client that do something here, what they may be, and that in words; TLS has settings of its own."""
+"""The supported parameters of the client, with a check and the expected value; TLS has settings of its own."""
 
 
 def database_url(secret: SecretStr) -> SecretStr:
-    """A database's URL with its driver. Raises ValueError."""
+    """A database URL with its driver. Raises ValueError."""
     text = secret.get_secret_value()
     try:
         url = make_url(text)
@@ -50,7 +50,7 @@ def database_url(secret: SecretStr) -> SecretStr:
     if kind not in _DRIVERS:
         raise ValueError(f"{kind!r} is not supported: use sqlite:///FILE or postgresql://user@host/name")
     if kind == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ValueError("an SQLite database in memory would lose every report: name a file, sqlite:///FILE")
+        raise ValueError("an in-memory SQLite database loses every report: use sqlite:///FILE")
     if kind != "sqlite" and text.count("@") > 1:
         raise ValueError(_SIGNS)
     _check_host(url.host, url.port)
@@ -69,7 +69,7 @@ def database_url(secret: SecretStr) -> SecretStr:
 
 
 def amqp_url(secret: SecretStr) -> SecretStr:
-    """A broker's URL, as it was given. Raises ValueError."""
+    """A valid broker URL, unchanged. Raises ValueError."""
     text = secret.get_secret_value()
     try:
         url = yarl.URL(text)
@@ -89,27 +89,33 @@ def amqp_url(secret: SecretStr) -> SecretStr:
     for name, (is_allowed, meaning) in _BROKER_PARAMETERS.items():
         values = url.query.getall(name, [])
         if len(values) > 1 or not all(map(is_allowed, values)):
-            raise ValueError(f"the parameter {name} is once: {meaning}")
+            raise ValueError(f"the parameter {name} is invalid (expected once: {meaning})")
     return secret
 
 
 def _check_host(host: str | None, port: int | None) -> None:
-    """Refuse what no resolver takes, since clients meet it with errors of all kinds."""
+    """Refuse hosts that no resolver accepts: clients raise various errors for them."""
     try:
         (host or "").encode("idna")
     except UnicodeError:
-        raise ValueError("names a host that cannot be: a part of the name is empty or too long") from None
+        raise ValueError("has an invalid host: a part of the name is empty or too long") from None
     if port is not None and not 0 < port <= _MAX_PORT:
-        raise ValueError(f"has a port that cannot be: {port}")
+        raise ValueError(f"has an invalid port: {port}")
 
 
 def management_url(secret: SecretStr) -> SecretStr:
-    """The address of RabbitMQ's management plugin. Raises ValueError."""
+    """A valid URL of RabbitMQ's management plugin, unchanged. Raises ValueError."""
     try:
         url = yarl.URL(secret.get_secret_value())
         is_right = url.scheme in ("http", "https") and bool(url.host) and not url.query_string
     except ValueError:
         is_right = False
     if not is_right:
-        raise ValueError("is not an address such as http://user:password@host:15672/")
+        raise ValueError("is not a URL such as http://user:password@host:15672/")
     return secret
+
+
+def without_password(url: SecretStr) -> str:
+    """A broker's URL with the password hidden."""
+    parsed = yarl.URL(url.get_secret_value())
+    return str(parsed.with_password("***") if parsed.password else parsed)

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker.config.settings import Address
+from worker.config.types import Address
 from worker.errors import DeviceopsError
 from worker.listener import Server, listen, url_of
 from worker.watch.health import Health
@@ -53,7 +53,7 @@ def _listen(address: Address) -> socket:
     try:
         return listen(address.host, address.port)
     except DeviceopsError as error:
-        if address.is_chosen:
+        if address.is_explicit:
             raise
         _log.warning("default probe port in use, using a free one", error=str(error))
         return listen(address.host, 0)  # a second worker on the same machine

@@ -1,0 +1,44 @@
+"""The types of settings. Their errors say in words what is expected, and never quote the value."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from worker.model.parsing import TYPES
+from worker.model.text import shown
+
+EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
+OptionalFile = Annotated[Path | None, EMPTY_IS_NONE]
+Days = Annotated[Annotated[float, Field(ge=0, le=100_000)] | None, EMPTY_IS_NONE]
+
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda level: level.upper() if isinstance(level, str) else level),
+]
+LogFormat = Literal["auto", "json", "text"]
+
+
+class Address(NamedTuple):
+    """An address to listen on; `is_explicit` if the port is configured, so that no other port may replace it."""
+
+    host: str
+    port: int
+    is_explicit: bool
+
+
+def _message_type(name: str) -> str:
+    if name not in TYPES:
+        raise ValueError(f"{shown(name)} is not a message type (expected {', '.join(TYPES)})")
+    return name
+
+
+def _prefix(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,200}", text) is None:
+        raise ValueError("expected 1 to 200 of the characters A-Z a-z 0-9 . _ -")
+    return text
+
+
+MessageType = Annotated[str, AfterValidator(_message_type)]
+TopologyPrefix = Annotated[str, AfterValidator(_prefix)]
