@@ -1,13 +1,13 @@
-"""Failures that a person can act on: each is one clear line and an exit code, never a stack trace."""
+"""Errors for users: a one-line message and an exit code, without a traceback."""
 
 
 class DeviceopsError(Exception):
-    """Something failed or was not found; the message says what and where, without secrets."""
+    """A failure, or something that was not found. The message has no secrets."""
 
     exit_code = 1
 
 
 class SettingsError(DeviceopsError):
-    """A setting or an argument is missing or wrong."""
+    """A setting or an argument is missing or invalid."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""Files and standard streams whose failures name them: nothing takes those for a database's or a broker's."""
+"""Files and standard streams whose errors name them, and cannot be taken for errors of a database or a broker."""
 
 import sys
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class FileFailed(DeviceopsError):
-    """A file or a stream cannot be opened, read or written; the message says which, and why."""
+class FileError(DeviceopsError):
+    """A file or stream cannot be opened, read or written; the message names it and the reason."""
 
 
-class ReaderGone(FileFailed):
-    """What read our output has stopped, as `head` does."""
+class OutputClosed(FileError):
+    """The reader of the output has closed the pipe, as `head` does."""
 
 
 class File(FileIO):
-    """An unbuffered file. Raises FileFailed where others raise OSError."""
+    """An unbuffered file that raises FileError instead of OSError."""
 
     def __init__(self, file: str | int, mode: str, label: str) -> None:
         self.label = label
@@ -29,38 +29,38 @@ class File(FileIO):
             super().__init__(file, mode, closefd=isinstance(file, str))
 
     def read(self, size: int | None = -1) -> bytes:
-        """As of any file."""
+        """As FileIO.read()."""
         with _named(self.label):
             return super().read(-1 if size is None else size)
 
     def readall(self) -> bytes:
-        """As of any file."""
+        """As FileIO.readall()."""
         with _named(self.label):
             return super().readall()
 
     def write(self, data: "ReadableBuffer") -> int:
-        """As of any file."""
+        """As FileIO.write()."""
         with _named(self.label):
             return super().write(data)
 
     def close(self) -> None:
-        """As of any file."""
+        """As FileIO.close()."""
         with _named(self.label):
             super().close()
 
 
 @contextmanager
 def readable(source: str) -> Iterator[File]:
-    """The file, or standard input for `-`. Raises FileFailed."""
+    """The file, or standard input for `-`. Raises FileError."""
     if source == "-" and sys.stdin is None:
-        raise FileFailed("standard input is closed")
+        raise FileError("standard input is closed")
     with File(sys.stdin.fileno(), "r", "standard input") if source == "-" else File(source, "r", source) as file:
         yield file
 
 
 @contextmanager
 def writable(output: str) -> Iterator[BinaryIO]:
-    """The file, emptied first, or standard output for `-`. Raises FileFailed."""
+    """The file, truncated, or standard output for `-`. Raises FileError."""
     if output == "-":
         yield sys.stdout.buffer
         return
@@ -73,5 +73,5 @@ def _named(label: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = ReaderGone if isinstance(error, BrokenPipeError) else FileFailed
+        kind = OutputClosed if isinstance(error, BrokenPipeError) else FileError
         raise kind(f"{label}: {error.strerror}") from error

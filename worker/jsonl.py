@@ -1,6 +1,6 @@
 """JSON lines: a report's body in each, or an envelope.
 
-An envelope is an object that has `body`, and no other keys but `type`, `message_id` and `headers`.
+An envelope is an object with `body`, and no other keys than `type`, `message_id` and `headers`.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from worker.model.surrogates import whole
 from worker.model.text import clean
 
 CHUNK = 1 << 20
-"""Bytes read at once, at most. A pipe gives what it has, so a slow one is processed as it comes."""
+"""Maximum bytes per read. A pipe returns what it has, so a slow one is processed as it arrives."""
 MAX_LINE = MAX_BODY + 1
-"""Bytes of a line that are kept; what is cut there is too large to be read anyway."""
+"""Maximum bytes of a line that are kept: a longer one is too large for a message anyway."""
 
 
 class _Envelope(BaseModel):
@@ -36,9 +36,9 @@ class _Envelope(BaseModel):
 
 
 async def chunks(stream: File, longest: int = MAX_LINE) -> AsyncIterator[list[bytes]]:
-    """The stream's lines, as many at a time as are there to be read; of one beyond `longest` bytes, the first.
+    """The stream's lines, in lists of what one read returns; lines longer than `longest` bytes are cut.
 
-    Raises DeviceopsError if the stream is no UTF-8, before it gives any.
+    Raises DeviceopsError before the first line if the stream is not UTF-8.
     """
     rest = bytearray()
     data = text_of(await _beginning(stream), stream.label)
@@ -54,14 +54,14 @@ async def chunks(stream: File, longest: int = MAX_LINE) -> AsyncIterator[list[by
 
 
 def text_of(data: bytes, label: str) -> bytes:
-    """A text without the mark that some editors begin it with. Raises DeviceopsError if it is no UTF-8 text."""
+    """Text without a byte order mark. Raises DeviceopsError if it is not UTF-8."""
     if (found := foreign(data)) is not None:
         raise DeviceopsError(f"{label}: is {found}, expected plain text in UTF-8")
     return data.removeprefix(BOM)
 
 
 async def _beginning(stream: File) -> bytes:
-    """Enough of a stream to know it by; a pipe may give it byte by byte."""
+    """Enough bytes to detect the encoding; a pipe may return single bytes."""
     data = await _some(stream)
     while 0 < len(data) < SEEN and (more := await _some(stream)):
         data += more
@@ -74,7 +74,7 @@ async def _some(stream: File) -> bytes:
 
 
 async def _until_readable(stream: File) -> None:
-    """Wait for a pipe or a terminal to have something, without blocking the loop, so that Ctrl-C works."""
+    """Wait for input from a pipe or terminal without blocking the loop, so that Ctrl-C works."""
     mode = os.fstat(stream.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stream.isatty()):
         return
@@ -86,19 +86,19 @@ async def _until_readable(stream: File) -> None:
         await readable.wait()
     finally:
         loop.remove_reader(stream.fileno())
-        os.set_blocking(stream.fileno(), was_blocking)  # the loop changes it, also for the shell behind it
+        os.set_blocking(stream.fileno(), was_blocking)  # else the shell has it non-blocking too
 
 
 def as_message(line: bytes) -> Message:
-    """The message of one line: an envelope's, or what is no envelope as it stands."""
+    """The message of one line: the envelope's, or the line as it is."""
     now = datetime.now(UTC)
-    line = line.removeprefix(BOM)  # of the first line of each of several files
-    envelope = _envelope(line) if b'"body"' in line else None  # few lines: most need not be read twice
+    line = line.removeprefix(BOM)  # of each of several concatenated files
+    envelope = _envelope(line) if b'"body"' in line else None  # most lines need not be parsed twice
     if envelope is None:
         return Message(line.removesuffix(b"\r"), now)
     body, headers = envelope.body, envelope.headers or {}
     return Message(
-        # As it stood: the reader of messages says what is wrong with a NaN, which no JSON has.
+        # NaN is kept: the parser of messages rejects it with a reason.
         content=body.encode() if isinstance(body, str) else to_json(body, inf_nan_mode="constants"),
         received_at=now,
         message_id=identity(envelope.message_id),
@@ -110,5 +110,5 @@ def as_message(line: bytes) -> Message:
 def _envelope(line: bytes) -> _Envelope | None:
     try:
         return _Envelope.model_validate(from_json(whole(line)))
-    except ValueError:  # also of what has other keys, or a value of the wrong kind
+    except ValueError:  # also for other keys or values of the wrong type
         return None

@@ -1,4 +1,4 @@
-"""A socket to listen on, and uvicorn on it as a part of a process that has other things to do."""
+"""A listening socket, and uvicorn as one task of a process."""
 
 import socket
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from worker.errors import DeviceopsError
 
 
 class Server(uvicorn.Server):
-    """uvicorn that leaves signals to whoever runs it: raised again at the end, a stop would look like a crash."""
+    """uvicorn without signal handling: it would raise a signal again at its end, which looks like a crash."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Capture no signals."""
         yield
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 is any that is free. Raises DeviceopsError if it cannot be had."""
+    """A listening socket; port 0 is any free port. Raises DeviceopsError if it cannot listen."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
@@ -28,6 +28,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address of what listens there, for people."""
+    """The URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

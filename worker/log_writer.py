@@ -1,6 +1,6 @@
-"""Standard error as a log: written by a thread, so that nothing waits for whatever reads it.
+"""Standard error, written by a thread, so that logging never blocks.
 
-A pipe that is not read, a terminal that is stopped or a full disk costs lines, which are counted, and no time.
+With a pipe that is not read, a stopped terminal or a full disk, lines are dropped and counted.
 """
 
 import atexit
@@ -15,21 +15,21 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 LIMIT = 1 << 20
-"""Bytes that wait to be written, at most; further lines are dropped."""
-GATHERING = 0.05
-"""Seconds between two writes: a log that is busy is written in fewer, larger pieces."""
-CLOSING = 3
-"""Seconds that a flush, as at the end of the process, waits for what is not written yet."""
+"""Maximum bytes in the queue; further lines are dropped."""
+WRITE_INTERVAL = 0.05
+"""Seconds between two writes, so that a busy log is written in few, large writes."""
+FLUSH_TIMEOUT = 3
+"""Maximum seconds of a flush, as at the end of the process."""
 
 
 class LogWriter:
-    """Writes lines to a descriptor. `note` makes a line of how many were dropped; None tells nothing."""
+    """Writes lines to a descriptor. `note` formats the number of dropped lines; None for no such line."""
 
     def __init__(self, descriptor: int) -> None:
         self.note: Callable[[int], str] | None = None
         self._descriptor = descriptor
         self._lines: SimpleQueue[bytes] = SimpleQueue()
-        # Those who write change the first two, under the lock; the thread changes the others.
+        # The first two are changed by callers, under the lock; the others by the thread.
         self._taken = self._refused = 0
         self._done = self._lost = self._noted = 0
         self._is_mid_line = False
@@ -39,15 +39,15 @@ class LogWriter:
 
     @property
     def dropped(self) -> int:
-        """Lines that could not be written."""
+        """Number of lines that were not written."""
         return self._refused + self._lost
 
     def write(self, line: str) -> None:
-        """Have a line written, without the end of it; never waits."""
+        """Queue a line, given without its end; never blocks."""
         self.put(f"{line}\n")
 
     def put(self, text: str) -> None:
-        """Have a text written as it stands, such as a progress bar; never waits."""
+        """Queue text as it is, such as a progress bar; never blocks."""
         data = _encoded(text)
         with self._lock:
             if self._taken - self._done + len(data) > LIMIT:
@@ -60,12 +60,12 @@ class LogWriter:
                 self._thread.start()
 
     def flush(self) -> None:
-        """Wait until everything is written, for some seconds; not again where nothing was written since."""
-        deadline = time.monotonic() + CLOSING
+        """Wait until the queue is written, up to FLUSH_TIMEOUT seconds; only once while nothing can be written."""
+        deadline = time.monotonic() + FLUSH_TIMEOUT
         while self._done < self._taken and self._done != self._stuck_at:
             if time.monotonic() >= deadline:
                 self._stuck_at = self._done
-            time.sleep(GATHERING / 20)
+            time.sleep(WRITE_INTERVAL / 20)
 
     def _run(self) -> None:
         while True:
@@ -76,17 +76,17 @@ class LogWriter:
             lost = self._write(lines)
             self._lost += lost
             unnoted = self.dropped - self._noted
-            if unnoted and not lost and self._lines.empty() and self._tell(unnoted):
+            if unnoted and not lost and self._lines.empty() and self._write_note(unnoted):
                 self._noted += unnoted
             self._done += sum(map(len, lines))
-            time.sleep(GATHERING)
+            time.sleep(WRITE_INTERVAL)
 
-    def _tell(self, dropped: int) -> bool:
-        """Whether how many lines were dropped could be written."""
+    def _write_note(self, dropped: int) -> bool:
+        """Write the number of dropped lines; whether that succeeded."""
         return self.note is not None and not self._write([_encoded(f"{self.note(dropped)}\n")])
 
     def _write(self, lines: Sequence[bytes]) -> int:
-        """How many of some lines are lost, as they cannot be written."""
+        """Write lines; the number of those that could not be written."""
         data = b"".join(lines)
         if self._is_mid_line:
             data = b"\n" + data
@@ -101,7 +101,7 @@ class LogWriter:
     def _some(self, data: bytes) -> int:
         try:
             return os.write(self._descriptor, data)
-        except BlockingIOError:  # whoever else has this pipe or terminal may have changed it
+        except BlockingIOError:  # another process with this pipe or terminal may have set O_NONBLOCK
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
             poll.poll()
@@ -113,21 +113,21 @@ def _encoded(text: str) -> bytes:
 
 
 def _encoding() -> str:
-    """That of the stream that Python opened: a progress bar puts something in its place that has none."""
+    """The encoding of Python's own standard error: a progress bar replaces sys.stderr by a stream without one."""
     return "utf-8" if sys.__stderr__ is None else sys.__stderr__.encoding
 
 
 writer = LogWriter(2)
-"""Of this process: standard error."""
+"""The writer of standard error."""
 atexit.register(writer.flush)
 
 
 class StandardError(io.TextIOBase):
-    """Standard error as a text file, by the writer: for what prints rather than logs."""
+    """Standard error as a text file on top of the writer, for printing."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """As of standard error."""
+        """The encoding of standard error."""
         return _encoding()
 
     def isatty(self) -> bool:
@@ -139,6 +139,6 @@ class StandardError(io.TextIOBase):
         return 2
 
     def write(self, text: str) -> int:
-        """Never waits, and never fails."""
+        """Never blocks, and never raises."""
         writer.put(text)
         return len(text)

@@ -1,6 +1,6 @@
-"""A fleet's life as JSON lines: announcements and reports, with the disorder that real fleets bring.
+"""Generated traffic as JSON lines: announcements and reports, with configurable disorder.
 
-The same arguments give the same lines, to the byte: nothing here reads a clock or a shared random source.
+Deterministic: the same arguments give the same bytes; no clock and no shared random source is read.
 """
 
 import json
@@ -17,8 +17,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 SERVICE = "drift-service"
 OPERATION_TYPE = "CONVERGE"
 
-_LIVES: tuple[tuple[int, tuple[State, ...]], ...] = (
-    # How many devices in a thousand live which life, after CREATED.
+_PATHS: tuple[tuple[int, tuple[State, ...]], ...] = (
+    # Devices per thousand, and their states after CREATED.
     (450, (State.INITIATED, State.DISPATCHED, State.PROCESSING, State.SUCCESS, State.COMPLETED)),
     (370, (State.INITIATED, State.DISPATCHED, State.PROCESSING, State.SUCCESS)),
     (70, (State.INITIATED, State.DISPATCHED, State.PROCESSING, State.FAILURE)),
@@ -27,7 +27,7 @@ _LIVES: tuple[tuple[int, tuple[State, ...]], ...] = (
     (20, (State.INITIATED, State.DISPATCHED, State.TIMEOUT, State.SUCCESS)),
     (20, (State.INITIATED, State.CANCELLED)),
 )
-_CONTRADICTION = {
+_CONFLICTING = {
     State.SUCCESS: State.FAILURE,
     State.COMPLETED: State.FAILURE,
     State.FAILURE: State.SUCCESS,
@@ -37,22 +37,22 @@ _CONTRADICTION = {
 
 @dataclass(frozen=True, slots=True)
 class Disorder:
-    """What goes wrong on the way, each as a probability from 0 to 1."""
+    """Faults in the traffic, each as a probability from 0 to 1."""
 
     disorder: float = 0.0
-    """Of a report to be overtaken by later ones."""
+    """A report is delayed behind later ones."""
     duplicates: float = 0.0
-    """Of a report to be sent twice."""
+    """A report is sent twice."""
     conflicts: float = 0.0
-    """Of a settled device to be reported in a contradicting state too."""
+    """A settled device is also reported in a conflicting state."""
     malformed: float = 0.0
-    """Of a report to be accompanied by an unreadable message."""
+    """A report is followed by a malformed copy."""
     early: float = 0.0
-    """Of a device to be reported before its operation is announced."""
+    """A device is reported before its operation is announced."""
 
 
 def simulate(operations: int, devices: int, seed: int, disorder: Disorder) -> Iterator[str]:
-    """The lines of `operations` roll-outs over `devices` devices each, in their order of arrival."""
+    """The lines of `operations` operations with `devices` devices each, in the order of arrival."""
     random = Random(seed)  # noqa: S311  # a simulation, not a secret
     arrivals: list[tuple[float, int, str]] = []
     for number in range(operations):
@@ -95,10 +95,10 @@ def _announcement(random: Random, operation_id: UUID, device_ids: list[UUID], be
 def _device(
     random: Random, operation_id: UUID, device_id: UUID, begin: float, disorder: Disorder
 ) -> Iterator[tuple[float, str]]:
-    [life] = random.choices([life for _, life in _LIVES], weights=[weight for weight, _ in _LIVES])
-    states = list(life)
-    if states[-1] in _CONTRADICTION and random.random() < disorder.conflicts:
-        states.append(_CONTRADICTION[states[-1]])
+    [path] = random.choices([path for _, path in _PATHS], weights=[weight for weight, _ in _PATHS])
+    states = list(path)
+    if states[-1] in _CONFLICTING and random.random() < disorder.conflicts:
+        states.append(_CONFLICTING[states[-1]])
     lead = 3_600.0 if random.random() < disorder.early else 0.0
     now = begin
     for state in states:
@@ -109,7 +109,7 @@ def _device(
         if random.random() < disorder.duplicates:
             yield arrival + random.uniform(0, 300), line
         if random.random() < disorder.malformed:
-            yield arrival, random.choice(_SPOILT)(line)
+            yield arrival, random.choice(_MALFORMED)(line)
 
 
 def _report(random: Random, operation_id: UUID, device_id: UUID, state: State, at: float) -> str:
@@ -127,13 +127,13 @@ def _report(random: Random, operation_id: UUID, device_id: UUID, state: State, a
     )
 
 
-_SPOILT = (
+_MALFORMED = (
     lambda line: line.replace('"state": "', '"state": "UN'),
     lambda line: line.replace('"device_id"', '"device"'),
     lambda line: line.replace('"service_id": "drift-service"', '"service_id": 7'),
     lambda line: line[: len(line) // 2],
 )
-"""What bad senders do to a line: an unknown state, a missing field, a wrong type, half a message."""
+"""Malformed copies of a line: an unknown state, a missing field, a wrong type, a truncated message."""
 
 
 def _uuid(random: Random) -> UUID:

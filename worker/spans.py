@@ -1,9 +1,9 @@
-"""Spans of what goes on within a batch, for whoever traces it; where nobody does, they are nothing."""
+"""Spans within a batch; without tracing they do nothing."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-Opening = Callable[[str], AbstractContextManager[object]]
+OpenSpan = Callable[[str], AbstractContextManager[object]]
 
 _NO_SPAN: AbstractContextManager[object] = nullcontext()
 
@@ -13,14 +13,14 @@ def _none(_name: str) -> AbstractContextManager[object]:
 
 
 class _Tracer:
-    opening: Opening = staticmethod(_none)
+    open_span: OpenSpan = staticmethod(_none)
 
 
 def span(name: str) -> AbstractContextManager[object]:
-    """A span of that name for the length of a block."""
-    return _Tracer.opening(name)
+    """A span with this name for the duration of a block."""
+    return _Tracer.open_span(name)
 
 
-def let_open(opening: Opening | None) -> None:
-    """Have this make the spans; None for nobody."""
-    _Tracer.opening = staticmethod(opening or _none)
+def set_opener(open_span: OpenSpan | None) -> None:
+    """Set the function that opens spans; None for no tracing."""
+    _Tracer.open_span = staticmethod(open_span or _none)

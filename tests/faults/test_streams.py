@@ -21,7 +21,7 @@ from tests.faults.sabotage import BEFORE_ACKNOWLEDGEMENT
 from tests.support.brokering import PATIENCE, eventually, report
 from tests.support.command import Deviceops
 from tests.support.services.machine import free_port
-from worker.log_writer import CLOSING
+from worker.log_writer import FLUSH_TIMEOUT
 from worker.watch.watchdog import TRACEBACK_GRACE
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -120,7 +120,7 @@ def test_a_command_that_fails_ends_whatever_becomes_of_its_last_line(
     deviceops_on_sqlite: Deviceops, stream: Callable[[], Iterator[int]]
 ) -> None:
     with stream() as descriptor, deviceops_on_sqlite.running("status", NOBODY, stderr=descriptor) as process:  # type: ignore[attr-defined]
-        assert process.wait(PATIENCE + CLOSING) == 1
+        assert process.wait(PATIENCE + FLUSH_TIMEOUT) == 1
 
 
 @pytest.mark.parametrize("stream", [full_pipe, full_disk, broken_pipe])
@@ -131,7 +131,7 @@ def test_a_notice_that_cannot_be_written_changes_no_outcome(
     target = str(deviceops_on_sqlite.directory / "exported")
     command = ("dead-letters", "export", "--output", target)
     with stream() as descriptor, deviceops_on_sqlite.running(*command, stderr=descriptor) as process:  # type: ignore[attr-defined]
-        assert process.wait(PATIENCE + CLOSING) == 0
+        assert process.wait(PATIENCE + FLUSH_TIMEOUT) == 0
     assert len(Path(target).read_text().splitlines()) == 1
 
 
@@ -167,7 +167,7 @@ def test_a_log_that_nothing_reads_stops_no_worker(
         told_to_stop = time.monotonic()
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(PATIENCE) == 0
-        assert time.monotonic() - told_to_stop < CLOSING + A_FEW
+        assert time.monotonic() - told_to_stop < FLUSH_TIMEOUT + A_FEW
     assert len(deviceops.document("status", "--limit", str(REPORTS))) == REPORTS
 
 

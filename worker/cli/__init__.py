@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 from worker.cli import failures, stdout
 from worker.cli.lazy import LazyGroup, Place
 from worker.errors import DeviceopsError
-from worker.files import ReaderGone
+from worker.files import OutputClosed
 from worker.log_writer import writer
 
 INTERRUPTED = 130
@@ -120,7 +120,7 @@ def main() -> None:
         sys.stdout.flush()
         if code == INTERRUPTED:  # Typer's own way to say so is to say nothing
             _fail("interrupted", code)
-    except ReaderGone:  # not an error
+    except OutputClosed:  # not an error
         code = 0
     except DeviceopsError as error:
         code = _fail(str(error), error.exit_code)

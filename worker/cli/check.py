@@ -13,7 +13,7 @@ from worker.cli.common import configure_logging, notices, ready_database, run_as
 from worker.config.secret_files import variable
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
-from worker.files import ReaderGone
+from worker.files import OutputClosed
 from worker.processing.write_probe import probe_write
 from worker.store import database
 
@@ -41,14 +41,14 @@ async def _check(settings: Settings) -> list[str]:
         async with ready_database(settings, for_batches=True) as opened:
             await opened.run_with_timeout(probe_write(opened), settings.database_timeout)
             screen.print(f"database {opened}: ready, and a write was committed")
-    except ReaderGone:
+    except OutputClosed:
         raise
     except DeviceopsError as error:
         failures.append(str(error))
     try:
         async with connected(settings) as connection:
             screen.print(await Topology(settings.topology_prefix).verify(connection))
-    except ReaderGone:
+    except OutputClosed:
         raise
     except DeviceopsError as error:
         return [*failures, str(error)]

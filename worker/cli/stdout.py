@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from worker.files import File, FileFailed
+from worker.files import File, FileError
 
 _ESCAPED = "deviceops.escaped"
 
@@ -31,7 +31,7 @@ def finish() -> None:
     """Write what is left in the buffer, or drop it: Python would try again at exit, and report the failure."""
     try:
         sys.stdout.flush()
-    except FileFailed:
+    except FileError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,6 +1,6 @@
-"""The spans, named as the semantic conventions for messaging and RabbitMQ have it.
+"""Spans by OpenTelemetry's semantic conventions for messaging and RabbitMQ.
 
-A batch has messages of many producers, so its span belongs to none of their traces, and links to them instead.
+A batch has messages of many producers, so its span is in none of their traces, and links to their spans instead.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,16 +23,16 @@ from worker.model.messages import Message, Origin
 from worker.model.outcomes import Tally
 
 MAX_LINKS = 128
-"""Links of a span, at most, which is OpenTelemetry's own limit too. A batch may come from a thousand traces."""
+"""Maximum links of a span, as in OpenTelemetry itself. A batch may have messages of a thousand traces."""
 
 TRACEPARENT = "traceparent"
-"""The header of the W3C's Trace Context, in AMQP as in HTTP."""
+"""The header of W3C Trace Context, in AMQP as in HTTP."""
 
 _contexts = TraceContextTextMapPropagator()
 
 
 class Tracer:
-    """Makes a span of each batch, and of what is published together."""
+    """Makes a span for each batch, and for messages that are published together."""
 
     def __init__(self, provider: TracerProvider, settings: Settings) -> None:
         self._tracer = provider.get_tracer("deviceops")
@@ -43,17 +43,17 @@ class Tracer:
             self._broker.update({"server.address": broker.host, "server.port": broker.port})
 
     @contextmanager
-    def within_batches(self) -> Iterator[None]:
-        """A block in which what goes on within a batch has spans too."""
-        spans.let_open(self._tracer.start_as_current_span)
+    def spans_in_batches(self) -> Iterator[None]:
+        """A block in which the steps of a batch have spans too."""
+        spans.set_opener(self._tracer.start_as_current_span)
         try:
             yield
         finally:
-            spans.let_open(None)
+            spans.set_opener(None)
 
     @contextmanager
     def processing(self, messages: Sequence[Message], tally: Tally) -> Iterator[None]:
-        """A span of a block that settles a batch and adds it to `tally`; it links to the messages' own spans."""
+        """The span of a block that processes a batch and adds to `tally`, linked to the messages' own spans."""
         topology = self._topology
         is_given_up = messages[0].given_up is not None
         exchange = topology.dead_letters if is_given_up else topology.prefix
@@ -68,11 +68,11 @@ class Tracer:
 
     @contextmanager
     def sending(self, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-        """A span of a block that sends messages together; gives them with its context, unless they have one."""
+        """The span of a block that publishes messages; yields them with its context, unless they have one."""
         with self._span("send", SpanKind.PRODUCER, self._topology.prefix, len(messages)):
             headers: dict[str, str] = {}
             _contexts.inject(headers)
-            yield [replace(each, origin=partial(_told, each.origin, headers)) for each in messages]
+            yield [replace(each, origin=partial(_with_context, each.origin, headers)) for each in messages]
 
     @contextmanager
     def _span(
@@ -98,11 +98,11 @@ class Tracer:
 
 
 def _links(messages: Sequence[Message]) -> tuple[list[Link], int]:
-    """A link to each span that messages were sent in, and how many spans are left out for the limit's sake."""
+    """Links to the spans in which messages were sent, and the number of those beyond the limit."""
     first: dict[str, Message] = {}
     for message in messages:
         traceparent = message.origin().headers.get(TRACEPARENT)
-        if isinstance(traceparent, str):  # a sender may write anything there
+        if isinstance(traceparent, str):  # a sender may set it to anything
             first.setdefault(traceparent, message)
     links: list[Link] = []
     for read, (traceparent, message) in enumerate(first.items()):
@@ -114,7 +114,7 @@ def _links(messages: Sequence[Message]) -> tuple[list[Link], int]:
 
 
 def _link(traceparent: str, message: Message) -> Link | None:
-    """A link to the span that a message was sent in; None if it names none in the form of Trace Context."""
+    """A link to the span in which a message was sent; None without a valid Trace Context."""
     context = _contexts.extract({TRACEPARENT: traceparent})
     found = trace.get_current_span(context).get_span_context()
     if not found.is_valid:
@@ -122,14 +122,14 @@ def _link(traceparent: str, message: Message) -> Link | None:
     return Link(found, {"messaging.message.id": message.message_id} if message.message_id else None)
 
 
-def _told(origin: Callable[[], Origin], context: Mapping[str, str]) -> Origin:
-    """Where a message comes from, with the span that it is sent in."""
-    told = origin()
-    return told if TRACEPARENT in told.headers else replace(told, headers={**told.headers, **context})
+def _with_context(origin: Callable[[], Origin], context: Mapping[str, str]) -> Origin:
+    """A message's origin with the context of the span in which it is sent."""
+    given = origin()
+    return given if TRACEPARENT in given.headers else replace(given, headers={**given.headers, **context})
 
 
 def _counts(tally: Tally) -> dict[str, AttributeValue]:
-    """What became of a batch."""
+    """The outcomes of a batch as attributes."""
     counts = {name: value for name, value in tally.document().items() if isinstance(value, int)}
     rejected = {f"dead_lettered.{reason}": number for reason, number in tally.dead_letter_counts().items()}
     return {f"deviceops.{name}": number for name, number in {**counts, **rejected}.items()}
