@@ -58,6 +58,7 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--full`: the sizes that CI runs; the everyday run is to stay under ten minutes."""
     parser.addoption("--full", action="store_true", help="the sizes that CI runs: more streams, more reports")
+    parser.addoption("--alone", choices=["only", "never"], help="only tests that run alone, or all others")
     parser.addoption("--long", action="store_true", help="as --tries 100 --soak 3600")
     parser.addoption("--tries", type=int, help="how often each fault is tried, instead of once (CI: 3)")
     parser.addoption("--soak", type=int, help="seconds of small faults for one worker, instead of 15 (CI: 60)")
@@ -67,8 +68,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """For a run of several processes: let them share services, and let tests take turns."""
     config.addinivalue_line(
-        "markers", "alone: measures time or memory, or needs all of the machine: nothing else runs beside it"
+        "markers",
+        "alone: measures time or memory, or needs all of the machine: no other test runs at the same time",
     )
+    config.addinivalue_line("markers", "long: takes a minute or more with --full, and begins early")
     for mark, (fixture, _) in EACH.items():
         config.addinivalue_line("markers", f"{mark}: tests with the fixture {fixture} run once with each version")
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
@@ -89,9 +92,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.definition.add_marker(pytest.mark.parametrize(fixture, versions, indirect=True))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have tests that run alone come last, as each would keep all other processes waiting for the longest test."""
-    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+@pytest.hookimpl(trylast=True)  # after -k and -m have taken theirs
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what `--alone` says, put tests that run alone last, and share the long ones among the processes.
+
+    Each process gets an equal, consecutive part of the tests, and one that has finished takes over the end of
+    another's (`--dist=worksteal`). So a long test stands at the beginning of a part: none begins when all other
+    processes are about to end.
+    """
+    alone: list[pytest.Item] = []
+    long: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        (alone if "alone" in marks else long if "long" in marks else others).append(item)
+    chosen = config.getoption("--alone")
+    if left_out := alone if chosen == "never" else [*long, *others] if chosen == "only" else []:
+        config.hook.pytest_deselected(items=left_out)
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    parts = [long[number::processes] for number in range(processes)]
+    size = len(long) + len(others)
+    items[:] = []
+    for number, part in enumerate(parts):
+        end = (number + 1) * size // processes
+        room = max(end - len(items) - len(part), 0)
+        items += [*part, *others[:room]]
+        del others[:room]
+    items += others
+    if chosen == "only":
+        items[:] = alone
+    elif chosen is None:
+        items += alone
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

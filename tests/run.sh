@@ -1,8 +1,15 @@
 #!/usr/bin/env bash
-# Everything that has to pass: lint, format, types, import contracts, known vulnerabilities, tests. Arguments go to
-# pytest, as in `tests/run.sh -k laws`; `--full` runs the sizes of CI, `--long` tries each fault 100 times and soaks a
-# worker for an hour. It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL name services to use, otherwise
-# those of this machine are used, or private ones are started.
+# Everything that has to pass: lint, format, types, import contracts, known vulnerabilities, tests.
+#
+#   tests/run.sh             the everyday run
+#   tests/run.sh --fast      lint, format, types, import contracts and tests/unit: seconds, no service, nothing installed
+#                            but the Python packages
+#   tests/run.sh --full      the sizes of CI
+#   tests/run.sh --long      tries each fault 100 times, and soaks a worker for an hour
+#   tests/run.sh -k laws     other arguments go to pytest
+#
+# It installs what it needs; TEST_AMQP_URL and TEST_POSTGRESQL_URL name services to use, otherwise those of this
+# machine are used, or private ones are started. tests/README.md has more.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/environment.sh"
@@ -14,6 +21,7 @@ step() {
 }
 
 # Which packages, if any, is for tests/support/services to say: it knows what the tests can use.
+# shellcheck disable=SC2329  # step calls it
 install_services() {
     local missing packages
     missing=$(python -m tests.support.services)
@@ -28,14 +36,54 @@ install_services() {
     fi
 }
 
+check_code() {
+    step ruff check .
+    step ruff format --check .
+    step mypy
+    step lint-imports
+}
+
 step activate_environment dev
+if [ "${1:-}" = --fast ]; then
+    shift
+    check_code
+    step pytest tests/unit "$@"
+    exit
+fi
 step install_services
 # Once, for the hundreds of commands that tests start: where PYTHONDONTWRITEBYTECODE is set, each would do it again.
 step python -m compileall -q statemachine worker tests
-step ruff check .
-step ruff format --check .
-step mypy
-step lint-imports
+check_code
 step python -m tests.support.audit
-# In several processes, as most tests wait for a command to start; exec, so that a signal to this script reaches them.
-step exec pytest --numprocesses=4 --dist=worksteal "$@"
+
+# run COMMAND…: in a process group of its own, to which signals to this script are passed on.
+run() {
+    local code=0
+    printf '\n== %s\n' "$*"
+    set -m
+    "$@" &
+    set +m
+    trap 'kill -INT $!' INT
+    trap 'kill -TERM $!' TERM
+    wait $! || code=$?
+    while kill -0 $! 2>/dev/null; do # a signal came
+        wait $! || code=$?
+    done
+    trap - INT TERM
+    return "$code"
+}
+
+# Several processes, as most tests wait for a command to start. Tests that run alone follow in one process: among the
+# others, each would wait for the longest test of the other processes, and those would wait for it.
+code=0
+run pytest --alone=never --numprocesses=4 --dist=worksteal "$@" || code=$?
+case $code in
+0 | 1 | 5) ;; # passed, failed, none selected
+*) exit "$code" ;;
+esac
+alone=0
+run pytest --alone=only "$@" || alone=$?
+if [ "$alone" != 5 ] && [ "$code" != 1 ]; then
+    code=$alone
+fi
+exit "$code"

@@ -19,6 +19,7 @@ GROWTH = 10 * MEGABYTE
 """How much more memory the worker may have in the last third of its life than in the one before."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2 * 3_600)
 async def test_memory_tasks_and_files_stay_flat(
     soak_seconds: int,

@@ -11,6 +11,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractExchange
 
 from tests.support.command import Deviceops
+from worker.amqp.topology import Topology
 
 PATIENCE = 30
 """Seconds that something may take that should take much less."""
@@ -55,9 +56,8 @@ async def send(exchange: AbstractExchange, *bodies: object, **properties: Any) -
 
 
 async def declared(deviceops: Deviceops, channel: AbstractChannel) -> AbstractExchange:
-    """The exchange, after a worker declared it."""
-    deviceops.out("run", "--until-idle", "0.1", "--json")
-    return await channel.get_exchange(deviceops.settings["topology_prefix"])
+    """The exchange, with all that a worker declares, and without starting one."""
+    return await Topology(deviceops.settings["topology_prefix"]).declare(channel)
 
 
 async def delete_topology(amqp_url: str, prefix: str) -> None:

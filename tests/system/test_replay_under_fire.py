@@ -75,6 +75,7 @@ def assert_every_report_had_its_one_effect(deviceops: Deviceops, operation: UUID
     assert deviceops.document("dead-letters", "list") == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_replay_that_is_killed_at_any_moment_is_finished_by_the_next(
     deviceops: Deviceops, query: Query, full: bool, request: pytest.FixtureRequest
@@ -98,6 +99,7 @@ def test_a_replay_that_is_killed_at_any_moment_is_finished_by_the_next(
     assert cut_short > kills // 3, "the moments are badly chosen"
 
 
+@pytest.mark.long
 def test_two_replays_at_once_have_one_effect_also_when_one_is_killed(deviceops: Deviceops, query: Query) -> None:
     operation = reject_a_fleet(deviceops)
     replays = [deviceops.start("dead-letters", "replay", "--all", "--json") for _ in range(3)]

@@ -25,6 +25,7 @@ enabled = false
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1_800)
 def test_no_request_meets_a_defect_or_an_answer_that_is_not_documented(
     deviceops: Deviceops, full: bool, tmp_path: Path

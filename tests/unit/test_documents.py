@@ -10,6 +10,7 @@ from tests.support.documents import ROOT, Block, blocks, documents
 NOT_RUN = {
     "two-commands": "CI runs tests/run.sh, which is what runs this; test_command_line runs the demo",
     "development": "tests/run.sh runs these, from the same environment",
+    "fast-tests": "as development",
     "set-up": "as development",
     "checks": "as development",
     "getting-started-install": "fetches packages; test_install installs from a checkout",
