@@ -60,7 +60,7 @@ async def test_a_dry_run_tells_what_the_replay_then_does_whatever_the_trust(
     random = Random(seed)  # noqa: S311
     await clear(database)
     for batch in stream:
-        sent = [through_the_broker(one, given_up=random.random() < 0.2) for one in batch]
+        sent = [through_the_broker(one, abandoned=random.random() < 0.2) for one in batch]
         await process_messages(database, sent, reporters=random.choice(TRUSTS))
     monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 3, 500]))
 
@@ -98,7 +98,7 @@ async def test_a_dry_run_knows_whose_identity_an_earlier_page_has_given_away(
     monkeypatch.setattr(paging, "SIZE", size)
     for id_ in ("one", "two"):
         registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
-        await process_messages(database, [through_the_broker(registration, given_up=True)])
+        await process_messages(database, [through_the_broker(registration, abandoned=True)])
     await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="two"))]])
 
     # The first registration has the parked report refused, so that the second one takes its identity.
@@ -112,7 +112,7 @@ async def test_a_dry_run_does_not_release_what_comes_in_its_own_turn_after_a_reg
     await process(database, [[message([])]])
     for id_ in ("one", "two"):
         registration = message(report_body(OPERATION, DEVICE, "CREATED", report_id=id_))
-        await process_messages(database, [through_the_broker(registration, given_up=True)])
+        await process_messages(database, [through_the_broker(registration, abandoned=True)])
     await process(database, [[message(report_body(OPERATION, DEVICE, "INITIATED", report_id="one"))]])
 
     await replay_as_foretold(database, None)
@@ -121,7 +121,7 @@ async def test_a_dry_run_does_not_release_what_comes_in_its_own_turn_after_a_reg
 async def test_a_dry_run_knows_an_unreadable_report_that_was_kept_before(database: Database) -> None:
     bulk = through_the_broker(message({"reports": [None]}, REPORTS, "one"))
     await process_messages(database, [bulk])
-    await process_messages(database, [replace(bulk, given_up="it was full")])
+    await process_messages(database, [replace(bulk, abandoned="it was full")])
 
     await replay_as_foretold(database, None, Selection(reason=Reason.UNDELIVERABLE))
 

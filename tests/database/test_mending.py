@@ -121,7 +121,7 @@ async def test_any_mending_between_any_batches_ends_in_the_same(
     await clear(database)
 
     for batch in stream:
-        sent = [through_the_broker(one, given_up=random.random() < 0.3) for one in batch]
+        sent = [through_the_broker(one, abandoned=random.random() < 0.3) for one in batch]
         reporters = random.choice([None, NOBODY])
         assert_everything_is_accounted_for(await process_messages(database, sent, reporters=reporters))
         monkeypatch.setattr(paging, "SIZE", random.choice([1, 2, 500]))
@@ -245,7 +245,7 @@ async def test_a_report_corrected_into_a_bulk_message_counts(database: Database)
 async def test_what_was_discarded_while_a_replay_had_it_stays_so_and_counts_once_it_is_restored(
     database: Database, kind: str | None, body: object
 ) -> None:
-    await process_messages(database, [through_the_broker(message(body, kind, "one"), given_up=True)])
+    await process_messages(database, [through_the_broker(message(body, kind, "one"), abandoned=True)])
     stale = await rows(database)
     await discard(database, ALL, "not now", actor="me")
     await process_messages(database, [stored_message(row) for row in stale])
@@ -260,7 +260,7 @@ async def test_what_was_discarded_while_a_replay_had_it_stays_so_and_counts_once
 
 async def test_what_is_exported_comes_back_exactly_with_its_history(database: Database) -> None:
     await conflict(database)
-    await process_messages(database, [through_the_broker(Message(b"\xff\x00", NOW), given_up=True)])
+    await process_messages(database, [through_the_broker(Message(b"\xff\x00", NOW), abandoned=True)])
     await replay(database, ALL, actor="me")
     before = {found.fingerprint: (found, await history(database, found)) for found in await rows(database)}
     lines = [read_line(line, 1) async for page in export(database, ALL) for line in page]
@@ -281,7 +281,7 @@ async def test_one_report_in_two_imported_dead_letters_does_not_stop_its_registr
     await process(database, [[parked]])
     [line] = [read_line(line, 1) async for page in export(database, ALL) for line in page]
     await clear(database)
-    await process_messages(database, [through_the_broker(parked, given_up=True)])
+    await process_messages(database, [through_the_broker(parked, abandoned=True)])
     await replay(database, ALL, actor="me")
     await import_(database, [line], actor="me")
 

@@ -47,8 +47,8 @@ bodies = st.one_of(
 )
 
 
-def message(body: bytes, id_: str | None, type_: str | None, origin: Origin, given_up: str | None) -> Message:
-    return Message(body, NOW, id_, type_, NOW, lambda: origin, given_up=given_up, redeliveries=9)
+def message(body: bytes, id_: str | None, type_: str | None, origin: Origin, abandoned: str | None) -> Message:
+    return Message(body, NOW, id_, type_, NOW, lambda: origin, abandoned=abandoned, redeliveries=9)
 
 
 messages = st.builds(

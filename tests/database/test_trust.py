@@ -128,7 +128,7 @@ async def test_a_parked_report_that_turns_out_untrusted_stands_beside_its_copy_t
     database: Database,
 ) -> None:
     early = message(report_body(OPERATION, DEVICE, "SUCCESS"), message_id="one")
-    await process_messages(database, [replace(early, given_up="it was full")])
+    await process_messages(database, [replace(early, abandoned="it was full")])
     await process_messages(database, [early])
 
     refused = (await replay(database, Selection(), actor="me", reporters=Reporters({}))).document()

@@ -66,7 +66,7 @@ def prepare() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def parse_or_die(message: messages.Message) -> list[messages.Item]:
-        if message.given_up is None:  # otherwise nobody reads it
+        if message.abandoned is None:  # otherwise nobody reads it
             die_of(message.body)
         return parse(message)
 

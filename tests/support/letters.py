@@ -50,9 +50,9 @@ async def state(database: Database) -> str:
     return (await read(database)).operations[OPERATION].devices[DEVICE].state
 
 
-def through_the_broker(sent: Message, *, given_up: bool = False) -> Message:
+def through_the_broker(sent: Message, *, abandoned: bool = False) -> Message:
     return replace(
-        sent, origin=lambda: Origin("device-operations", "any"), given_up="it was full" if given_up else None
+        sent, origin=lambda: Origin("device-operations", "any"), abandoned="it was full" if abandoned else None
     )
 
 

@@ -64,8 +64,8 @@ async def test_the_span_of_a_batch_that_fails_says_so(tracer: Tracer, exporter: 
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(hangs(), 0.05)
-    failed, given_up = exporter.get_finished_spans()
+    failed, cancelled = exporter.get_finished_spans()
     assert failed.attributes is not None
-    assert given_up.attributes is not None
+    assert cancelled.attributes is not None
     assert (failed.attributes["error.type"], failed.status.is_ok) == ("ConnectionError", False)
-    assert given_up.attributes["error.type"] == "CancelledError"
+    assert cancelled.attributes["error.type"] == "CancelledError"

@@ -40,7 +40,7 @@ def as_abandoned(delivery: Delivery, received_at: datetime) -> Message:
     first = deaths[-1] if deaths else None
     return replace(
         message,
-        given_up=describe(deaths, limit_reached(headers)),
+        abandoned=describe(deaths, limit_reached(headers)),
         redeliveries=redeliveries(headers),
         origin=lambda: replace(origin, exchange=first.exchange) if first else origin,
     )

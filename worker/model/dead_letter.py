@@ -88,7 +88,7 @@ class DeadLetter:
         if self.report is not None:
             return {name: getattr(self.report.report, name) for name in NAMING}
         # Parsing an abandoned message may crash the process.
-        deadly = self.message.given_up is not None and self.message.redeliveries >= DEADLY
+        deadly = self.message.abandoned is not None and self.message.redeliveries >= DEADLY
         return {} if deadly else named_in(self.message)
 
 

@@ -98,7 +98,7 @@ class Message:
     """The fingerprint of a dead letter, if the message claims to be one that was republished."""
     is_republished: bool = False
     """Whether that claim was verified."""
-    given_up: str | None = None
+    abandoned: str | None = None
     """Why the broker abandoned it, in words; None if it did not."""
     redeliveries: int = 0
     """Number of earlier deliveries, any of which may have ended a worker."""

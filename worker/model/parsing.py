@@ -49,8 +49,8 @@ NAMING: Mapping[str, TypeAdapter[UUID | str]] = {
 
 def parse(message: Message) -> list[Item]:
     """Read one message: its report or announcement, each of its reports, or what is wrong with it."""
-    if message.given_up is not None:
-        return [Rejected(message.given_up, message, Reason.UNDELIVERABLE)]
+    if message.abandoned is not None:
+        return [Rejected(message.abandoned, message, Reason.UNDELIVERABLE)]
     if len(message.body) > MAX_BODY:
         return [Rejected(f"body: is larger than {MAX_BODY:,} bytes", message)]
     try:
@@ -77,7 +77,7 @@ def named_in(message: Message) -> Mapping[str, UUID | str]:
     """
     if message.is_bare:
         return {}
-    items = [] if message.given_up is None else parse(replace(message, given_up=None, dead_letter_id=None))
+    items = [] if message.abandoned is None else parse(replace(message, abandoned=None, dead_letter_id=None))
     named = [set(_named(item).items()) for item in items if not isinstance(item, Rejected)]
     return dict(set.intersection(*named)) if named else _named_in_body(message)
 

@@ -119,7 +119,7 @@ def _as_stored(message: Message, rows: Mapping[UUID, Row[Any]]) -> Message:
     if row is None or row.body != message.body:
         return message
     return replace(
-        stored_message(row), is_republished=True, given_up=message.given_up, redeliveries=message.redeliveries
+        stored_message(row), is_republished=True, abandoned=message.abandoned, redeliveries=message.redeliveries
     )
 
 

@@ -55,9 +55,9 @@ class Tracer:
     def processing(self, messages: Sequence[Message], tally: Tally) -> Iterator[None]:
         """The span of a block that processes a batch and adds to `tally`, linked to the messages' own spans."""
         topology = self._topology
-        is_given_up = messages[0].given_up is not None
-        exchange = topology.dead_letters if is_given_up else topology.prefix
-        queue = topology.dead_letters if is_given_up else topology.reports
+        is_abandoned = messages[0].abandoned is not None
+        exchange = topology.dead_letters if is_abandoned else topology.prefix
+        queue = topology.dead_letters if is_abandoned else topology.reports
         destination = ":".join(dict.fromkeys((exchange, queue)))
         links, left_out = _links(messages)
         with self._span("process", SpanKind.CONSUMER, destination, len(messages), links) as span:
