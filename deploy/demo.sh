@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tour, from a fresh checkout: `deviceops demo` with what it needs installed beside it. Arguments go to the demo.
+# Runs `deviceops demo` from a fresh checkout, in a virtual environment. Arguments are passed to the demo.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -7,7 +7,7 @@
 # say so the first time, or the files that it makes for them. EXTRAS=tracing installs that extra of pyproject.toml too.
 set -euo pipefail
 umask 022
-# Python must be one that the services' user can reach too, not one in somebody's home.
+# Python has to be accessible to the services' user, so not one in a home directory.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 VENV=/opt/deviceops
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the secrets that compose.yaml mounts, at random, in the folder `secrets` beside this script. What is there
+# Makes the secrets that compose.yaml mounts, at random, in the folder `secrets` next to this script. What is there
 # already stays: databases keep the password that they were set up with.
 set -eu
 umask 022

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `deploy/install.sh --uninstall` does: it says what goes, asks where somebody can answer, and removes it.
+# Implements `deploy/install.sh --uninstall`: lists what is removed, asks on a terminal, and removes it.
 # --keep-data leaves settings, secrets and data, and the user whose they are.
 set -euo pipefail
 VENV=/opt/deviceops
