@@ -213,7 +213,7 @@ def _made_on(server: PostgresqlServer) -> Iterator[NewDatabase]:
 
         def create() -> str:
             url = server.create()
-            stack.callback(server.drop, url)
+            stack.callback(server.release, url)
             return url
 
         yield create

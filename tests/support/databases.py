@@ -37,28 +37,78 @@ def in_a_thread(coroutine: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, coroutine).result()
 
 
+_FINGERPRINT = """
+SELECT md5(string_agg(fact, E'\\n' ORDER BY fact)) FROM (
+    SELECT concat_ws(' ', c.relname, c.relkind, c.relpersistence, c.relacl, c.reloptions, a.attname,
+        a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attcollation,
+        pg_get_expr(d.adbin, d.adrelid)) AS fact
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname !~ '^(pg_|information_schema)'
+    LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    UNION ALL SELECT pg_get_indexdef(indexrelid) || indisvalid FROM pg_index
+    WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
+    UNION ALL SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger
+    UNION ALL SELECT proname || prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    UNION ALL SELECT nspname || nspacl::text FROM pg_namespace WHERE nspname !~ '^pg_'
+    UNION ALL SELECT polname FROM pg_policy UNION ALL SELECT extname FROM pg_extension
+    UNION ALL SELECT evtname FROM pg_event_trigger UNION ALL SELECT pubname FROM pg_publication
+    UNION ALL SELECT rulename || tablename FROM pg_rules WHERE schemaname = 'public'
+    UNION ALL SELECT setconfig::text FROM pg_db_role_setting s JOIN pg_database b ON b.oid = s.setdatabase
+    WHERE b.datname = current_database()
+    UNION ALL SELECT concat_ws(' ', encoding, datcollate, datallowconn, datconnlimit, datacl, datdba)
+    FROM pg_database WHERE datname = current_database()
+    UNION ALL SELECT version_num FROM alembic_version
+) AS facts
+"""
+"""Of everything in a database that a test may change, but for rows and sequences."""
+_OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+_USED = "SELECT array_remove(ARRAY[{}], NULL)".format(
+    ", ".join(f"CASE WHEN EXISTS (SELECT FROM {name}) THEN '{name}' END" for name in metadata.tables)
+)
+_SEQUENCES = "pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
+_RESTART = f"SELECT setval(oid::regclass, 1, false) FROM {_SEQUENCES}"  # noqa: S608  # our constants
+
+
 class PostgresqlServer:
-    """Makes databases on a server, as copies of one that is migrated once."""
+    """Makes databases on a server, as copies of one that is migrated once.
+
+    A database that a test has left with the schema and the settings that it had is emptied and used again: to drop
+    one, the server writes a checkpoint, which takes a second where the disk is slow.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._template = self._new_name()
+        self._spare: list[str] = []
         self._execute(f"CREATE DATABASE {self._template}")
         in_a_thread(_migrate(self._url_of(self._template)))
+        self._fingerprint = in_a_thread(self._read_fingerprint())
 
     def create(self, *, empty: bool = False) -> str:
         """Make a database, migrated unless it is to be empty, and give its URL."""
+        if self._spare and not empty:
+            return self._spare.pop()
         name = self._new_name()
         self._execute(f"CREATE DATABASE {name} TEMPLATE {'template0' if empty else self._template}")
         return self._url_of(name)
+
+    def release(self, url: str) -> None:
+        """Empty a database for another test, or drop it."""
+        if in_a_thread(self._is_emptied(url)):
+            self._spare.append(url)
+        else:
+            self.drop(url)
 
     def drop(self, url: str) -> None:
         """Remove a database, also when something is still connected."""
         self._execute(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
 
     def close(self) -> None:
-        """Remove the template."""
-        self.drop(self._url_of(self._template))
+        """Remove the template, and what is spare."""
+        for url in (*self._spare, self._url_of(self._template)):
+            self.drop(url)
 
     @staticmethod
     def _new_name() -> str:
@@ -67,6 +117,37 @@ class PostgresqlServer:
     def _url_of(self, name: str) -> str:
         url = make_url(self._url).set(drivername="postgresql+asyncpg", database=name)
         return url.render_as_string(hide_password=False)
+
+    async def _read_fingerprint(self) -> str:
+        connection = await asyncpg.connect(self._url, database=self._template)
+        try:
+            return str(await connection.fetchval(_FINGERPRINT))
+        finally:
+            await connection.close()
+
+    async def _is_emptied(self, url: str) -> bool:
+        try:
+            connection = await asyncpg.connect(self._url, database=make_url(url).database, timeout=5)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        try:
+            await connection.execute(f"SELECT pg_terminate_backend(pid) {_OTHERS}")
+            for _ in range(100):
+                if not await connection.fetchval(f"SELECT count(*) {_OTHERS}"):
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                return False
+            if await connection.fetchval(_FINGERPRINT) != self._fingerprint:
+                return False
+            if used := await connection.fetchval(_USED):
+                await connection.execute(f"TRUNCATE {', '.join(used)}")
+            await connection.execute(_RESTART)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        finally:
+            await connection.close(timeout=5)
+        return True
 
     def _execute(self, statement: str) -> None:
         in_a_thread(self._run(statement))
