@@ -118,8 +118,8 @@ async def test_every_line_of_a_worker_with_troubles_is_json_and_none_has_what_wa
         "malformed",
     }
     assert {example["reason"]: sorted(example) for entry in letters for example in entry["first"]} == {
-        "conflict": ["device_id", "message_id", "operation_id", "reason"],
-        "malformed": ["message_id", "reason"],
+        "conflict": ["device_id", "id", "message_id", "operation_id", "reason"],
+        "malformed": ["id", "message_id", "reason"],
     }
 
 
@@ -182,7 +182,7 @@ def test_a_batch_is_one_line_at_debug_with_what_became_of_it_and_nothing_of_what
 
 
 async def test_however_many_dead_letters_there_are_the_log_has_one_line_an_interval_that_counts_them() -> None:
-    example = DeadLetterExample(Reason.CONFLICT, "an\x1b[31mid", uuid4(), None)
+    example = DeadLetterExample(Reason.CONFLICT, 7, "an\x1b[31mid", uuid4(), None)
     batch = Tally(examples=[example])
     batch.dead_lettered[Reason.CONFLICT] = 2
     rejections = DeadLetterLog(interval=0.2)
@@ -193,7 +193,12 @@ async def test_however_many_dead_letters_there_are_the_log_has_one_line_an_inter
             rejections.note(batch)
         assert [line["conflict"] for line in logged] == [2], "the first at once"
         assert logged[0]["first"] == [
-            {"reason": "conflict", "message_id": "an\\x1b[31mid", "operation_id": str(example.operation_id)}
+            {
+                "reason": "conflict",
+                "id": "7",
+                "message_id": "an\\x1b[31mid",
+                "operation_id": str(example.operation_id),
+            }
         ]
         async with asyncio.timeout(10):
             while rejections._pause is not None:  # noqa: ASYNC110  # after which it tells at once again

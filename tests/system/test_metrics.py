@@ -245,6 +245,7 @@ async def test_metrics_answer_while_the_database_does_not(
             async with asyncio.timeout(2):
                 answer = await asyncio.to_thread(worker.metrics)
             assert answer["deviceops_parked_reports"] == 0
+            assert answer["deviceops_open_dead_letters malformed"] == 0
             proxy.swallow = False
             proxy.cut()
             await asyncio.to_thread(worker.process.terminate)

@@ -68,11 +68,11 @@ class DeadLetter:
             "body": message.body,
         }
 
-    def example(self) -> DeadLetterExample:
-        """Its ids, for the log."""
+    def example(self, id_: int) -> DeadLetterExample:
+        """Its ids, for the log; `id_` is that of its row."""
         about = self.about()
         operation_id, device_id = (cast(UUID | None, about[name]) for name in ("operation_id", "device_id"))
-        return DeadLetterExample(self.reason, self.message.message_id, operation_id, device_id)
+        return DeadLetterExample(self.reason, id_, self.message.message_id, operation_id, device_id)
 
     def about(self) -> dict[str, UUID | str | None]:
         """The columns about the report: the ids that it names, where readable, and its identity."""

@@ -104,6 +104,7 @@ class DeadLetterExample(NamedTuple):
     """The ids of a dead letter, for the log; nothing of its content."""
 
     reason: Reason
+    id: int
     message_id: str | None
     operation_id: UUID | None
     device_id: UUID | None

@@ -89,18 +89,22 @@ class Decisions:
         used = {registered[id_].operation_id for id_ in self.known.inserted & registered.keys()}
         return self.known.created_operations - used - self.announced.keys()
 
-    def count_unidentified(self, kept: Collection[UUID], discarded: Collection[UUID]) -> None:
+    def count_unidentified(
+        self, kept: Collection[UUID], discarded: Collection[UUID], services: Mapping[UUID, str]
+    ) -> None:
         """Count the dead letters without a report's identity: only the insert shows whether they are new.
 
-        `kept` has the fingerprints of those that were inserted, `discarded` of those that exist and are discarded.
+        `kept` has the fingerprints of those that were inserted, `discarded` of those that exist and are discarded,
+        `services` what each names as its service, which counts for a reporter that is not denied.
         """
         for letter in self.dead_letters:
             if letter.report is None:
+                service = "" if letter.reason.traits.is_untrusted else services.get(letter.fingerprint, "")
                 if letter.fingerprint in kept:
-                    self.count_rejected(letter.reason)
+                    self.count_rejected(letter.reason, service)
                 else:
-                    self.tally.by_service["", OF_DISCARDED] += letter.fingerprint in discarded
-                    self.count_duplicate()
+                    self.tally.by_service[service, OF_DISCARDED] += letter.fingerprint in discarded
+                    self.count_duplicate(service)
 
     def count_duplicate(self, service_id: str = "") -> None:
         """Count a message that was processed before."""

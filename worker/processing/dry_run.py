@@ -66,7 +66,7 @@ class DryRun:
         fingerprints = {letter.fingerprint for letter in decisions.dead_letters}
         before = await store.kept_before(self._connection, fingerprints)
         discarded = await store.discarded_before(self._connection, before)
-        decisions.count_unidentified(fingerprints - before, discarded)
+        decisions.count_unidentified(fingerprints - before, discarded, {})
         if releases_parked:
             self._released |= keys.registering & self._known.registered.keys()
         self._end(keys.registering)

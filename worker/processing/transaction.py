@@ -185,11 +185,13 @@ async def _write_dead_letters(
         connection,
         [_settled(id_, outcome, now) for id_, outcome in decisions.outcomes.items()],
     )
-    kept = await store.keep_dead_letters(connection, [letter.row(now) for letter in decisions.dead_letters])
-    again = {letter.fingerprint for letter in decisions.dead_letters} - kept
-    decisions.count_unidentified(kept, await store.discarded_before(connection, again))
+    rows = [letter.row(now) for letter in decisions.dead_letters]
+    kept = await store.keep_dead_letters(connection, rows)
+    again = {row["fingerprint"] for row in rows} - kept.keys()
+    services = {row["fingerprint"]: row["service_id"] or "" for row in rows}
+    decisions.count_unidentified(kept, await store.discarded_before(connection, again), services)
     new = (each for each in decisions.dead_letters if each.status is Status.OPEN and each.fingerprint in kept)
-    decisions.tally.examples = [letter.example() for letter in islice(new, EXAMPLES)]
+    decisions.tally.examples = [letter.example(kept[letter.fingerprint]) for letter in islice(new, EXAMPLES)]
 
 
 def _described(outcome: Outcome) -> tuple[str, str]:

@@ -166,23 +166,24 @@ async def withdraw(
     )
 
 
-async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, Any]]) -> set[UUID]:
-    """Insert dead letters; returns the fingerprints of the new ones. A duplicate message adds no row.
+async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, Any]]) -> dict[UUID, int]:
+    """Insert dead letters; returns the ids of the new ones by fingerprint. A duplicate message adds no row.
 
     Ids are in order of arrival, in which parked reports are released. Only unreadable messages may conflict with
     those of another transaction: they are inserted first, sorted by fingerprint, so that no deadlock arises.
     """
     if not rows:
-        return set()
+        return {}
     unreadable = [row for row in rows if row["device_operation_id"] is None]
     readable = [row for row in rows if row["device_operation_id"] is not None]
     ordered = sorted(unreadable, key=lambda row: row["fingerprint"]) + readable
     if connection.dialect.name == "postgresql":
         kept = await sql.KEEP.run(connection, [tuple(_columns(number, row)) for number, row in enumerate(ordered)])
-        return {fingerprint for (fingerprint,) in kept}
+        return dict(kept)
     # SQLite reads rows from JSON, which cannot contain bytes.
-    statement = sqlite.insert(dead_letters).on_conflict_do_nothing().returning(dead_letters.c.fingerprint)
-    return set((await connection.execute(statement, ordered)).scalars())
+    inserting = sqlite.insert(dead_letters).on_conflict_do_nothing()
+    statement = inserting.returning(dead_letters.c.fingerprint, dead_letters.c.id)
+    return {row.fingerprint: row.id for row in await connection.execute(statement, ordered)}
 
 
 def _columns(number: int, row: Mapping[str, Any]) -> Iterator[object]:

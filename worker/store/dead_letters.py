@@ -220,6 +220,13 @@ async def parked(
     return [documents.Parked(*row) for row in rows]
 
 
+async def open_by_reason(connection: AsyncConnection) -> dict[Reason, int]:
+    """Numbers of open dead letters, for every reason."""
+    query = select(_c.reason, func.count().label("number")).where(Selection().condition()).group_by(_c.reason)
+    counts = {row.reason: row.number for row in await connection.execute(query)}
+    return {reason: counts.get(reason, 0) for reason in Reason}
+
+
 async def backlog(connection: AsyncConnection, stale_before: datetime) -> documents.Backlog:
     """Totals of all parked reports."""
     group = _parked(stale_before).subquery().c

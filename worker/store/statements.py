@@ -141,10 +141,10 @@ KEEP = Statement(
     SELECT {", ".join(f"rows.{name}" for name in _TO_KEEP)} FROM {{rows}}
     ORDER BY rows.number
     ON CONFLICT DO NOTHING
-    RETURNING fingerprint
+    RETURNING fingerprint, id
     """,
     rows={"number": "integer", **_TO_KEEP},
-    returns={"fingerprint": Uuid},
+    returns={"fingerprint": Uuid, "id": BigInteger},
 )
 
 _IS_PARKED = f"d.status = '{Status.OPEN}' AND d.reason = '{Reason.UNKNOWN_DEVICE_OPERATION}'"

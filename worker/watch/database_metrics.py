@@ -1,15 +1,17 @@
 """Metrics from the database, queried periodically and kept, so that scrapes do not depend on it.
 
-Parked reports and the result of the last recount. A report that is parked for too long is stale, which is logged.
+Open dead letters, parked reports, the last recount. A report that is parked for too long is stale; that is logged.
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.model.outcomes import Reason
 from worker.store import dead_letters
 from worker.store.database import Database
 from worker.store.documents import Backlog
@@ -27,6 +29,8 @@ class DatabaseMetrics:
     def __init__(self, database: Database, stale_after: float) -> None:
         self.parked: Backlog | None = None
         """The parked reports; None before the first query."""
+        self.open: Mapping[Reason, int] | None = None
+        """Open dead letters by reason; None before the first query."""
         self.recount: Recount | None = None
         """The last recount; None without one, and before the first query."""
         self._database = database
@@ -48,6 +52,7 @@ class DatabaseMetrics:
         async with asyncio.timeout(self._database.answer_timeout), self._database.read() as connection:
             stale_before = datetime.now(UTC) - self._stale_after
             self.parked = await dead_letters.backlog(connection, stale_before)
+            self.open = await dead_letters.open_by_reason(connection)
             longest = await dead_letters.parked(connection, stale_before, 1)
             self.recount = await last_recount(connection)
         count = self.parked.stale

@@ -116,6 +116,13 @@ class WorkerMetrics(Collector):
         )
 
     def _database(self) -> Iterator[Metric]:
+        if (numbers := self.database.open) is not None:
+            letters = GaugeMetricFamily(
+                "deviceops_open_dead_letters", "Open dead letters by reason.", labels=["reason"]
+            )
+            for reason, number in numbers.items():
+                letters.add_metric([reason.value], number)
+            yield letters
         if (parked := self.database.parked) is not None:
             yield GaugeMetricFamily(
                 "deviceops_parked_reports",
