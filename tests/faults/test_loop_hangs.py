@@ -23,10 +23,10 @@ async def test_for_longer_than_the_heartbeat(
     worker, ledger = await new_scene(amqp_url, sturdy_database, batch_size=50, amqp_url=way)
 
     async def hang(random: Random) -> None:
-        times = worker.log.count("connecting again") + 1
+        times = worker.log.count("reconnecting") + 1
         worker.sabotage(BEFORE_ACKNOWLEDGEMENT, "5")
         await ledger.publish(Fleet(random, devices=1))
-        await worker.until(lambda: worker.log.count("connecting again") == times, "cut off by the broker")
+        await worker.until(lambda: worker.log.count("reconnecting") == times, "cut off by the broker")
         await worker.is_ready()
 
     await trials.endure("event loop hangs beyond the heartbeat", hang, ledger, worker)
@@ -77,10 +77,10 @@ async def test_the_broker_forgets_the_consumer(
     worker, ledger = await new_scene(amqp_url, sturdy_database, batch_size=50, stall_timeout=STALL)
 
     async def forget(random: Random) -> None:
-        times = worker.log.count("connecting again") + 1
+        times = worker.log.count("reconnecting") + 1
         (worker.folder / FORGOTTEN).touch()
         await ledger.publish(Fleet(random, devices=1))
-        await worker.until(lambda: worker.log.count("connecting again") == times, "aware of it")
+        await worker.until(lambda: worker.log.count("reconnecting") == times, "aware of it")
         await worker.is_ready()
 
     await trials.endure("broker forgets the consumer", forget, ledger, worker)
