@@ -185,6 +185,13 @@ def test_a_misspelt_state_names_the_states_and_the_nearest_one(deviceops_on_sqli
     assert "Did you mean SUCCESS?" in done.stderr
 
 
+def test_a_wrong_number_is_told_in_words(deviceops_on_sqlite: Deviceops) -> None:
+    for command in (("dead-letters", "show", "abc"), ("devices", NOBODY, "--limit", "abc")):
+        done = deviceops_on_sqlite(*command)
+        assert done.returncode == 2
+        assert "'abc' is not an integer" in done.stderr
+
+
 def test_first_guesses_are_commands(deviceops_on_sqlite: Deviceops, fleet: str) -> None:
     deviceops = deviceops_on_sqlite.with_settings(log_level="debug")
     deviceops.out("ingest", "-", lines=fleet)
@@ -233,12 +240,63 @@ def test_cancel_cancels_what_is_not_settled(deviceops: Deviceops) -> None:
     assert deviceops.document("cancel", NOBODY)["cancelled"] == 0
 
 
+def test_cancel_asks_on_a_terminal_and_names_the_operation(deviceops_on_sqlite: Deviceops) -> None:
+    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    deviceops_on_sqlite.out("ingest", "-", lines=json.dumps(report))
+
+    def answered(answer: str, *options: str) -> tuple[int, str]:
+        ours, theirs = os.openpty()
+        with deviceops_on_sqlite.start("cancel", NOBODY[:6], *options, stdin=theirs) as process:
+            os.write(ours, f"{answer}\n".encode())
+            out, err = process.communicate(timeout=60)
+        os.close(ours)
+        os.close(theirs)
+        return process.returncode, out + err
+
+    code, said = answered("n")
+    assert code == 1
+    assert f"Cancel 1 unsettled device operation of operation {NOBODY} for good?" in said
+    assert "nothing was cancelled" in said
+    assert deviceops_on_sqlite.document("device", NOBODY, NOBODY)["state"] == "CREATED"
+    code, said = answered("n", "--yes")
+    assert (code, "for good?" in said) == (0, False)
+    assert deviceops_on_sqlite.document("device", NOBODY, NOBODY)["state"] == "CANCELLED"
+
+
+def test_a_device_is_shown_with_its_ids_and_a_page_without_rows_says_how_many_there_are(
+    deviceops_on_sqlite: Deviceops,
+) -> None:
+    devices = [f"{number}{NOBODY[1:]}" for number in range(3)]
+    report = {"operation_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    lines = [json.dumps({**report, "device_id": device, "reason": "bad checksum"}) for device in devices]
+    deviceops_on_sqlite.out("ingest", "-", lines="\n".join(lines))
+    found = deviceops_on_sqlite.document("device", NOBODY, devices[1])
+    shown = deviceops_on_sqlite.out("device", NOBODY, devices[1])
+    for name, value in (("operation", NOBODY), ("device", devices[1]), ("device operation", found["id"])):
+        assert re.search(rf"^{name} +{value}$", shown, re.MULTILINE)
+    others = "; --offset and --limit show others"
+    listed = deviceops_on_sqlite.out("devices", NOBODY, "--limit", "2")
+    assert listed.splitlines()[-1] == f"1 to 2 of 3{others}"
+    assert deviceops_on_sqlite.out("devices", NOBODY).splitlines()[-1] == "1 to 3 of 3"
+    beyond = deviceops_on_sqlite.out("devices", NOBODY, "--offset", "500")
+    assert beyond == f"none after the first 500, of 3 in all{others}\n"
+    narrow = on_a_terminal(deviceops_on_sqlite, 80, "devices", NOBODY)
+    assert [line.rstrip()[-1] for line in narrow if "CREATED" in line] == ["…"] * 3
+
+
 def test_tokens_are_listed_and_revoked(deviceops_on_sqlite: Deviceops) -> None:
     made = deviceops_on_sqlite.document("token", "create", "ops", "--scope", "read:operation")
     with_tokens = deviceops_on_sqlite.with_settings(api_tokens=made["setting"])
     assert with_tokens.document("token", "list") == [{"name": "ops", "scopes": ["read:operation"]}]
     assert "ops" in with_tokens.out("token", "list")
     assert with_tokens.document("token", "revoke", "ops") == {"name": "ops", "setting": "{}"}
+    last = with_tokens("token", "revoke", "ops")
+    assert (last.returncode, last.stdout.splitlines()[-1]) == (0, "DEVICEOPS_API_TOKENS='{}'")
+    assert last.stderr.startswith("warning: no token is left")
+    assert "which has 1 token:" in deviceops_on_sqlite.out("token", "create", "ops", "--scope", "read:operation")
+    listed = deviceops_on_sqlite.with_settings(api_tokens="{}").out("token", "list")
+    assert listed == "no tokens: DEVICEOPS_API_TOKENS is set and has none\n"
+    assert deviceops_on_sqlite.out("token", "list") == "no tokens: DEVICEOPS_API_TOKENS is not set\n"
 
 
 def test_the_same_seed_gives_the_same_fleet_to_the_byte(deviceops_on_sqlite: Deviceops) -> None:

@@ -127,6 +127,9 @@ WRONG = {
     1: [
         ["replay", "77"],
         ["edit", "77", "--body", "-"],
+        ["list", "77"],
+        ["list", "77", "--group-by", "reason"],
+        ["discard", "77", "--because", "x", "--dry-run"],
         ["edit", "1", "--body", "no-such-file"],
         ["import", "no-such-file"],
     ],
@@ -176,11 +179,18 @@ def test_a_typo_is_corrected_in_the_editor_and_processed_at_once(deviceops: Devi
     assert "not corrected: body: Invalid JSON" in broken.stderr
     kept = re.search(r"--body (\S+)", broken.stderr)
     assert kept is not None
+    assert f"deviceops dead-letters edit {id_} --body" in broken.stderr
     text = Path(kept[1])
     assert "FINE" in text.read_text()
     text.unlink()
     failing = deviceops.with_environment(EDITOR="false")("dead-letters", "edit", id_)
     assert failing.stderr == "deviceops: the editor 'false' ended with 1; nothing was changed\n"
+
+    none = deviceops.with_environment(VISUAL="nosucheditor")("dead-letters", "edit", id_)
+    assert none.stderr == "deviceops: the editor 'nosucheditor' cannot be started: No such file or directory\n"
+    piped = deviceops.with_environment(VISUAL="", EDITOR="")("dead-letters", "edit", id_)
+    assert piped.returncode == 2
+    assert piped.stderr == "deviceops: no terminal for an editor: give the corrected body with --body\n"
 
     done = deviceops.with_environment(EDITOR="sed -i s/FINE/SUCCESS/").document("dead-letters", "edit", id_)
 
@@ -283,6 +293,24 @@ def test_prune_removes_closed_ones_and_never_an_open_one(deviceops: Deviceops) -
     assert deviceops.document("dead-letters", "prune", "--older-than", "0s") == {"dead_letters": 2}
     assert {letter["status"] for letter in letters(deviceops, "--status", "all")} == {"open"}
     assert "everything is kept for ever" in deviceops.out("prune")
+
+
+def test_a_replay_without_success_points_to_the_cause(deviceops: Deviceops) -> None:
+    id_ = id_of(deviceops, "'FINE'")
+    replayed = deviceops.out("dead-letters", "replay", id_)
+    hint = f"`deviceops dead-letters show {id_}` shows why, `… edit {id_}` corrects the message"
+    assert replayed.splitlines()[-1] == hint
+
+
+def test_list_says_of_each_id_why_it_is_not_listed(deviceops: Deviceops) -> None:
+    id_ = id_of(deviceops, "'FINE'")
+    deviceops.out("dead-letters", "discard", id_, "--because", "a test")
+    listed = deviceops("dead-letters", "list", id_)
+    expected = (0, "no dead letters\n", f"dead letter {id_} is discarded: --status all lists it\n")
+    assert (listed.returncode, listed.stdout, listed.stderr) == expected
+    assert [letter["id"] for letter in letters(deviceops, id_, "--status", "all")] == [int(id_)]
+    short = deviceops("dead-letters", "list", "--operation", OPERATION[:6])
+    assert f"'{OPERATION[:6]}' is not a UUID: give the whole id" in short.stderr
 
 
 def test_a_dry_run_of_discard_lists_what_it_would_discard(deviceops: Deviceops) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 from pathlib import Path
 from uuid import uuid4
 
@@ -110,7 +111,7 @@ async def test_a_document_over_several_lines_and_an_array_are_published_as_messa
     path = tmp_path / "announcement.json"
     path.write_text(json.dumps(ANNOUNCEMENT, indent=2))
     type_ = ("--type", "operation.announced")
-    assert deviceops_on_broker.out("publish", str(path), *type_).startswith("1 messages published")
+    assert deviceops_on_broker.out("publish", str(path), *type_).startswith("1 message published")
     reports = [
         {**report("CREATED", device), "operation_id": ANNOUNCEMENT["id"]}
         for device in map(str, (uuid4(), uuid4()))
@@ -126,6 +127,64 @@ async def test_a_document_over_several_lines_and_an_array_are_published_as_messa
     assert (found["operation"], found["reason"]) == ("CONVERGE", "a trial")
 
 
+async def test_an_array_is_split_with_unchecked_too(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel
+) -> None:
+    await declared(deviceops_on_broker, channel)
+    for text in (json.dumps([report(), {"a": 1}]), json.dumps([report(), {"a": 1}], indent=2)):
+        done = deviceops_on_broker.out("publish", "-", "--unchecked", lines=text)
+        assert done.startswith("2 messages published")
+    assert deviceops_on_broker.out("publish", "-", "--unchecked", lines="[]").startswith("1 message published")
+
+
+async def test_an_error_names_the_option_for_the_type(
+    deviceops_on_broker: Deviceops, channel: AbstractChannel
+) -> None:
+    await declared(deviceops_on_broker, channel)
+    done = deviceops_on_broker("publish", "-", lines=json.dumps(ANNOUNCEMENT))
+    assert "was it to be of type operation.announced? Then give --type operation.announced; " in done.stderr
+
+
+@pytest.mark.parametrize("indent", [1, 4])
+def test_ingest_takes_a_document_over_several_lines_and_an_array(
+    deviceops_on_sqlite: Deviceops, tmp_path: Path, indent: int
+) -> None:
+    path = tmp_path / "announcement.json"
+    path.write_text(json.dumps({"type": "operation.announced", "body": ANNOUNCEMENT}, indent=indent))
+    assert deviceops_on_sqlite.document("ingest", str(path))["announced"] == 1
+    reports = json.dumps([report(), {**report(), "state": "DONE"}, report()], indent=indent)
+    summary = deviceops_on_sqlite.document("ingest", "-", lines=reports)
+    assert (summary["received"], summary["applied"], summary["dead_lettered"]) == (3, 2, {"malformed": 1})
+
+
+def test_what_is_no_document_is_read_by_ingest_as_lines(deviceops_on_sqlite: Deviceops) -> None:
+    good = json.dumps(report())
+    for lines, received in (
+        (["{", good], 2),
+        (["[", good], 2),
+        (["no JSON", good], 2),
+        (["[", good, "]", good], 4),
+        (["{", '"a": 1'], 2),
+        (["[]"], 1),
+        ([f"[{good}, {good}]"], 1),
+        (["", "[", "", "]"], 2),
+    ):
+        summary = deviceops_on_sqlite.document("ingest", "-", lines="\n".join(lines))
+        assert summary["received"] == received, lines
+
+
+def test_a_live_pipe_whose_first_line_is_no_json_is_processed_before_it_ends(
+    deviceops_on_sqlite: Deviceops,
+) -> None:
+    deviceops_on_sqlite.out("migrate")
+    with deviceops_on_sqlite.running("ingest", "-", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(f'{{"operation_id": "cut\n{json.dumps(report())}\n')
+        process.stdin.flush()
+        eventually(lambda: len(deviceops_on_sqlite.document("status")) == 1)
+        process.communicate(timeout=60)
+
+
 async def test_what_the_contract_does_not_allow_is_an_error_with_its_line_and_nothing_is_sent(
     deviceops_on_broker: Deviceops, channel: AbstractChannel, tmp_path: Path
 ) -> None:
@@ -137,6 +196,7 @@ async def test_what_the_contract_does_not_allow_is_an_error_with_its_line_and_no
         ([*good, json.dumps({**report(), "state": "DONE"})], f"{path}, line 3: state: "),
         ([*good, "{"], f"{path}, line 3: "),
         ([json.dumps(ANNOUNCEMENT, indent=2)], f"{path}, line 1: "),
+        ([json.dumps([report(), {**report(), "state": "DONE"}], indent=2)], f"{path}, element 2: state: "),
         (["no JSON", *good], f"{path}: is neither JSON lines nor one JSON document: "),
     ):
         path.write_text("\n".join(lines))
@@ -160,7 +220,8 @@ async def test_what_is_on_the_broker_is_removed_unless_queues_have_messages(
     )
     assert await messages_in(channel, queue) == 1
     deviceops_on_broker.out("broker", "remove", "--yes", "--force")
-    deviceops_on_broker.out("broker", "remove", "--yes")
+    again = deviceops_on_broker.out("broker", "remove", "--yes")
+    assert again.startswith("nothing to remove: ")
     assert "not declared yet" in deviceops_on_broker.out("check")
 
 

@@ -42,9 +42,7 @@ def as_user(deviceops: Deviceops, user: str) -> Deviceops:
 def test_who_may_write_to_the_exchange_alone_can_publish_and_is_vouched_for(worker: Deviceops) -> None:
     producer = as_user(worker, USER)
 
-    assert (
-        producer.out("publish", "-", lines=json.dumps(report())) == "1 messages published to device-operations\n"
-    )
+    assert producer.out("publish", "-", lines=json.dumps(report())) == "1 message published to device-operations\n"
 
     assert worker.document("run", "--until-idle", "1")["applied"] == 1
 

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from ssl import SSLContext
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import (
     HTTPDefaultErrorHandler,
@@ -49,7 +49,9 @@ def find_risks(settings: Settings) -> list[str]:
         except HTTPError as error:
             raise _unread(management, vhost, f"answers {error.code} {error.reason}") from error
         except (OSError, ValueError) as error:
-            raise _unread(management, vhost, str(error)) from error
+            why = error.reason if isinstance(error, URLError) else error
+            words = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
+            raise _unread(management, vhost, words) from error
         definition = known.get("effective_policy_definition") or {}
         for key, why in _threats(definition, known.get("arguments") or {}, is_reports=queue == topology.reports):
             holder = holders.get(key, "a policy")

@@ -8,7 +8,7 @@ queues is kept once.
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -98,19 +98,25 @@ class Topology:
 
     async def _missing(self, connection: AbstractConnection) -> Sequence[str]:
         """What is missing, if anything else exists."""
-        queues, exchanges = [], []
+        queues = []
         for name in (self.reports, self.dead_letters):
             if not await self._exists(connection, name):
                 queues.append(name)
-        for name in (self.exchange, self.dead_letters):
-            try:
-                async with connection.channel(publisher_confirms=False) as channel:
-                    await channel.declare_exchange(name, passive=True)
-            except ChannelNotFoundEntity:
-                exchanges.append(name)
+        present = await self.existing_exchanges(connection)
+        exchanges = [name for name in (self.exchange, self.dead_letters) if name not in present]
         if len(queues) == len(exchanges) == 2:
             return []
         return [*(f"queue {name}" for name in queues), *(f"exchange {name}" for name in exchanges)]
+
+    async def existing_exchanges(self, connection: AbstractConnection) -> Sequence[str]:
+        """The exchanges that exist."""
+        found = []
+        for name in (self.exchange, self.dead_letters):
+            with suppress(ChannelNotFoundEntity):
+                async with connection.channel(publisher_confirms=False) as channel:
+                    await channel.declare_exchange(name, passive=True)
+                found.append(name)
+        return found
 
     async def _declare_dead_letters(self, channel: AbstractChannel, name: str) -> None:
         exchange = await channel.declare_exchange(self.dead_letters, ExchangeType.TOPIC, durable=True)

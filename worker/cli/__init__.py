@@ -4,7 +4,7 @@
 - `common`: settings, the database and the event loop of a command
 - `log_format`: how the log is written; `failures`: the line that ends a process
 - `stdout`: standard output, for what reads it
-- `options`: options that several commands have; `feed`: JSON lines from a file or standard input
+- `options`: options that several commands have; `feed`: JSON lines or a document of a source
 - `tables`: tables and progress bars
 - `dead_letters`: the commands about rejected messages, `token`: those about tokens of the HTTP API
 """
@@ -33,7 +33,7 @@ class Commands(LazyGroup):
         "run": Place("worker.cli.run", "Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."),
         "ingest": Place(
             "worker.cli.ingest",
-            "Process JSON lines without a broker: reports, or envelopes of body, type, message_id and headers.",
+            "Process JSON lines or documents without a broker: reports, or envelopes.",
         ),
         "publish": Place(
             "worker.cli.publish",
@@ -42,7 +42,10 @@ class Commands(LazyGroup):
         "announce": Place(
             "worker.cli.announce", "Send an announcement: an operation, and the devices that it is for."
         ),
-        "cancel": Place("worker.cli.cancel", "Cancel every device operation of an operation that is not settled."),
+        "cancel": Place(
+            "worker.cli.cancel",
+            "Cancel every device operation of an operation that is not settled; asks first on a terminal.",
+        ),
         "status": Place("worker.cli.status", "Show operations and their progress."),
         "operations": Place("worker.cli.operations", "List operations and their progress, the latest first."),
         "devices": Place("worker.cli.devices", "Show a page of an operation's device operations."),
@@ -125,7 +128,7 @@ def main() -> None:
     except DeviceopsError as error:
         code = _fail(str(error), error.exit_code)
     except TyperException as error:
-        message = error.format_message().replace("Value error, ", "")  # pydantic's way to begin ours
+        message = _in_words(error.format_message())
         # Called without arguments, Typer prints the help and raises with nothing more to say.
         code = _fail(f"{message} ({_hint(message)})", error.exit_code) if message else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -135,6 +138,19 @@ def main() -> None:
     stdout.finish()
     writer.flush()
     sys.exit(code)
+
+
+LIBRARY_WORDS = {
+    "Value error, ": "",  # pydantic's way to begin ours
+    "is not a valid int range": "is not an integer",
+    "is not a valid float range": "is not a number",
+}
+
+
+def _in_words(message: str) -> str:
+    for theirs, ours in LIBRARY_WORDS.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _hint(message: str) -> str:

@@ -30,15 +30,21 @@ def remove(
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise SettingsError("--yes is needed where no terminal can answer")
     confirm(f"Remove the exchanges and queues {prefix}, {prefix}.… from the broker?", yes=yes)
-    run_async(_remove(settings, force))
-    screen.print(f"removed from the broker: exchanges and queues of {prefix}")
+    if run_async(_remove(settings, force)):
+        screen.print(f"removed from the broker: exchanges and queues of {prefix}")
+    else:
+        screen.print(f"nothing to remove: the broker has no exchanges and queues of {prefix}")
 
 
-async def _remove(settings: Settings, force: bool) -> None:
+async def _remove(settings: Settings, force: bool) -> bool:
+    """Whether there was anything to remove."""
     topology = Topology(settings.topology_prefix)
     async with connected(settings) as connection:
         found = await topology.waiting(connection)
         if not force and (held := {name: count for name, count in found.items() if count}):
             named = ", ".join(f"{name} has {count:,}" for name, count in held.items())
             raise DeviceopsError(f"queues have messages: {named}; nothing was removed (--force removes them too)")
+        if not found and not await topology.existing_exchanges(connection):
+            return False
         await topology.delete(await connection.channel())
+        return True

@@ -129,12 +129,12 @@ def utf8(text: str) -> str:
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """On a terminal, ask before a permanent removal. Raises DeviceopsError if the answer is no."""
+def confirm(question: str, *, yes: bool, no: str = "nothing was removed") -> None:
+    """On a terminal, ask before a permanent change. Raises DeviceopsError with the text `no` after a no."""
     if yes or sys.stdin is None or not sys.stdin.isatty():
         return
     if not typer.confirm(question, err=True):
-        raise DeviceopsError("nothing was removed")
+        raise DeviceopsError(no)
 
 
 def actor() -> str:

@@ -32,11 +32,9 @@ def device(
     if json:
         print_json(found)
         return
-    screen.print("device operation", str(found.id), tables.state(found.state), tables.plain(found.reason))
-    screen.print(tables.reports(page.results))
+    screen.print(tables.device_operation(found), "", tables.reports(page.results), sep="\n")
     if len(page.results) < page.count:
-        first, last = min(offset + 1, page.count), min(offset + limit, page.count)
-        screen.print(f"{first:,} to {last:,} of {page.count:,}; --offset and --limit show others", style="dim")
+        screen.print(tables.range_shown(offset, len(page.results), page.count))
 
 
 async def _device(

@@ -36,9 +36,9 @@ def devices(
     if json:
         print_json(_document(page, found, state))
         return
-    screen.print(tables.device_operations(page.results))
-    first = min(offset + 1, page.count)
-    screen.print(f"{first:,} to {min(offset + limit, page.count):,} of {page.count:,}", style="dim")
+    if page.results:
+        screen.print(tables.device_operations(page.results))
+    screen.print(tables.range_shown(offset, len(page.results), page.count))
 
 
 async def _devices(

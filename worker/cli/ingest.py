@@ -1,15 +1,14 @@
 """The command that processes JSON lines without a broker: ingest."""
 
-from collections.abc import Sequence
+import os
 
 import typer
 
-from worker import files
+from worker import files, jsonl
 from worker.cli import tables
 from worker.cli.common import Json, configure_logging, log_database, ready_database, run_async
-from worker.cli.feed import Source, feed
+from worker.cli.feed import Source, batches
 from worker.config.settings import Settings
-from worker.model.messages import Message
 from worker.model.outcomes import Tally
 from worker.processing.batches import process_messages
 
@@ -21,7 +20,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def ingest(source: Source, json: Json = False) -> None:
-    """Process JSON lines without a broker: reports, or envelopes of body, type, message_id and headers."""
+    """Process JSON lines or documents without a broker: reports, or envelopes.
+
+    An envelope is an object with `body`, and no other keys than `type`, `message_id` and `headers`.
+    """
     settings = Settings.load()
     configure_logging(settings)
     tables.show_tally(run_async(_ingest(settings, source)), json)
@@ -32,11 +34,13 @@ async def _ingest(settings: Settings, source: str) -> Tally:
     with files.readable(source) as stream:
         log_database(settings)
         async with ready_database(settings, for_batches=True, creates=True) as database:
-
-            async def process(messages: Sequence[Message]) -> None:
-                tally.add(
-                    await process_messages(database, messages, reporters=settings.reporters, patience=PATIENCE)
-                )
-
-            await feed(stream, source, settings.batch_size, process)
+            with tables.byte_progress() as progress:
+                size = os.fstat(stream.fileno()).st_size if source != "-" else 0
+                task = progress.add_task(source, total=size or None)
+                async for _, texts in batches(stream, settings.batch_size, or_lines=True, line_may_be_array=True):
+                    messages = [jsonl.as_message(text) for _, text in texts]
+                    tally.add(
+                        await process_messages(database, messages, reporters=settings.reporters, patience=PATIENCE)
+                    )
+                    progress.advance(task, sum(len(text) + 1 for _, text in texts))
     return tally

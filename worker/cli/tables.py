@@ -177,6 +177,27 @@ def device_operations(found: Iterable[documents.DeviceOperation]) -> Table:
     return listing
 
 
+def device_operation(found: documents.DeviceOperation) -> Table:
+    """One device operation: its ids, its state, and the reason."""
+    facts = table("", "", show_header=False)
+    facts.columns[0].no_wrap = True
+    facts.add_row("operation", str(found.operation_id))
+    facts.add_row("device", str(found.device_id))
+    facts.add_row("device operation", str(found.id))
+    facts.add_row("state", state(found.state))
+    if found.reason:
+        facts.add_row("reason", plain(found.reason))
+    return facts
+
+
+def range_shown(offset: int, shown: int, count: int) -> Text:
+    """Which rows of a list are shown, and how to see others."""
+    others = "; --offset and --limit show others" if shown < count else ""
+    if shown:
+        return Text(f"{offset + 1:,} to {offset + shown:,} of {count:,}{others}", style="dim")
+    return Text(f"none after the first {offset:,}, of {count:,} in all{others}" if count else "none", style="dim")
+
+
 def reports(found: Iterable[documents.AcceptedReport]) -> Table:
     """Accepted reports of a device operation; those that changed no state are dimmed."""
     listing = table("when", "reported", "verdict", "service", "reason", "note")

@@ -7,13 +7,18 @@ import typer
 from pydantic_core import to_json
 
 from worker.cli import tables
-from worker.cli.common import Json, print_json, screen, utf8
+from worker.cli.common import Json, notices, print_json, screen, utf8
 from worker.config import api_tokens
 from worker.config.api_tokens import Scope
 from worker.config.secret_files import PREFIX
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
-from worker.model.text import shown
+from worker.model.text import counted, shown
+
+WARNING = (
+    "warning: no token is left; with this setting `deviceops serve` requires none, and answers any caller on this "
+    "machine, no other"
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -46,21 +51,23 @@ def create(
     print(text, end="\n\n")  # noqa: T201  # to be copied, as the setting is: not wrapped
     if name in known:
         screen.print(f"It takes the place of the token that {name} had.")
-    screen.print(f"The setting, which has {len({*known, name})} of them:")
+    screen.print(f"The setting, which has {counted(len({*known, name}), 'token')}:")
     print(f"{PREFIX}API_TOKENS={quote(setting)}")  # noqa: T201
 
 
 @app.command("list")
 def list_(json: Json = False) -> None:
     """List the tokens of DEVICEOPS_API_TOKENS by name, with their scopes; the tokens themselves are not stored."""
-    known = Settings.load().api_tokens or {}
+    tokens = Settings.load().api_tokens
+    known = tokens or {}
     if json:
         print_json([{"name": name, "scopes": sorted(known[name].scopes)} for name in sorted(known)])
         return
     listing = tables.table("name", "scopes")
     for name in sorted(known):
         listing.add_row(tables.plain(name), ", ".join(sorted(known[name].scopes)))
-    screen.print(listing if known else "no tokens: DEVICEOPS_API_TOKENS is not set")
+    why = "DEVICEOPS_API_TOKENS is not set" if tokens is None else "DEVICEOPS_API_TOKENS is set and has none"
+    screen.print(listing if known else f"no tokens: {why}")
 
 
 @app.command()
@@ -72,7 +79,10 @@ def revoke(
     known = Settings.load().api_tokens or {}
     if name not in known:
         raise DeviceopsError(f"no token has the name {shown(name)}: `deviceops token list` names them")
-    setting = to_json({other: token for other, token in known.items() if other != name}).decode()
+    remaining = {other: token for other, token in known.items() if other != name}
+    setting = to_json(remaining).decode()
+    if not remaining:
+        notices.print(WARNING, style="yellow", soft_wrap=True)
     if json:
         print_json({"name": name, "setting": setting})
         return

@@ -123,14 +123,20 @@ def _report_item(reading: Message, message: Message) -> Incoming | Rejected:
 
 def _meant(reading: Message) -> str:
     """A hint for the sender of a message without a type that is not a report."""
+    type_ = type_of_untyped(reading)
+    return f"; was it to be of type {type_}?" if type_ else ""
+
+
+def type_of_untyped(reading: Message) -> str | None:
+    """The type that a message without one seems to be of, by its fields; None if it may be a report."""
     if reading.type:
-        return ""
+        return None
     with suppress(ValueError):
         document = pydantic_core.from_json(reading.body)
         if isinstance(document, dict) and "operation_id" not in document:
             types = (type_.name for type_ in TYPES.values() if not type_.own_fields.isdisjoint(document))
-            return next((f"; was it to be of type {type_}?" for type_ in types), "")
-    return ""
+            return next(types, None)
+    return None
 
 
 def _incoming(report: Report, reading: Message, message: Message) -> Incoming:

@@ -33,7 +33,7 @@ def discard(
     if not because.strip():
         raise SettingsError("--because: say why")
     if dry_run:
-        list_.show_list(selection, limit, json)
+        list_.show_list(selection, limit, json, "left alone")
         if not json:
             screen.print("nothing was changed")
         return

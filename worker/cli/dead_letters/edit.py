@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,14 +47,14 @@ def edit(
         print_json({"id": copy, "corrects": id_, **summary.document()})
     else:
         screen.print(f"dead letter {id_} is replaced by dead letter {copy}")
-        screen.print(tables.replayed(summary.document()))
+        screen.print(tables.replayed(summary.document(), [copy]))
 
 
 async def _edit(settings: Settings, id_: int, source: str | None, type_: str | None) -> tuple[int, Summary]:
     async with ready_database(settings) as database:
         row = await get_open(database, id_)
         present = as_far_as_readable(stored_message(row))
-        with _corrected(present.body, source, f"deviceops-{id_}-") as body:
+        with _corrected(present.body, source, id_) as body:
             if body == present.body and (type_ or present.type) == present.type:
                 raise DeviceopsError("nothing was changed")
             return await correct(
@@ -62,35 +63,49 @@ async def _edit(settings: Settings, id_: int, source: str | None, type_: str | N
 
 
 @contextmanager
-def _corrected(body: bytes, source: str | None, name: str) -> Iterator[bytes]:
+def _corrected(body: bytes, source: str | None, id_: int) -> Iterator[bytes]:
     """The corrected body: from a file or standard input, or from the editor; then kept if it is invalid."""
     if source is not None:
         with files.readable(source) as stream:
             yield jsonl.text_of(stream.readall(), stream.label)
         return
-    with NamedTemporaryFile(prefix=name, suffix=".json", delete=False) as file:
+    command = _editor()
+    with NamedTemporaryFile(prefix=f"deviceops-{id_}-", suffix=".json", delete=False) as file:
         path = Path(file.name)
         file.write(before := tables.readable(body))
     try:
-        _open_editor(path)
+        _open_editor(command, path)
         after = path.read_bytes()
         yield body if after == before else after
     except DeviceopsError as error:
         if path.read_bytes() != before:
-            kept = f"{error}; your text is kept: deviceops dead-letters edit … --body {path}"
+            kept = f"{error}; your text is kept: deviceops dead-letters edit {id_} --body {path}"
             raise type(error)(kept) from error
         path.unlink()
         raise
     path.unlink()
 
 
-def _open_editor(path: Path) -> None:
-    named = os.environ.get("VISUAL") or os.environ.get("EDITOR") or shutil.which("editor") or shutil.which("vi")
+def _editor() -> str:
+    """The editor's command. Raises SettingsError if there is none, or no terminal for one that was not chosen."""
+    chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not chosen and not _is_terminal():
+        raise SettingsError("no terminal for an editor: give the corrected body with --body")
+    named = chosen or shutil.which("editor") or shutil.which("vi")
     if not named:
         raise SettingsError("no editor: set EDITOR, or give the corrected body with --body")
+    return named
+
+
+def _is_terminal() -> bool:
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def _open_editor(named: str, path: Path) -> None:
     try:
         code = subprocess.run([*shlex.split(named), str(path)], check=False).returncode  # noqa: S603  # chosen by the user
     except (OSError, ValueError) as error:
-        raise SettingsError(f"the editor {named!r} cannot be started: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"the editor {named!r} cannot be started: {why}") from None
     if code != 0:
         raise DeviceopsError(f"the editor {named!r} ended with {code}; nothing was changed")

@@ -6,7 +6,7 @@ import typer
 
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
 from worker.cli.dead_letters import tables
-from worker.cli.dead_letters.options import Limit, selecting
+from worker.cli.dead_letters.options import Limit, check_ids, selecting
 from worker.config.settings import Settings
 from worker.store import dead_letters, documents
 from worker.store.dead_letters import GroupBy
@@ -17,6 +17,8 @@ SHOWN = 50
 
 ROOMY = 120
 """Columns of a terminal that has room for more."""
+
+HINT = "--status all lists it"
 
 app = typer.Typer(add_completion=False)
 
@@ -43,10 +45,10 @@ def list_(
     show_list(selection, limit, json)
 
 
-def show_list(selection: Selection, limit: int | None, json: bool) -> None:
-    """Print dead letters, the oldest first."""
+def show_list(selection: Selection, limit: int | None, json: bool, hint: str = HINT) -> None:
+    """Print dead letters, the oldest first; `hint` is about ids of dead letters with another status."""
     settings = Settings.load()
-    found, count = run_async(_list(settings, selection, limit if json else limit or SHOWN))
+    found, count = run_async(_list(settings, selection, limit if json else limit or SHOWN, hint))
     if json:
         print_json(found)
     elif not found:
@@ -58,9 +60,10 @@ def show_list(selection: Selection, limit: int | None, json: bool) -> None:
 
 
 async def _list(
-    settings: Settings, selection: Selection, limit: int | None
+    settings: Settings, selection: Selection, limit: int | None, hint: str
 ) -> tuple[list[documents.DeadLetter], int]:
     async with ready_database(settings) as database, database.read() as connection:
+        await check_ids(connection, selection, hint)
         found = await dead_letters.find(connection, selection, limit)
         count = (
             len(found) if limit is None or len(found) < limit else await dead_letters.count(connection, selection)
@@ -72,4 +75,5 @@ async def _groups(
     settings: Settings, selection: Selection, group_by: GroupBy, limit: int | None
 ) -> list[documents.Group]:
     async with ready_database(settings) as database, database.read() as connection:
+        await check_ids(connection, selection, HINT)
         return await dead_letters.count_by(connection, selection, group_by, limit)

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.cli import tables
 from worker.cli.common import notices, ready_database, utf8
@@ -49,6 +51,13 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter(message) from None
 
 
+def _whole_uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a UUID: give the whole id") from None
+
+
 def _status(text: str) -> Status | None:
     if text not in (*Status, "all"):
         raise typer.BadParameter(f"{text!r} is not one of {', '.join([*Status, 'all'])}")
@@ -75,6 +84,8 @@ def _option(each: Filter) -> Any:
     if each.type is datetime:
         help_ = f"{each.help.removesuffix('.')}: a time (UTC), or an age such as 2h."
         return Annotated[datetime | None, typer.Option(names, parser=moment, metavar="TIME", help=help_)]
+    if each.type is UUID:
+        return Annotated[UUID | None, typer.Option(names, parser=_whole_uuid, metavar="UUID", help=each.help)]
     return Annotated[each.type | None, typer.Option(names, help=each.help)]
 
 
@@ -128,6 +139,22 @@ def selecting(changing: Status | None = None) -> Callable[[Callable[..., None]],
     return decorate
 
 
+async def check_ids(connection: AsyncConnection, selection: Selection, hint: str) -> None:
+    """Print a notice, which ends with `hint`, for each selected id whose dead letter has another status.
+
+    Raises DeviceopsError on unknown ids.
+    """
+    if not selection.ids:
+        return
+    named = await dead_letters.find(connection, Selection(selection.ids, status=None))
+    statuses = {letter.id: letter.status for letter in named}
+    for id_ in selection.ids:
+        if id_ not in statuses:
+            raise DeviceopsError(f"dead letter {id_} is unknown")
+        if selection.status not in (None, statuses[id_]):
+            notices.print(f"dead letter {id_} is {statuses[id_]}: {hint}", style="yellow")
+
+
 @asynccontextmanager
 async def selected(
     settings: Settings, selection: Selection, limit: int | None, doing: str
@@ -135,13 +162,7 @@ async def selected(
     """Open the database and a progress bar for the selected dead letters. Raises DeviceopsError on unknown ids."""
     async with ready_database(settings) as database:
         async with database.read() as connection:
-            named = await dead_letters.find(connection, Selection(selection.ids or (), status=None))
             count = await dead_letters.count(connection, selection)
-        statuses = {letter.id: letter.status for letter in named}
-        for id_ in selection.ids or ():
-            if id_ not in statuses:
-                raise DeviceopsError(f"dead letter {id_} is unknown")
-            if selection.status not in (None, statuses[id_]):
-                notices.print(f"dead letter {id_} is {statuses[id_]}: left alone", style="yellow")
+            await check_ids(connection, selection, "left alone")
         with tables.counting(doing, min(count, limit or count)) as progress:
             yield database, progress

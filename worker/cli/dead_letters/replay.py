@@ -48,7 +48,7 @@ def replay(
         else:
             screen.print(
                 tables.outcomes(outcomes),
-                tables.replayed(summary.document()),
+                tables.replayed(summary.document(), selection.ids),
                 "nothing was changed",
             )
         return
@@ -63,7 +63,7 @@ def replay(
     if json:
         print_json(summary.document())
     else:
-        screen.print(tables.replayed(summary.document()))
+        screen.print(tables.replayed(summary.document(), selection.ids))
 
 
 async def _replay(settings: Settings, selection: Selection, limit: int | None, rate: float | None) -> Summary:

@@ -1,7 +1,7 @@
 """Tables of dead letters: lists, groups, one with its history, the result of a replay."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import pydantic_core
@@ -148,12 +148,20 @@ def readable(body: bytes) -> bytes:
     return pydantic_core.to_json(document, indent=2) + b"\n"
 
 
-def replayed(document: Mapping[str, object]) -> Table:
-    """The result of a replay, from the document that --json prints."""
+def replayed(document: Mapping[str, object], ids: Collection[int] | None = None) -> Group:
+    """The result of a replay, from the document that --json prints, and what helps with what is still dead.
+
+    `ids` are those of the dead letters that were selected by id.
+    """
     counts = dict(document)
     still_dead = counts.pop("still_dead")
     assert isinstance(still_dead, Mapping)
-    return numbers(counts | {f"still dead: {reason}": number for reason, number in still_dead.items()})
+    table_ = numbers(counts | {f"still dead: {reason}": number for reason, number in still_dead.items()})
+    if not still_dead:
+        return Group(table_)
+    id_ = next(iter(ids)) if ids is not None and len(ids) == 1 else "ID"
+    hint = f"`deviceops dead-letters show {id_}` shows why, `… edit {id_}` corrects the message"
+    return Group(table_, Text(hint, style="dim"))
 
 
 def outcomes(found: Mapping[int, Outcome]) -> Table:
