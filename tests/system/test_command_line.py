@@ -192,6 +192,12 @@ def test_a_wrong_number_is_told_in_words(deviceops_on_sqlite: Deviceops) -> None
         assert "'abc' is not an integer" in done.stderr
 
 
+def test_the_help_of_an_argument_names_no_function(deviceops_on_sqlite: Deviceops) -> None:
+    shown = deviceops_on_sqlite.out("announce", "--help")
+    assert "<text>" in shown
+    assert "<utf8>" not in shown
+
+
 def test_first_guesses_are_commands(deviceops_on_sqlite: Deviceops, fleet: str) -> None:
     deviceops = deviceops_on_sqlite.with_settings(log_level="debug")
     deviceops.out("ingest", "-", lines=fleet)

@@ -126,6 +126,8 @@ def utf8(text: str) -> str:
     return text
 
 
+utf8.__name__ = "text"  # --help shows it as the type of an argument
+
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
