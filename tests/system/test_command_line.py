@@ -171,7 +171,8 @@ def test_a_line_in_a_pipe_is_as_long_as_what_it_says(deviceops_on_sqlite: Device
     report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
     reason = " ".join(["said"] * 60)
     deviceops_on_sqlite.out("ingest", "-", lines=json.dumps({**report, "reason": reason}))
-    piped = replace(deviceops_on_sqlite, environment={})
+    # Where tests run in several processes, these have the variable.
+    piped = replace(deviceops_on_sqlite, environment={}, wrapper=("env", "-u", "COLUMNS"))
     for command in (("devices", NOBODY), ("device", NOBODY, NOBODY)):
         lines = piped.out(*command).splitlines()
         assert any(reason in line for line in lines)
