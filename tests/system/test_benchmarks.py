@@ -66,7 +66,7 @@ BENCHMARKS: Mapping[str, Callable[[Any], None]] = {
 }
 
 
-@pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_every_benchmark_writes_its_figures(tmp_path: Path, full: bool) -> None:
     """All in CI, every day the one that has all consumers, each of which fails unless it did the full work."""
