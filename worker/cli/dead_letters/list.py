@@ -63,7 +63,7 @@ async def _list(
     settings: Settings, selection: Selection, limit: int | None, hint: str
 ) -> tuple[list[documents.DeadLetter], int]:
     async with ready_database(settings) as database, database.read() as connection:
-        await check_ids(connection, selection, hint)
+        await check_ids(connection, selection, hint, needs_all=hint != HINT)
         found = await dead_letters.find(connection, selection, limit)
         count = (
             len(found) if limit is None or len(found) < limit else await dead_letters.count(connection, selection)
@@ -75,5 +75,5 @@ async def _groups(
     settings: Settings, selection: Selection, group_by: GroupBy, limit: int | None
 ) -> list[documents.Group]:
     async with ready_database(settings) as database, database.read() as connection:
-        await check_ids(connection, selection, HINT)
+        await check_ids(connection, selection, HINT, needs_all=False)
         return await dead_letters.count_by(connection, selection, group_by, limit)

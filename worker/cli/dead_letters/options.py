@@ -139,19 +139,26 @@ def selecting(changing: Status | None = None) -> Callable[[Callable[..., None]],
     return decorate
 
 
-async def check_ids(connection: AsyncConnection, selection: Selection, hint: str) -> None:
+async def check_ids(
+    connection: AsyncConnection, selection: Selection, hint: str, *, needs_all: bool = True
+) -> None:
     """Print a notice, which ends with `hint`, for each selected id whose dead letter has another status.
 
-    Raises DeviceopsError on unknown ids.
+    Raises DeviceopsError on an unknown id; without `needs_all` only if all are unknown.
     """
     if not selection.ids:
         return
     named = await dead_letters.find(connection, Selection(selection.ids, status=None))
     statuses = {letter.id: letter.status for letter in named}
+    unknown = [id_ for id_ in selection.ids if id_ not in statuses]
+    if unknown and (needs_all or not statuses):
+        raise DeviceopsError(f"dead letter {unknown[0]} is unknown")
+    if unknown:
+        notices.print(
+            f"{len(unknown):,} of {len(selection.ids):,} ids are unknown, such as {unknown[0]}", style="yellow"
+        )
     for id_ in selection.ids:
-        if id_ not in statuses:
-            raise DeviceopsError(f"dead letter {id_} is unknown")
-        if selection.status not in (None, statuses[id_]):
+        if id_ in statuses and selection.status not in (None, statuses[id_]):
             notices.print(f"dead letter {id_} is {statuses[id_]}: {hint}", style="yellow")
 
 
