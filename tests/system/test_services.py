@@ -21,6 +21,8 @@ import pytest
 from tests.support.services import (
     BROKERS,
     DATABASES,
+    POOLERS,
+    PoolMode,
     PrivatePostgreSQL,
     PrivateRabbitMQ,
     PrivateServer,
@@ -128,6 +130,21 @@ async def test_a_private_rabbitmq_that_is_killed_starts_again_on_its_data(
             channel = await connection.channel()
             kept = await (await channel.get_queue("kept", ensure=False)).get()
             assert kept.body == b"42"
+
+
+@pytest.mark.parametrize("version", POOLERS)
+async def test_a_private_pgbouncer_lends_its_connection_for_a_session_or_a_transaction(version: str) -> None:
+    backend = "SELECT pg_backend_pid()"
+    modes: dict[PoolMode, bool] = {"session": False, "transaction": True}
+    with PrivatePostgreSQL() as postgresql:
+        for mode, is_shared in modes.items():
+            with POOLERS[version](postgresql.url, mode) as server:
+                first, second = [await asyncpg.connect(server.url) for _ in range(2)]
+                shares = await first.fetchval(backend) == await second.fetchval(backend)
+                assert shares == is_shared
+                for connection in (first, second):
+                    connection.terminate()
+                assert server._run(server._program, "--version").startswith(f"PgBouncer {version}.")
 
 
 @pytest.mark.usefixtures("nothing_answers")

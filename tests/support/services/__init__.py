@@ -5,8 +5,8 @@
 | `server.py` | what all private servers share: find, start, stop, kill, leave nothing behind |
 | `broker.py` | private RabbitMQs |
 | `database.py` | private PostgreSQLs |
-| `pooler.py` | a private PgBouncer before a PostgreSQL |
-| `debian.py` | a Debian 13 in a folder, with the newer versions of both |
+| `pooler.py` | private PgBouncers before a PostgreSQL |
+| `debian.py` | a Debian 13 in a folder, with the newer versions of all three |
 | `shared.py` | services that the processes of a test run share |
 | `machine.py` | free ports and families of processes |
 
@@ -15,12 +15,15 @@
 
 from tests.support.services.broker import PrivateRabbitMQ, RabbitMQ4
 from tests.support.services.database import PostgreSQL17, PrivatePostgreSQL
-from tests.support.services.pooler import PrivatePgBouncer
+from tests.support.services.pooler import PgBouncer124, PoolMode, PrivatePgBouncer
 from tests.support.services.server import PrivateServer, ServiceError
 
 __all__ = [
     "BROKERS",
     "DATABASES",
+    "POOLERS",
+    "PgBouncer124",
+    "PoolMode",
     "PostgreSQL17",
     "PrivatePgBouncer",
     "PrivatePostgreSQL",
@@ -33,4 +36,6 @@ __all__ = [
 BROKERS: dict[str, type[PrivateRabbitMQ]] = {"3.10": PrivateRabbitMQ, "4.0": RabbitMQ4}
 """By their versions: the first is this machine's, which is Debian 12's on the machines of CI."""
 DATABASES: dict[str, type[PrivatePostgreSQL]] = {"15": PrivatePostgreSQL, "17": PostgreSQL17}
+"""By their versions, as the brokers."""
+POOLERS: dict[str, type[PrivatePgBouncer]] = {"1.18": PrivatePgBouncer, "1.24": PgBouncer124}
 """By their versions, as the brokers."""

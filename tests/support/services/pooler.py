@@ -1,13 +1,18 @@
-"""A private PgBouncer."""
+"""A private PgBouncer: this machine's, or PgBouncer 1.24."""
 
 import os
 import signal
 import subprocess
+from typing import Literal
 
 import asyncpg
 from sqlalchemy import make_url
 
+from tests.support.services.debian import OnDebian13
 from tests.support.services.server import PrivateServer
+
+PoolMode = Literal["session", "transaction"]
+"""For how long PgBouncer lends a connection of its own to a client."""
 
 
 class PrivatePgBouncer(PrivateServer):
@@ -20,7 +25,7 @@ class PrivatePgBouncer(PrivateServer):
     usual_urls = ()
     stop_signal = signal.SIGTERM
 
-    def __init__(self, server_url: str) -> None:
+    def __init__(self, server_url: str, pool_mode: PoolMode = "session") -> None:
         super().__init__("postgres" if os.geteuid() == 0 else None)  # it refuses to run as root
         server = make_url(server_url)
         self.url = server.set(drivername="postgresql", port=self._port).render_as_string(hide_password=False)
@@ -31,7 +36,7 @@ class PrivatePgBouncer(PrivateServer):
             "[pgbouncer]",
             f"listen_addr = 127.0.0.1\nlisten_port = {self._port}\nunix_socket_dir =",
             f"auth_type = trust\nauth_file = {users}",
-            "pool_mode = session",
+            f"pool_mode = {pool_mode}",
             "",
         ]
         self._configuration = self.keep("pgbouncer.ini", "\n".join(lines).encode())
@@ -43,3 +48,9 @@ class PrivatePgBouncer(PrivateServer):
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return self._popen(self._program, self._configuration)
+
+
+class PgBouncer124(OnDebian13, PrivatePgBouncer):
+    """A private PgBouncer 1.24."""
+
+    variable = "TEST_PGBOUNCER_124_URL"
