@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 from tests.support.brokering import delete_topology
 from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase, PostgresqlServer, SqliteFiles, cleared, in_a_thread
-from tests.support.services import BROKERS, DATABASES
+from tests.support.services import BROKERS, CLUSTERS, DATABASES, PAIRS
 from tests.support.services.shared import Services, borrowed
 from tests.support.serving import Server, serving
 from worker.store.database import Database
@@ -43,7 +43,9 @@ TURNS = "TEST_TURNS"
 EACH: dict[str, tuple[str, list[str]]] = {
     "each_broker": ("amqp_url", [*BROKERS]),
     "each_private_broker": ("broker", [*BROKERS]),
+    "each_cluster": ("_cluster", [*CLUSTERS]),
     "each_database": ("database_url", ["sqlite", "postgresql", "postgresql_17"]),
+    "each_pair": ("_pair", [*PAIRS]),
     "each_postgresql": ("postgresql_url", [*DATABASES]),
     "each_private_postgresql": ("postgresql", [*DATABASES]),
 }

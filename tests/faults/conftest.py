@@ -15,7 +15,16 @@ import pytest
 from tests.faults.scene import NewScene, Scene, scene
 from tests.faults.trials import RESULT, Trials
 from tests.support.databases import NewDatabase, PostgresqlServer
-from tests.support.services import BROKERS, DATABASES, PrivatePostgreSQL, PrivateRabbitMQ
+from tests.support.services import (
+    BROKERS,
+    CLUSTERS,
+    DATABASES,
+    PAIRS,
+    PostgreSQLPair,
+    PrivatePostgreSQL,
+    PrivateRabbitMQ,
+    RabbitMQCluster,
+)
 
 SECONDS_A_TRY = 60
 """For the timeout of tests that try many times."""
@@ -66,6 +75,32 @@ def postgresql(request: pytest.FixtureRequest) -> Iterator[PrivatePostgreSQL]:
     """A PostgreSQL that may be killed; each test leaves it running. See EACH in tests/conftest.py."""
     with DATABASES[getattr(request, "param", next(iter(DATABASES)))]() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _cluster(request: pytest.FixtureRequest) -> Iterator[RabbitMQCluster]:
+    with CLUSTERS[getattr(request, "param", next(iter(CLUSTERS)))]() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(_cluster: RabbitMQCluster) -> Iterator[RabbitMQCluster]:
+    """Three RabbitMQs of which each may fail; whole when a test begins. See EACH in tests/conftest.py."""
+    yield _cluster
+    _cluster.start()
+
+
+@pytest.fixture(scope="session")
+def _pair(request: pytest.FixtureRequest) -> Iterator[PostgreSQLPair]:
+    with PAIRS[getattr(request, "param", next(iter(PAIRS)))]() as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(_pair: PostgreSQLPair) -> Iterator[PostgreSQLPair]:
+    """A primary and a standby of which each may fail; whole when a test begins. See EACH in tests/conftest.py."""
+    yield _pair
+    _pair.mend()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,9 @@ import pytest
 
 from tests.support.services import (
     BROKERS,
+    CLUSTERS,
     DATABASES,
+    PAIRS,
     POOLERS,
     PoolMode,
     PrivatePostgreSQL,
@@ -28,7 +31,9 @@ from tests.support.services import (
     PrivateServer,
     ServiceError,
 )
+from tests.support.services.cluster import declare, serve
 from tests.support.services.machine import free_port
+from tests.support.services.network import Network
 from tests.support.services.shared import Services, borrowed
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +150,107 @@ async def test_a_private_pgbouncer_lends_its_connection_for_a_session_or_a_trans
                 for connection in (first, second):
                     connection.terminate()
                 assert server._run(server._program, "--version").startswith(f"PgBouncer {version}.")
+
+
+@pytest.fixture
+def only_in_full(full: bool) -> None:
+    """For services that the tests of faults use every day."""
+    if not full:
+        pytest.skip("takes a minute: with --full")
+
+
+@pytest.mark.usefixtures("only_in_full")
+@pytest.mark.parametrize("version", PAIRS)
+async def test_a_private_pair_keeps_what_is_committed_whoever_is_the_primary(version: str) -> None:
+    count, insert = "SELECT count(*) FROM kept", "INSERT INTO kept VALUES (1) RETURNING 1"
+    with PAIRS[version]() as pair:
+        pair.primary.execute("CREATE TABLE kept (number integer)")
+        pair.switch_over()
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await _fetch(pair.standby.url, insert)
+        assert await _fetch(pair.url_of(), insert) == 1
+        with pair.lagging():
+            await _fetch(pair.primary.url, insert)
+            assert await _fetch(pair.standby.url, count) == 1
+            pair.fail_over()
+        assert await _fetch(pair.url_of(), count) == 2
+        pair.build_standby()
+        assert await _fetch(pair.standby.url, count) == 2
+        with pair.standby.frozen(), pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await _fetch(pair.primary.url, insert)
+        assert str(await _fetch(pair.standby.url, "SHOW server_version")).startswith(version)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("only_in_full")
+@pytest.mark.parametrize("version", CLUSTERS)
+async def test_a_private_cluster_serves_without_any_one_of_its_nodes(version: str) -> None:
+    with CLUSTERS[version]() as cluster:
+        namespaces = {_namespace(node.place.namespace.pid) for node in cluster.nodes}
+        assert cluster.nodes[0].control("version").startswith(version)
+        node = cluster.nodes[1]
+        await declare(node, "kept")
+        assert cluster.leader("kept") is node
+        node.kill()
+        await serve(cluster.others(node), "kept")
+        assert cluster.leader("kept") is not node
+        cluster.start()
+        with node.place.cut_off(also_from_clients=False):
+            await serve(cluster.others(node), "kept")
+            with pytest.raises(ServiceError):  # it takes itself for the smaller part
+                await serve([node], "kept", seconds=15)
+        cluster.is_whole()
+        cluster.wipe(node)
+        cluster.grow(node)
+        cluster.nodes[0].kill()
+        await serve([node], "kept")
+    assert len(namespaces) == len(cluster.nodes)
+    _assert_gone(namespaces=namespaces)
+
+
+def _namespace(pid: int | str) -> str:
+    """The network namespace of a process."""
+    return str(Path(f"/proc/{pid}/ns/net").readlink())
+
+
+def _assert_gone(*, namespaces: set[str], interface: str = "") -> None:
+    """No process is in these, and no such interface is left, moments later at the latest."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = {name for _, name in socket.if_nameindex()}
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                found.add(_namespace(process.name))
+        left = found & {*namespaces, interface}
+        if not left:
+            return
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_network_ends_with_the_tests(number: signal.Signals) -> None:
+    program = (
+        "from time import sleep; from tests.support.services.network import Network\n"
+        "with Network('a') as network: print(network.interface, network.places[0].namespace.pid); sleep(60)"
+    )
+    command = [sys.executable, "-uc", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdout is not None
+        interface, pid = run.stdout.readline().decode().split()
+        namespace = _namespace(pid)
+        assert namespace != _namespace("self")
+        assert interface in {name for _, name in socket.if_nameindex()}
+        run.send_signal(number)
+        assert run.wait(60) != 0
+    _assert_gone(namespaces={namespace}, interface=interface)
+
+
+def test_who_is_not_root_hears_that_it_takes_root_to_make_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(ServiceError, match=r"run the tests as root\.$"), Network("a"):
+        pass
 
 
 @pytest.mark.usefixtures("nothing_answers")

@@ -10,6 +10,7 @@ from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceEr
 
 TOOLS: dict[str, str] = {
     "curl": "curl",
+    "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "nsenter": "util-linux",
     "pg_dump": "postgresql-client",

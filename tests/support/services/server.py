@@ -43,6 +43,7 @@ class PrivateServer(ABC):
 
     def __init__(self, account: str | None = None, folder: Path | None = None) -> None:
         self._program = self.find_program()
+        self._host = "127.0.0.1"
         self._port = free_port()
         self._temporary = TemporaryDirectory(prefix="deviceops-", dir=folder)
         self._directory = Path(self._temporary.name)
@@ -194,7 +195,7 @@ class PrivateServer(ABC):
             return thread.submit(asyncio.run, cls.connect(url)).exception() is None
 
     def _listens(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port)):
+        with suppress(OSError), socket.create_connection((self._host, self._port), timeout=10):
             return True
         return False
 
