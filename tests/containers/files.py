@@ -19,7 +19,7 @@ from worker.config.settings import Settings
 TOP = Path(__file__).parents[2]
 CONTAINER = TOP / "deploy" / "container"
 KUBERNETES = TOP / "deploy" / "kubernetes"
-OVERLAYS = ("base", "autoscaling")
+OVERLAYS = ("base", "autoscaling", "clusters")
 TOOLS = Path(sys.executable).parent
 
 Object = dict[str, Any]

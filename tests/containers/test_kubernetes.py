@@ -9,6 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from tests.containers import operators
 from tests.containers.files import (
     KUBERNETES,
     OVERLAYS,
@@ -38,7 +39,9 @@ overlays = pytest.mark.parametrize("overlay", OVERLAYS)
 @overlays
 def test_every_object_is_what_kubernetes_allows(overlay: str, version: str) -> None:
     for each in objects(overlay):
-        if not each["apiVersion"].startswith("keda.sh/"):  # its schemas are in no package
+        if each["apiVersion"].startswith(operators.GROUPS):
+            operators.validate(each, version)
+        elif not each["apiVersion"].startswith("keda.sh/"):  # its schemas are in no package
             kubernetes_validate.validate(each, version, strict=True)
 
 

@@ -19,6 +19,7 @@ NOT_RUN = {
     "compose-up": "wants a Docker engine; tests/containers runs the services of the compose file one by one",
     "compose-use": "as compose-up",
     "kubernetes": "wants a cluster; tests/containers validates all that is applied",
+    "kubernetes-clusters": "as kubernetes",
 }
 """Shell blocks that no test runs, by their names, and why."""
 
