@@ -7,6 +7,7 @@ SESSION, CONSUMER = "worker/amqp/session.py", "worker/amqp/consumer.py"
 BATCHES, DATABASE, ERRORS = "worker/processing/batches.py", "worker/store/database.py", "worker/store/errors.py"
 LOADING = "worker/processing/loading.py"
 LINES = "worker/store/dead_connections.py"
+SESSIONS = "worker/store/sessions.py"
 
 TOPOLOGY = "worker/amqp/topology.py"
 
@@ -318,7 +319,7 @@ PROTECTIONS = (
         (
             (
                 LINES,
-                "            cursor.execute(_END, (pid, started, time.monotonic() - given_up))\n",
+                "            cursor.execute(*backend.termination(time.monotonic() - given_up))\n",
                 "",
             ),
         ),
@@ -463,21 +464,32 @@ PROTECTIONS = (
     ),
     Protection(
         "sessions set what a pooler refuses at their start",
-        "test_pooler.py::test_what_a_session_sets_holds_behind_it",
+        "test_pooler.py::test_settings_hold_in_every_transaction_and_reach_nobody_else",
         (
             (
-                "worker/store/postgresql.py",
-                '"server_settings": {"application_name": "deviceops"}',
-                '"server_settings": {"application_name": "deviceops", **settings}',
+                SESSIONS,
+                'server_settings={"application_name": target.application_name}',
+                'server_settings={"application_name": target.application_name, **settings}',
             ),
         ),
+    ),
+    Protection(
+        "behind a pooler, settings are made in each transaction",
+        "test_pooler.py::test_settings_hold_in_every_transaction_and_reach_nobody_else",
+        ((SESSIONS, "self.is_pooled = pid != self.get_server_pid()", "self.is_pooled = False"),),
+    ),
+    Protection(
+        "statements have no names that a pooler does not keep track of",
+        "test_pooler.py::test_statements_are_prepared_once_only_where_the_pooler_keeps_track_of_them",
+        ((SESSIONS, "self.names_statements = await self._renames_statements()", "self.names_statements = True"),),
     ),
     Protection(
         "a backend that a pooler lends to others is not ended",
         "test_pooler.py::test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_client",
         (
+            (SESSIONS, "self.backend = Backend(lock=lock)", "self.backend = Backend(pid, started)"),
             (
-                LINES,
+                SESSIONS,
                 "xact_start < clock_timestamp() - make_interval(secs => $3)",
                 "make_interval(secs => $3) > '0'",
             ),

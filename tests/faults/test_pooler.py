@@ -1,9 +1,11 @@
-"""PgBouncer between, pooling sessions: every command works, settings hold, and what it refuses ends a start."""
+"""PgBouncer between, pooling sessions or transactions: commands work, settings hold, refusals end a start."""
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from random import Random
+from typing import get_args
 
 import asyncpg
 import httpx
@@ -16,17 +18,25 @@ from tests.faults.trials import Trials
 from tests.support.brokering import report
 from tests.support.command import Deviceops
 from tests.support.seed import OPERATION
-from tests.support.services import PrivatePgBouncer
+from tests.support.services import POOLERS, PoolMode, PrivatePgBouncer
 from tests.support.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
 from worker.store.database import Database
 from worker.store.errors import is_access_denied, is_transient
 
+ANNOUNCED = {**OPERATION, "device_ids": DEVICES}
 
-@pytest.fixture
-def pooler(sturdy_database: str) -> Iterator[PrivatePgBouncer]:
-    """A pooler before a fresh, migrated database."""
-    with PrivatePgBouncer(sturdy_database) as server:
+
+@pytest.fixture(params=[f"{version}, {mode}s" for version in POOLERS for mode in get_args(PoolMode)])
+def pooler(request: pytest.FixtureRequest, sturdy_database: str) -> Iterator[PrivatePgBouncer]:
+    """A pooler before a fresh, migrated database, of each version in each mode."""
+    version, mode = request.param.removesuffix("s").split(", ")
+    with POOLERS[version](sturdy_database, mode) as server:
         yield server
+
+
+def pools_transactions(request: pytest.FixtureRequest) -> bool:
+    """Whether a test's pooler may give each transaction another session."""
+    return str(request.node.callspec.params["pooler"]).endswith("transactions")
 
 
 async def test_restarted_under_a_worker(
@@ -59,7 +69,7 @@ def test_every_command_works_behind_it(deviceops: Deviceops, new_empty_postgresq
     deviceops.out("run", "--until-idle", "0.1")  # which declares what `publish` needs
     deviceops.out("publish", "-", lines=json.dumps(report()) + "\n")
     assert deviceops.document("run", "--until-idle", "0.5")["applied"] == 1
-    announcement = {"type": "operation.announced", "body": {**OPERATION, "device_ids": DEVICES}}
+    announcement = {"type": "operation.announced", "body": ANNOUNCED}
     lines = f"{json.dumps(announcement)}\n{json.dumps(report('SUCCESS'))}\n"
     assert deviceops.document("ingest", "-", lines=lines)["dead_lettered"] == {"unknown_device_operation": 1}
     assert "ready" in deviceops.out("check")
@@ -71,14 +81,69 @@ def test_every_command_works_behind_it(deviceops: Deviceops, new_empty_postgresq
     assert all(line["level"] in ("info", "warning") for line in server.log)
 
 
-async def test_what_a_session_sets_holds_behind_it(pooler: PrivatePgBouncer) -> None:
-    url = make_url(pooler.url).set(drivername="postgresql+asyncpg")
+async def test_settings_hold_in_every_transaction_and_reach_nobody_else(pooler: PrivatePgBouncer) -> None:
+    url = make_url(pooler.url).set(
+        drivername="postgresql+asyncpg", query={"options": "-csearch_path=here,public -c work_mem=5MB"}
+    )
     database = Database(url, lock_timeout=7, answer_timeout=8, for_batches=True)
-    names = ("lock_timeout", "idle_in_transaction_session_timeout", "enable_seqscan", "application_name")
-    async with database.write() as connection:
-        found = [await connection.scalar(text(f"SHOW {name}")) for name in names]
+    names = {
+        "lock_timeout": "7s",
+        "idle_in_transaction_session_timeout": "8s",
+        "enable_seqscan": "off",
+        "application_name": "deviceops",
+        "search_path": "here,public",
+        "work_mem": "5MB",
+    }
+
+    async def transactions() -> None:
+        for _ in range(10):
+            async with database.write() as connection:
+                assert names == {name: await connection.scalar(text(f"SHOW {name}")) for name in names}
+            async with database.read() as connection:
+                assert names == {name: await connection.scalar(text(f"SHOW {name}")) for name in names}
+
+    await asyncio.gather(*(transactions() for _ in range(4)))
     await database.close()
-    assert found == ["7s", "8s", "off", "deviceops"]
+    others = [await asyncpg.connect(pooler.url, statement_cache_size=0) for _ in range(5)]
+    for other in others:
+        async with other.transaction():
+            assert await other.fetchval("SHOW lock_timeout") == "0"
+            assert await other.fetchval("SHOW enable_seqscan") == "on"
+    for other in others:
+        await other.close()
+
+
+async def test_statements_are_prepared_once_only_where_the_pooler_keeps_track_of_them(
+    pooler: PrivatePgBouncer, request: pytest.FixtureRequest
+) -> None:
+    keeps_track = request.node.callspec.params["pooler"] == "1.24, transactions"
+    database = Database(make_url(pooler.url).set(drivername="postgresql+asyncpg"))
+    for _ in range(3):
+        async with database.write() as connection:
+            assert await connection.scalar(text("SELECT 4321")) == 4321
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            assert (raw.is_pooled, raw.names_statements) == (True, keeps_track)
+            count = "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 4321'"
+            assert await connection.scalar(text(count)) == keeps_track
+    await database.close()
+
+
+def test_changes_reach_subscribers_behind_it(deviceops: Deviceops, request: pytest.FixtureRequest) -> None:
+    polls = pools_transactions(request)
+    deviceops.out("ingest", "-", lines=json.dumps({"type": "operation.announced", "body": ANNOUNCED}) + "\n")
+    with serving(deviceops) as server, server.client() as client:
+        deadline = time.monotonic() + 30
+        while polls and not any("LISTEN" in line["event"] for line in server.log):
+            assert time.monotonic() < deadline, server.log
+            time.sleep(0.1)
+        with client.stream("GET", f"{OF_OPERATION}events") as answer:
+            told = (json.loads(line[5:]) for line in answer.iter_lines() if line.startswith("data:"))
+            before = next(told)
+            assert client.put(PATH, json=REPORT).status_code == httpx.codes.OK
+            assert next(told) != before
+    said = [line["event"] for line in server.log if "LISTEN" in line["event"]]
+    assert said == ["LISTEN is not supported, polling"] * polls
 
 
 async def test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_client(

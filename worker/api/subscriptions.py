@@ -1,4 +1,4 @@
-"""Subscriptions to changes of operations: LISTEN/NOTIFY on PostgreSQL, polling on SQLite.
+"""Subscriptions to changes of operations: LISTEN/NOTIFY on PostgreSQL, polling on SQLite and behind some poolers.
 
 One task reads all changed operations in one query, whatever the number of subscribers.
 """
@@ -15,14 +15,16 @@ import structlog
 from worker.store import documents, queries
 from worker.store.database import Database
 from worker.store.errors import is_database_error, one_line_error
-from worker.store.notify import listen
+from worker.store.notify import NotListening, listen
 
 POLL_INTERVAL = 0.5
-"""Seconds between two queries on SQLite."""
+"""Seconds between two queries where nothing notifies: on SQLite, and behind a pooler of transactions."""
 MIN_INTERVAL = 0.1
 """Minimum seconds between two queries: batches commit every few milliseconds."""
 MAX_SUBSCRIBERS = 1_000
 """Maximum number of subscribers: each holds a connection of the server."""
+LISTEN_RETRY = 300
+"""Seconds of polling behind a pooler before LISTEN is tried again: the pooler may have another mode by then."""
 RETRY = 1.0
 """Seconds between retries while the database is unavailable."""
 
@@ -128,18 +130,26 @@ class Subscriptions:
             self._mark_changed(*self._subscribers)
 
     async def _listen(self) -> None:
-        is_lost = False
+        is_lost = is_polling = False
         while True:
 
             def ready() -> None:
-                nonlocal is_lost
-                if is_lost:
+                nonlocal is_lost, is_polling
+                if is_lost or is_polling:
                     _log.info("LISTEN connection restored")
-                is_lost = False
+                is_lost = is_polling = False
                 self._mark_changed(*self._subscribers)  # changes before LISTEN were not notified
 
             try:
                 await listen(self._database, self._mark_changed, ready)
+            except NotListening as error:
+                if not is_polling:
+                    _log.warning("LISTEN is not supported, polling", error=str(error), interval=POLL_INTERVAL)
+                is_polling, is_lost = True, False
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LISTEN_RETRY):
+                        await self._poll()
+                continue
             except Exception as error:  # the same  # noqa: BLE001
                 if not is_database_error(error):
                     _log.error("unhandled error", exc_info=error)

@@ -1,7 +1,7 @@
 """The settings: from the environment (`DEVICEOPS_…`), secret files and `.env`."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from ssl import SSLContext
 from typing import Annotated, Self
@@ -40,11 +40,13 @@ class Settings(BaseSettings):
 
     database_url: Annotated[SecretStr, AfterValidator(urls.database_url)] = Field(
         SecretStr("sqlite:///deviceops.db"),
-        description="the database: sqlite:///FILE or postgresql://user@host/name",
+        description="the database: sqlite:///FILE or postgresql://user@host/name; several hosts, sockets and "
+        "parameters as for libpq: clusters.md",
         validate_default=True,
     )
     amqp_url: Annotated[SecretStr, AfterValidator(urls.amqp_url)] = Field(
-        SecretStr("amqp://guest:guest@localhost:5672/"), description="the RabbitMQ broker"
+        SecretStr("amqp://guest:guest@localhost:5672/"),
+        description="the RabbitMQ broker; several nodes of a cluster: amqp://user:password@a:5672,b:5672/",
     )
     database_ca_file: OptionalFile = Field(
         None,
@@ -244,9 +246,7 @@ class Settings(BaseSettings):
         """A copy with the user and password of the broker URL as its file has them now."""
         if (now := self._reread("amqp_url", urls.amqp_url)) is None:
             return self
-        broker, address = yarl.URL(now), yarl.URL(self.amqp_url.get_secret_value())
-        given = address.with_user(broker.user).with_password(broker.password)
-        return self.model_copy(update={"amqp_url": SecretStr(str(given))})
+        return self.model_copy(update={"amqp_url": urls.with_broker_login(self.amqp_url, SecretStr(now))})
 
     def _reread(self, name: str, check: Callable[[SecretStr], SecretStr]) -> str | None:
         """The current value of a setting from its file; None if it does not come from a file."""
@@ -281,7 +281,7 @@ class Settings(BaseSettings):
         Reads the files each time, because certificates are renewed. Raises SettingsError if one is invalid.
         """
         files = tls.Files(f"{PREFIX}AMQP", self.amqp_ca_file, self.amqp_cert_file, self.amqp_key_file)
-        if yarl.URL(self.amqp_url.get_secret_value()).scheme == "amqps":
+        if self.amqp_url.get_secret_value().startswith("amqps:"):
             return files.context()
         if files.first:
             raise SettingsError(f"{files.first}: is for amqps://…, and {PREFIX}AMQP_URL begins with amqp://")
@@ -297,7 +297,7 @@ class Settings(BaseSettings):
         url = self.sqlalchemy_url
         if url.get_backend_name() == "sqlite":
             raise SettingsError(f"{files.first}: is for PostgreSQL, and {PREFIX}DATABASE_URL names an SQLite file")
-        mode = str(url.query.get("ssl", "verify-full"))
+        mode = str(url.query.get("sslmode", "verify-full"))
         if mode not in ("require", "verify-ca", "verify-full"):
             raise SettingsError(f"{files.first}: is for TLS, and {PREFIX}DATABASE_URL says sslmode={mode}")
         if files.ca is None and mode != "require":
@@ -306,6 +306,11 @@ class Settings(BaseSettings):
             )
         # As in libpq, with a CA file `require` verifies the certificate too, except the host's name.
         return files.context(verified=files.ca is not None, host_checked=mode == "verify-full")
+
+    @property
+    def brokers(self) -> Sequence[yarl.URL]:
+        """The URLs of the broker's nodes."""
+        return urls.broker_nodes(self.amqp_url)
 
     @property
     def sqlalchemy_url(self) -> URL:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool, QueuePool
 
+from worker.config import postgresql_url
 from worker.config.settings import Settings
 from worker.dependency import Dependency
 from worker.errors import DeviceopsError
@@ -38,6 +39,8 @@ CLOSE_TIMEOUT = 3
 
 def shown(url: URL) -> str:
     """A database's URL as people write it: without the driver's name, the password hidden."""
+    if url.get_backend_name() == "postgresql":
+        return postgresql_url.shown(url)
     return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
@@ -146,6 +149,10 @@ class Database:
     def is_retryable(self, error: BaseException) -> bool:
         """Whether a retry may succeed after an error, see `ConnectionState`."""
         return self._state.is_retryable(error)
+
+    def invalidate_connections(self) -> None:
+        """Have the pools replace the connections that they have now."""
+        self._state.invalidate()
 
     def dedicated_engine(self) -> AsyncEngine:
         """An engine for one connection to PostgreSQL outside the pool. The caller disposes of it."""

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
@@ -12,16 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.store.errors import is_access_denied, is_missing, is_transient
 
+if TYPE_CHECKING:
+    from worker.store.sessions import Backend
+
 TERMINATE_DELAY = 2
 """Seconds that a server gets to acknowledge the cancellation of an abandoned transaction."""
 REFUSAL_TIMEOUT = 60
 """Seconds that refused logins are retried after a connection had succeeded."""
-_OURS = "SELECT pid, backend_start{settings} FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-# A pooler may have given the backend to other clients: their transactions began after ours was abandoned.
-_END = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2"
-    " AND xact_start < clock_timestamp() - make_interval(secs => $3)"
-)
 
 
 class ConnectionState:
@@ -77,28 +73,23 @@ def drop_stale_connections(
             raise DisconnectionError("was closed while it was idle")
 
 
-def drop_dead_connections(engine: AsyncEngine, state: ConnectionState, settings: Mapping[str, str]) -> None:
+def drop_dead_connections(engine: AsyncEngine, state: ConnectionState) -> None:
     """Make an engine abandon a dead connection to PostgreSQL without waiting, and invalidate all older ones.
 
     The next connection terminates the abandoned backend: by itself the server may not notice for hours, and the
     transaction's locks would remain; its idle timeouts do not apply to a statement that is running.
-    `settings` are set in each session, by the same statement that reads the backend's process id.
     """
-    setting = "".join(f", set_config('{name}', '{value}', false)" for name, value in settings.items())
-    ours = _OURS.format(settings=setting)
-    left_behind: set[tuple[int, datetime, float]] = set()
+    left_behind: set[tuple[Backend, float]] = set()
 
     @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(ours)
-        record.info["backend"] = cursor.fetchone()[:2]
-        for backend in tuple(left_behind):
-            pid, started, given_up = backend
-            cursor.execute(_END, (pid, started, time.monotonic() - given_up))
-            left_behind.discard(backend)
-        cursor.close()
-        connection.commit()
+    def on_connect(connection: Any, _record: Any) -> None:
+        for abandoned in tuple(left_behind):
+            backend, given_up = abandoned
+            cursor = connection.cursor()
+            cursor.execute(*backend.termination(time.monotonic() - given_up))
+            cursor.close()
+            connection.commit()
+            left_behind.discard(abandoned)
 
     @event.listens_for(engine.sync_engine, "invalidate")
     def on_invalidate(connection: Any, record: Any, error: object) -> None:
@@ -107,8 +98,7 @@ def drop_dead_connections(engine: AsyncEngine, state: ConnectionState, settings:
             return
         state.invalidate()
         record.info["given_up"] = True
-        if "backend" in record.info:  # otherwise it was lost before it had a transaction
-            left_behind.add((*record.info["backend"], state.invalidated_at))
+        left_behind.add((connection.driver_connection.backend, state.invalidated_at))
         # The driver sends a cancel request, and waits for the response without a timeout.
         asyncio.get_running_loop().call_later(TERMINATE_DELAY, connection.driver_connection.terminate)
 

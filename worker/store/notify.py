@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
@@ -13,28 +13,46 @@ from worker.store.errors import Unreachable
 
 LIVENESS_INTERVAL = 10
 """Seconds between two checks that the connection is alive, and the timeout of a check."""
+ECHO_TIMEOUT = 3
+"""Seconds in which a notification of our own has to arrive through a pooler."""
 
 _NO_IDLE_TIMEOUT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 """Disables the idle timeout for this session; PostgreSQL has it since version 14."""
 _IS_READ_ONLY = "SELECT current_setting('transaction_read_only')"
 
 
+class NotListening(Unreachable):
+    """A pooler between passes no notifications on: it pools transactions."""
+
+
 async def listen(database: Database, on_change: Callable[[UUID], None], on_ready: Callable[[], None]) -> None:
     """Call `on_change` with the id of each operation that a commit changes, once `on_ready` was called.
 
-    Runs until it is cancelled. Raises the error that ended the connection: the database's, or an OSError.
+    Runs until it is cancelled. Raises NotListening where a pooler prevents it, or the error that ended the
+    connection: the database's, or an OSError.
     """
     # Not a connection of the pool, since it is held for as long as the process runs.
     engine = database.dedicated_engine()
     closed = asyncio.Event()
+    expected, arrived = uuid4(), asyncio.Event()
+
+    def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+        if (id_ := UUID(payload)) == expected:
+            arrived.set()
+        else:
+            on_change(id_)
+
     try:
         async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await connection.execute(text(_NO_IDLE_TIMEOUT))
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             driver.add_termination_listener(lambda _connection: closed.set())
-            await driver.add_listener(CHANNEL, lambda _connection, _pid, _channel, id_: on_change(UUID(id_)))
+            async with driver.transaction():  # behind a pooler, statements reach one server only within one
+                await driver.add_listener(CHANNEL, on_notification)
+            if driver.is_pooled:
+                await _require_echo(database, expected, arrived)
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(text(_NO_IDLE_TIMEOUT))
             was_read_only = await connection.scalar(text(_IS_READ_ONLY))
             on_ready()
             while True:
@@ -44,6 +62,18 @@ async def listen(database: Database, on_change: Callable[[UUID], None], on_ready
                 async with asyncio.timeout(LIVENESS_INTERVAL):
                     is_read_only = await connection.scalar(text(_IS_READ_ONLY))
                 if is_read_only != was_read_only:  # after a failover the writable server may be another one
+                    database.invalidate_connections()
                     raise Unreachable("the server has become read-only, or writable")
     finally:
         await engine.dispose()
+
+
+async def _require_echo(database: Database, id_: UUID, arrived: asyncio.Event) -> None:
+    """Notify ourselves. A pooler of transactions gives the session that listens to other clients."""
+    async with database.write(is_counted=False) as connection:
+        await connection.execute(text("SELECT pg_notify(:channel, :id)"), {"channel": CHANNEL, "id": str(id_)})
+    try:
+        async with asyncio.timeout(ECHO_TIMEOUT):
+            await arrived.wait()
+    except TimeoutError:
+        raise NotListening("the pooler before PostgreSQL passes no notifications on") from None

@@ -1,6 +1,7 @@
 """The engine for PostgreSQL: credentials are read for each connection, settings apply to each session."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from ssl import SSLContext
 from typing import Any, NamedTuple
 
@@ -8,12 +9,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from worker.config.tls import find_error as tls_trouble
+from worker.config import postgresql_url
 from worker.store.dead_connections import ConnectionState, drop_dead_connections, drop_stale_connections
-from worker.store.errors import unreachable
 
-CONNECT_TIMEOUT = 10
-"""Timeout of a connection attempt in seconds."""
 LIFETIME = 600
 """Seconds after which a connection is replaced, so that reads move to a new primary."""
 PLANS_OF_BATCHES = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off"}
@@ -53,32 +51,23 @@ def postgresql_engine(
 
     `pool` are options of SQLAlchemy's pool. Connection errors name the host.
     """
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,
-        connect_args={"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": "deviceops"}},
-        **pool,
-    )
-    where = ", ".join(_places(url))
+    from worker.store import sessions  # here, as it loads the driver
+
+    target = postgresql_url.target(url)
+    bare = URL.create(url.drivername, url.username, url.password, database=url.database)
+    engine = create_async_engine(bare, hide_parameters=True, **pool)
+    failed_at: dict[postgresql_url.Server, float] = {}
 
     @event.listens_for(engine.sync_engine, "do_connect")
-    def do_connect(dialect: Dialect, _record: object, arguments: Any, parameters: dict[str, Any]) -> Any:
+    def do_connect(dialect: Dialect, _record: object, _arguments: Any, parameters: dict[str, Any]) -> Any:
+        given: dict[str, Any] = {"ssl": target.sslmode}
         if login is not None:
             user, password, tls = login()
-            given = {"user": user, "password": password, "ssl": tls}
-            parameters = parameters | {name: value for name, value in given.items() if value is not None}
-        try:
-            return dialect.connect(*arguments, **parameters)
-        except OSError as error:
-            if tls_trouble(error) is not None:
-                raise
-            raise unreachable(where, error) from error
+            given |= {"user": user, "password": password, "ssl": tls or target.sslmode}
+        known = {name: value for name, value in given.items() if value is not None}
+        creator = partial(sessions.connect, target, settings, failed_at)
+        return dialect.connect(async_creator_fn=creator, **parameters | known)
 
     drop_stale_connections(engine, state, lambda connection: bool(connection.driver_connection.is_closed()))
-    # Not as startup parameters, most of which PgBouncer refuses.
-    drop_dead_connections(engine, state, settings)
+    drop_dead_connections(engine, state)
     return engine
-
-
-def _places(url: URL) -> list[str]:
-    return [f"{url.host or 'localhost'}, port {url.port or 5432}"]

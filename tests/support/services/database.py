@@ -70,7 +70,9 @@ class PrivatePostgreSQL(PrivateServer):
                 "--no-locale",
                 "--no-sync",
             ).wait()
-        options: list[str] = []
+        # No socket file: the limit of its path is short. Memory in files of the data directory, because what is in
+        # /dev/shm would outlive a server that is killed.
+        options = ["-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap"]
         if self.access:
             trusting = "host all postgres 127.0.0.1/32 trust"
             hba = self.keep("pg_hba.conf", "\n".join([*self.access, trusting, ""]).encode())
@@ -81,9 +83,6 @@ class PrivatePostgreSQL(PrivateServer):
             self._program.with_name("postgres"),
             *options,
             *("-D", self._data, "-h", "127.0.0.1", "-p", str(self._port)),
-            # No socket file: the limit of its path is short. Memory in files of the data directory,
-            # because what is in /dev/shm would outlive a server that is killed.
-            *("-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap"),
         )
 
 

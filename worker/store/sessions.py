@@ -1,0 +1,235 @@
+"""Sessions of PostgreSQL: on the first suitable server of several, with the settings that statements need.
+
+A pooler such as PgBouncer may give each transaction another session of the server. Behind one, settings are made
+in each transaction, and prepared statements have names only if the pooler keeps track of them.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import asyncpg
+from asyncpg.transaction import Transaction
+
+from worker.config.postgresql_url import Server, Target
+from worker.config.tls import find_error as tls_trouble
+from worker.errors import SettingsError
+from worker.store.errors import Unreachable, is_transient, one_line_error, unreachable
+
+AVOIDANCE = 60
+"""Seconds for which a server that could not be used is tried after the others."""
+
+_CONNECT_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_OURS = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_IS_NAMED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
+_REFUSALS = ("22023", "42501", "42704", "55P02")
+"""Settings: an invalid value, no privilege, unknown, cannot be changed now."""
+_NAMES = {"read-write": "writable", "primary": "the primary", "standby": "a standby"}
+_LOCKS = 0x646F7073
+"""The class of the advisory locks by which our transactions are found behind a pooler."""
+
+# A pooler may have given the backend to other clients: their transactions began after ours was abandoned.
+_END = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2"
+    " AND xact_start < clock_timestamp() - make_interval(secs => $3)"
+)
+_END_POOLED = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND classid = $1 AND objid = $2 AND pid <> pg_backend_pid()"
+)
+
+
+class Backend(NamedTuple):
+    """The server's process for a connection; behind a pooler, for the transaction that holds an advisory lock."""
+
+    pid: int | None = None
+    started: datetime | None = None
+    lock: int | None = None
+
+    def termination(self, age: float) -> tuple[str, tuple[object, ...]]:
+        """The statement, with its arguments, that ends it if its transaction is older than `age` seconds."""
+        if self.lock is not None:
+            return _END_POOLED, (_LOCKS, self.lock)
+        return _END, (self.pid, self.started, age)
+
+
+class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
+    """A connection of the driver, with the settings of its session, or of each transaction behind a pooler."""
+
+    server: Server | None = None
+    """Where it is connected to."""
+    backend = Backend()
+    is_pooled = False
+    """Whether a pooler is between."""
+    names_statements = True
+    """Whether prepared statements can be used again in later transactions."""
+    _of_transaction = ""
+    _prepared = 0
+
+    async def set_up(self, settings: Mapping[str, str]) -> None:
+        """Detect a pooler and apply settings. Raises the driver's errors."""
+        async with super().transaction():  # in one transaction, statements reach one server
+            pid, started = await self.fetchrow(_OURS)
+            self.is_pooled = pid != self.get_server_pid()  # a pooler answers with a number of its own
+            if self.is_pooled:
+                lock = secrets.randbits(31)
+                self.backend = Backend(lock=lock)
+                self._of_transaction = (
+                    f"SELECT {_set(settings, is_local=True)}pg_advisory_xact_lock({_LOCKS}, {lock})"
+                )
+                await self.set_for_transaction()  # a setting that is refused is an error now
+                self.names_statements = await self._renames_statements()
+            else:
+                self.backend = Backend(pid, started)
+                if settings:
+                    await self.execute(f"SELECT {_set(settings, is_local=False)}1")
+
+    async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:
+        """As the driver's. A statement without a name is parsed again at each execution, by the same request."""
+        if name is None and self.names_statements:
+            self._prepared += 1
+            name = f"deviceops_{self._prepared}"
+        return await super().prepare(query, name=name, **options)
+
+    def transaction(self, **options: Any) -> Transaction:
+        """A transaction of the driver; behind a pooler, with its settings."""
+        if self.is_pooled and not self.is_in_transaction():
+            return _PooledTransaction(self, **options)
+        return super().transaction(**options)
+
+    async def set_type_codec(self, *names: Any, **options: Any) -> None:
+        """As the driver's, in a transaction behind a pooler: it prepares a statement and then executes it."""
+        if not self.is_pooled:
+            await super().set_type_codec(*names, **options)
+            return
+        async with self.transaction():
+            await super().set_type_codec(*names, **options)
+
+    async def set_for_transaction(self) -> None:
+        """Apply the settings to a transaction that has begun, and mark it as ours."""
+        await self.execute(self._of_transaction)
+
+    async def _renames_statements(self) -> bool:
+        """Whether the pooler keeps track of prepared statements: it then gives them names of its own."""
+        name = f"deviceops_{secrets.token_hex(8)}"
+        statement = await self.prepare("SELECT 1", name=name)
+        is_named = await self.fetchval(_IS_NAMED, name)
+        del statement  # which closes it, soon
+        return not is_named
+
+
+class _PooledTransaction(Transaction):  # type: ignore[misc]  # the driver has no types
+    def __init__(
+        self,
+        session: Session,
+        isolation: str | None = None,
+        readonly: bool = False,  # the driver's
+        deferrable: bool = False,
+    ) -> None:
+        super().__init__(session, isolation, readonly, deferrable)
+        self._session = session
+
+    async def start(self) -> None:
+        await super().start()
+        try:
+            await self._session.set_for_transaction()
+        except asyncpg.PostgresError:
+            await self.rollback()
+            raise
+
+
+async def connect(
+    target: Target, settings: Mapping[str, str], failed_at: dict[Server, float], **arguments: Any
+) -> Session:
+    """Connect to the first server that can be used, and apply settings.
+
+    `arguments` are the driver's. `failed_at` keeps when a server could not be used, in seconds of the monotonic
+    clock. Raises SettingsError for a setting of the URL that the server refuses, `Unreachable` with what each
+    server answers, or for one server the driver's error.
+    """
+    failures: list[tuple[Server, Exception]] = []
+    wanted = target.session_attributes
+    for attributes in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
+        for server in _in_turn(target.servers, failed_at):
+            try:
+                session = await _connect(target, server, attributes, settings, arguments)
+            except _CONNECT_ERRORS as error:
+                failed_at[server] = time.monotonic()
+                failures.append((server, error))
+            else:
+                failed_at.pop(server, None)
+                return session
+    raise _summary(target, failures)
+
+
+def _in_turn(servers: Sequence[Server], failed_at: Mapping[Server, float]) -> Sequence[Server]:
+    """Servers in the order in which to try them."""
+    recently = time.monotonic() - AVOIDANCE
+    return sorted(servers, key=lambda server: failed_at.get(server, recently) > recently)
+
+
+async def _connect(
+    target: Target, server: Server, attributes: str, settings: Mapping[str, str], arguments: Mapping[str, Any]
+) -> Session:
+    async with asyncio.timeout(target.connect_timeout):
+        session: Session = await asyncpg.connect(
+            **arguments,
+            host=server.host,
+            port=server.port,
+            target_session_attrs=attributes,
+            timeout=None,  # the one above
+            statement_cache_size=0,  # no names, but for those that `prepare` gives
+            server_settings={"application_name": target.application_name},
+            connection_class=Session,
+        )
+        session.server = server
+        try:
+            await session.set_up({**target.settings, **settings})
+        except asyncpg.PostgresError as error:
+            session.terminate()
+            if error.sqlstate in _REFUSALS:
+                raise SettingsError(f"DEVICEOPS_DATABASE_URL: options: {error}") from error
+            raise
+        except BaseException:
+            session.terminate()
+            raise
+    return session
+
+
+def _summary(target: Target, failures: Sequence[tuple[Server, Exception]]) -> Exception:
+    """The error for several failures to connect; one that may pass has precedence."""
+    if len(failures) == 1:
+        return _named(*failures[0])
+    if not any(is_transient(error) for _, error in failures):
+        return failures[0][1]
+    return Unreachable("; ".join(dict.fromkeys(_described(target, *failure) for failure in failures)))
+
+
+def _named(server: Server, error: Exception) -> Exception:
+    """A failure to connect, with the server's name where the driver's error lacks it."""
+    if not isinstance(error, OSError) or tls_trouble(error) is not None:
+        return error
+    named = unreachable(str(server), error)
+    named.__cause__ = error
+    return named
+
+
+def _described(target: Target, server: Server, error: Exception) -> str:
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return f"{server}: is not {_NAMES.get(target.session_attributes, target.session_attributes)}"
+    named = _named(server, error)
+    return str(named) if isinstance(named, Unreachable) else f"{server}: {one_line_error(error)}"
+
+
+def _set(settings: Mapping[str, str], *, is_local: bool) -> str:
+    """Calls that make settings, each with a comma after it."""
+
+    def quoted(text: str) -> str:
+        return "'" + text.replace("'", "''") + "'"
+
+    local = str(is_local).lower()
+    return "".join(f"set_config({quoted(name)}, {quoted(value)}, {local}), " for name, value in settings.items())
