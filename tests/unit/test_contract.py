@@ -21,7 +21,7 @@ from worker.model.messages import Incoming, Rejected
 from worker.model.parsing import parse
 from worker.model.surrogates import whole
 
-DOCUMENT = asyncapi.asyncapi(Topology("device-operations"), "broker.example", "amqps")
+DOCUMENT = asyncapi.asyncapi(Topology("device-operations"), ["broker.example"], "amqps")
 VALIDATORS = {
     type_: jsonschema_rs.Draft202012Validator(asyncapi.json_schema(type_))
     for type_ in (REPORT, REPORTS, ANNOUNCEMENT)

@@ -1,8 +1,9 @@
 """Connections to RabbitMQ, and the classification of its errors."""
 
 import asyncio
+import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ from aio_pika.exceptions import (
     ProbableAuthenticationError,
 )
 from aiormq.exceptions import ConnectionNotAllowed, InvalidFrameError
+from pydantic import SecretStr
 from yarl import URL
 
 from worker.amqp.frames import FrameTransport
@@ -56,6 +58,18 @@ class Connection(aio_pika.Connection):
         super().__init__(url, *arguments, **options)
         self.frames = self.kwargs["transport_factory"] = FrameTransport()
 
+    @property
+    def shown(self) -> str:
+        """The node's URL, with the password hidden."""
+        return without_password(SecretStr(str(self.url)))
+
+    @property
+    def server(self) -> Mapping[str, str]:
+        """What the broker says of itself: `product`, `version`, `cluster_name`."""
+        assert self.transport is not None
+        properties = self.transport.connection.server_properties
+        return {name: value for name, value in properties.items() if isinstance(value, str)}
+
     def drop(self) -> None:
         """Close it at once, without sending what is left."""
         if self.frames.transport is not None:
@@ -64,31 +78,46 @@ class Connection(aio_pika.Connection):
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Connection]:
-    """A connection for the duration of a block.
+    """A connection for the duration of a block, to the first node that answers, in an order drawn by lot.
 
     Raises BrokerUnavailable, or BrokerRefused for a permanent failure.
     """
-    broker = without_password(settings.amqp_url)
     try:
         fresh = settings.with_broker_login()
-        url = URL(fresh.amqp_url.get_secret_value())
-        connection = await aio_pika.connect(
-            url,
-            timeout=float(url.query.get("timeout", CONNECT_TIMEOUT)),
-            ssl_context=fresh.amqp_tls(),
-            client_properties={"connection_name": url.query.get("name", "deviceops")},
-            connection_class=Connection,
-        )
-        assert isinstance(connection, Connection)
+        tls_context = fresh.amqp_tls()
     except SettingsError as error:  # a file that was valid at the start may be in the middle of a rewrite
-        raise BrokerRefused(f"broker {broker}: {error}") from error
-    except BROKER_ERRORS as error:
-        hint = _hint(settings) if _is_hang_up(error) else ""
-        raise _error_class(error)(f"broker {broker}: {describe_error(error)}{hint}") from error
+        raise BrokerRefused(f"broker {without_password(settings.amqp_url)}: {error}") from error
+    failures: list[tuple[URL, BaseException]] = []
+    for node in random.sample(fresh.brokers, len(fresh.brokers)):
+        try:
+            connection = await aio_pika.connect(
+                node,
+                timeout=float(node.query.get("timeout", CONNECT_TIMEOUT)),
+                ssl_context=tls_context,
+                client_properties={"connection_name": node.query.get("name", "deviceops")},
+                connection_class=Connection,
+            )
+            break
+        except BROKER_ERRORS as error:
+            failures.append((node, error))
+    else:
+        raise _no_connection(settings, failures) from failures[-1][1]
+    assert isinstance(connection, Connection)
     try:
         yield connection
     finally:
         await _close(connection)
+
+
+def _no_connection(settings: Settings, failures: Sequence[tuple[URL, BaseException]]) -> BrokerUnavailable:
+    """The error for failures to connect to each node: one that may pass has precedence."""
+    reasons = {}
+    for node, error in failures:
+        hint = _hint(settings) if _is_hang_up(error) else ""
+        where = f"{node.host}, port {node.port}: " if len(failures) > 1 else ""
+        reasons[f"{where}{describe_error(error)}{hint}"] = _error_class(error)
+    kind = next(kind for kind in (BrokerUnavailable, BrokerMissing, BrokerRefused) if kind in reasons.values())
+    return kind(f"broker {without_password(settings.amqp_url)}: {'; '.join(reasons)}")
 
 
 async def _close(connection: Connection) -> None:

@@ -13,7 +13,6 @@ from worker.amqp.keepalive import Keepalive
 from worker.amqp.session import BrokerLost, ProcessBatch, QueueState, Session
 from worker.amqp.topology import DeclaredState, Topology
 from worker.config.settings import Settings
-from worker.config.urls import without_password
 from worker.dependency import Dependency
 
 MAX_PAUSE = 5
@@ -131,7 +130,7 @@ class Consumer:
                 self._was_connected, self._refused_since = True, None
                 self._session = session
                 queue = Topology(self._settings.topology_prefix).reports
-                self.dependency.mark_up(queue=queue, broker=without_password(self._settings.amqp_url))
+                self.dependency.mark_up(queue=queue, broker=connection.shown)
                 if self._policy_check is None:
                     self._policy_check = asyncio.create_task(self._warn_of_policies())
                 await session.run(until_idle)

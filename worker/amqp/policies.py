@@ -3,7 +3,7 @@
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -25,6 +25,8 @@ from worker.errors import DeviceopsError
 
 TIMEOUT = 3
 """Timeout of a request to the management plugin, in seconds."""
+MIN_MEMBERS = 3
+"""Members that a quorum queue needs to go on when one is lost."""
 _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
 _MAX_ANSWER = 1 << 20
 
@@ -36,22 +38,12 @@ class PoliciesUnavailable(DeviceopsError):
 def find_risks(settings: Settings) -> list[str]:
     """The dangers to the messages in the queues, a line each. Blocks for seconds. Raises PoliciesUnavailable."""
     fresh = settings.with_broker_login()
-    broker = URL(fresh.amqp_url.get_secret_value())
-    management = _management(fresh, broker)
-    tls = fresh.amqp_tls() if broker.scheme == "amqps" else None
+    tls = fresh.amqp_tls()
     topology = Topology(settings.topology_prefix)
-    vhost = quote(broker.path.removeprefix("/") or "/", safe="")
+    vhost = quote(fresh.brokers[0].path.removeprefix("/") or "/", safe="")
     found = []
     for queue in (topology.reports, topology.dead_letters):
-        try:
-            known = _queue(management, vhost, queue, tls)
-            holders = _holders(management, vhost, known, tls)
-        except HTTPError as error:
-            raise _unread(management, vhost, f"answers {error.code} {error.reason}") from error
-        except (OSError, ValueError) as error:
-            why = error.reason if isinstance(error, URLError) else error
-            words = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
-            raise _unread(management, vhost, words) from error
+        known, holders = _read(_managements(fresh), vhost, queue, tls)
         definition = known.get("effective_policy_definition") or {}
         for key, why in _threats(definition, known.get("arguments") or {}, is_reports=queue == topology.reports):
             holder = holders.get(key, "a policy")
@@ -59,14 +51,59 @@ def find_risks(settings: Settings) -> list[str]:
     return found
 
 
-def _management(settings: Settings, broker: URL) -> URL:
-    """The management plugin's URL: from the settings, else its default port on the broker's host."""
-    user, password = broker.user or "guest", broker.password or "guest"
+def find_lonely_queues(settings: Settings) -> list[str]:
+    """The queues that a cluster would lose with one of its nodes, a line each; none where it cannot be read."""
+    fresh = settings.with_broker_login()
+    tls = fresh.amqp_tls()
+    topology = Topology(settings.topology_prefix)
+    vhost = quote(fresh.brokers[0].path.removeprefix("/") or "/", safe="")
+    for management in _managements(fresh):
+        try:
+            nodes = len(_ask(management, "nodes", tls))
+            found = [_queue(management, vhost, queue, tls) for queue in (topology.reports, topology.dead_letters)]
+        except (OSError, ValueError):
+            continue
+        return [
+            f"queue {queue['name']} is on {len(members)} of {nodes} nodes of the cluster: when "
+            f"{'that node is' if len(members) == 1 else 'one of these is'} lost, it stops; "
+            "`rabbitmq-queues grow NODE all` adds a node"
+            for queue in found
+            if nodes > 1 and 0 < len(members := queue.get("members") or ()) < MIN_MEMBERS
+        ]
+    return []
+
+
+def _managements(settings: Settings) -> list[URL]:
+    """The management plugin's URLs: from the settings, else its default port on the hosts of the broker."""
+    user, password = settings.brokers[0].user or "guest", settings.brokers[0].password or "guest"
     if settings.management_url is not None:
         url = URL(settings.management_url.get_secret_value())
-        return url if url.user else url.with_user(user).with_password(password)
-    scheme, port = _PORTS[broker.scheme]
-    return URL.build(scheme=scheme, host=broker.host or "localhost", port=port, user=user, password=password)
+        return [url if url.user else url.with_user(user).with_password(password)]
+    return [
+        URL.build(scheme=scheme, host=node.host or "localhost", port=port, user=user, password=password)
+        for node in settings.brokers
+        for scheme, port in [_PORTS[node.scheme]]
+    ]
+
+
+def _read(
+    managements: Sequence[URL], vhost: str, queue: str, tls: SSLContext | None
+) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """A queue's description and policies, from the first node that answers. Raises PoliciesUnavailable."""
+    for management in managements:
+        is_last = management == managements[-1]
+        try:
+            known = _queue(management, vhost, queue, tls)
+            return known, _holders(management, vhost, known, tls)
+        except HTTPError as error:
+            raise _unread(management, vhost, f"answers {error.code} {error.reason}") from error
+        except (OSError, ValueError) as error:
+            if not is_last:
+                continue
+            why = error.reason if isinstance(error, URLError) else error
+            words = why.strerror if isinstance(why, OSError) and why.strerror else str(why)
+            raise _unread(management, vhost, words) from error
+    raise AssertionError("a broker's URL names a node")
 
 
 def _threats(

@@ -3,6 +3,7 @@
 A schema takes what the parser takes, as far as JSON Schema can say it; `UNSAID` is what it cannot.
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -55,8 +56,11 @@ def json_schema(message_type: str) -> Document:
     }
 
 
-def asyncapi(topology: Topology, host: str, protocol: str) -> Document:
-    """The AsyncAPI document of a worker that consumes from the broker at `host`, with a port if needed."""
+def asyncapi(topology: Topology, hosts: Sequence[str], protocol: str) -> Document:
+    """The AsyncAPI document of a worker that consumes from a broker's `hosts`, each with a port if needed.
+
+    A channel without servers of its own is on all of them.
+    """
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -68,13 +72,14 @@ def asyncapi(topology: Topology, host: str, protocol: str) -> Document:
         },
         "defaultContentType": "application/json",
         "servers": {
-            "broker": {
+            f"broker-{number}" if len(hosts) > 1 else "broker": {
                 "host": host,
                 "protocol": protocol,
                 "protocolVersion": "0.9.1",
                 "description": "RabbitMQ 3.10 or later.",
                 "security": [{"$ref": "#/components/securitySchemes/user"}],
             }
+            for number, host in enumerate(hosts, 1)
         },
         "channels": {
             "exchange": _exchange(topology),
@@ -116,7 +121,6 @@ def _exchange(topology: Topology) -> Document:
                 "examples": [*TYPES],
             }
         },
-        "servers": [{"$ref": "#/servers/broker"}],
         "messages": _messages(),
         "bindings": _amqp(
             {
@@ -132,7 +136,6 @@ def _queue(topology: Topology) -> Document:
         "address": topology.reports,
         "description": f"A quorum queue. What {DELIVERY_LIMIT} deliveries did not settle, and what expires, goes "
         f"to the exchange {topology.dead_letters}; the worker keeps it as a dead letter.",
-        "servers": [{"$ref": "#/servers/broker"}],
         "messages": _messages(),
         "bindings": _amqp(
             {

@@ -4,7 +4,6 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-import yarl
 
 from worker.amqp.topology import Topology
 from worker.asyncapi import document
@@ -42,6 +41,5 @@ def contract(
         return
     if message_type is not None:
         raise typer.BadParameter("--type goes with --format json-schema; AsyncAPI has all types")
-    broker = yarl.URL(settings.amqp_url.get_secret_value())
-    host = f"{broker.host}:{broker.port}" if broker.explicit_port else f"{broker.host}"
-    print_json(document.asyncapi(Topology(settings.topology_prefix), host, broker.scheme))
+    hosts = [f"{node.host}:{node.port}" for node in settings.brokers]
+    print_json(document.asyncapi(Topology(settings.topology_prefix), hosts, settings.brokers[0].scheme))

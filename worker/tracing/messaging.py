@@ -14,7 +14,6 @@ from opentelemetry.trace import Link, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 from structlog.contextvars import bound_contextvars
-from yarl import URL
 
 from worker import spans
 from worker.amqp.topology import Topology
@@ -37,9 +36,8 @@ class Tracer:
     def __init__(self, provider: TracerProvider, settings: Settings) -> None:
         self._tracer = provider.get_tracer("deviceops")
         self._topology = Topology(settings.topology_prefix)
-        broker = URL(settings.amqp_url.get_secret_value())
         self._broker: dict[str, AttributeValue] = {"messaging.system": "rabbitmq"}
-        if broker.host is not None and broker.port is not None:
+        if len(settings.brokers) == 1 and (broker := settings.brokers[0]).host and broker.port:
             self._broker.update({"server.address": broker.host, "server.port": broker.port})
 
     @contextmanager
