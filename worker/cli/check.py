@@ -1,11 +1,12 @@
 """The command that lists settings and tries the database and the broker: check."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
-from worker.amqp import policies
+from worker.amqp import policies, versions
 from worker.amqp.connection import connected
 from worker.amqp.topology import Topology
 from worker.cli import tables
@@ -16,6 +17,7 @@ from worker.errors import DeviceopsError
 from worker.files import OutputClosed
 from worker.processing.write_probe import probe_write
 from worker.store import database
+from worker.store.server import describe
 
 app = typer.Typer(add_completion=False)
 
@@ -41,6 +43,9 @@ async def _check(settings: Settings) -> list[str]:
         async with ready_database(settings, for_batches=True) as opened:
             await opened.run_with_timeout(probe_write(opened), settings.database_timeout)
             screen.print(f"database {opened}: ready, and a write was committed")
+            found = await describe(opened)
+            screen.print(found.description)
+            _warn(found.warnings)
     except OutputClosed:
         raise
     except DeviceopsError as error:
@@ -48,6 +53,8 @@ async def _check(settings: Settings) -> list[str]:
     try:
         async with connected(settings) as connection:
             screen.print(await Topology(settings.topology_prefix).verify(connection))
+            screen.print(versions.describe(connection))
+            _warn(versions.warnings(connection.server.get("version", "")))
     except OutputClosed:
         raise
     except DeviceopsError as error:
@@ -60,4 +67,10 @@ async def _check(settings: Settings) -> list[str]:
         failures += risks
         if not risks:
             screen.print("policies of the broker: none that takes messages out of the queues")
+        _warn(await asyncio.to_thread(policies.find_lonely_queues, settings))
     return failures
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        notices.print(f"warning: {warning}", style="yellow", soft_wrap=True)
