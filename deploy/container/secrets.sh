@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the secrets that compose.yaml mounts, at random, in the folder `secrets` next to this script. What is there
 # already stays: databases keep the password that they were set up with.
+# With the argument `cluster`, those of compose.cluster.yaml too.
 set -eu
 umask 022
 
@@ -37,5 +38,12 @@ if [ ! -e api_token ] || [ ! -e deviceops_api_tokens ]; then
     keep deviceops_api_tokens "{\"demo\": {\"scopes\": [$scopes], \"hash\": \"$hash\"}}"
 fi
 [ -e grafana_password ] || keep grafana_password "$(random)"
+if [ "${1:-}" = cluster ]; then
+    [ -e erlang_cookie ] || keep erlang_cookie "$(random)"
+    [ -e replication_password ] || keep replication_password "$(random)"
+    # The same users and passwords, at every server.
+    keep cluster_amqp_url "$(sed 's|@.*|@rabbitmq:5672,rabbitmq-2:5672,rabbitmq-3:5672/|' deviceops_amqp_url)"
+    keep cluster_database_url "$(sed 's|@.*|@postgresql,postgresql-2,postgresql-3/deviceops|' deviceops_database_url)"
+fi
 
 echo "The API's token is in $PWD/api_token, the password of Grafana's user admin in $PWD/grafana_password."

@@ -1,5 +1,6 @@
 """What `deploy/container/` and `deploy/kubernetes/` say, as their own tools read it."""
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from dockerfile_parse import DockerfileParser
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from tests.support.services.debian import debian_13
 from worker.cli import app
 from worker.config.secret_files import SUFFIX, variable
 from worker.config.settings import Settings
@@ -42,9 +44,20 @@ def dockerfile() -> DockerfileParser:
     return DockerfileParser(str(CONTAINER / "Dockerfile"), cache_content=True)
 
 
-def compose() -> Object:
-    """The compose file, its shared parts put in their places."""
-    read: Object = yaml.safe_load((CONTAINER / "compose.yaml").read_text())
+def compose(name: str = "compose.yaml") -> Object:
+    """A compose file, its shared parts put in their places."""
+    read: Object = yaml.safe_load((CONTAINER / name).read_text())
+    return read
+
+
+def merged(folder: Path, *names: str) -> Object:
+    """What Docker Compose, Debian 13's, makes of compose files in a folder."""
+    program = debian_13() / "usr/libexec/docker/cli-plugins/docker-compose"
+    files = [word for name in names for word in ("--file", str(folder / name))]
+    command: list[str | Path] = [program, *files, "config", "--format=json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    read: Object = json.loads(done.stdout)
     return read
 
 

@@ -1,6 +1,7 @@
 """The commands of the pages, as they stand there: first steps, dead letters, the HTTP API, settings."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,14 @@ def test_the_settings_for_who_may_report(deviceops_on_sqlite: Deviceops) -> None
 
     assert "operator-console" in printed
     assert "CONVERGE" in printed
+
+
+def test_the_addresses_of_clusters(tmp_path: Path) -> None:
+    printed = run("set -a\n" + block("deploy/clusters.md", "cluster-addresses") + LOADED, Deviceops(tmp_path))
+
+    assert "amqp://deviceops:***@a.example:5672,b.example:5672,c.example:5672/" in printed
+    assert re.search(r"postgresql.*a\.example.*b\.example.*5433", printed)
+    assert "secret" not in printed
 
 
 def test_the_settings_for_tls(tmp_path: Path) -> None:

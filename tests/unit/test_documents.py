@@ -18,6 +18,7 @@ NOT_RUN = {
     "image": "wants a Docker engine; tests/containers builds and runs the image with podman",
     "compose-up": "wants a Docker engine; tests/containers runs the services of the compose file one by one",
     "compose-use": "as compose-up",
+    "compose-cluster": "as compose-up; tests/containers runs its brokers and databases",
     "kubernetes": "wants a cluster; tests/containers validates all that is applied",
     "kubernetes-clusters": "as kubernetes",
 }

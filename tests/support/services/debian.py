@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 SUITE = "trixie"
 """Debian 13."""
-PACKAGES = ("rabbitmq-server", "postgresql-17", "pgbouncer", "python3-venv")
+PACKAGES = ("rabbitmq-server", "postgresql-17", "pgbouncer", "python3-venv", "docker-compose")
 
 
 def bootstrap(folder: Path, *packages: str, suite: str | None = None) -> None:
