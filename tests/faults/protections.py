@@ -484,6 +484,11 @@ PROTECTIONS = (
         ((SESSIONS, "self.names_statements = await self._renames_statements()", "self.names_statements = True"),),
     ),
     Protection(
+        "behind a pooler, the transaction of a lost connection is ended on the next one",
+        "test_pooler.py::test_the_transaction_of_a_lost_connection_is_ended_by_the_next_one",
+        ((SESSIONS, "return _END_POOLED, (_LOCKS, self.lock)", 'return "SELECT 1", ()'),),
+    ),
+    Protection(
         "a backend that a pooler lends to others is not ended",
         "test_pooler.py::test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_client",
         (

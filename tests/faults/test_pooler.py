@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url, text
 
-from tests.faults.outages import assert_told_in_turn, is_paused
+from tests.faults.outages import assert_told_in_turn, is_paused, session
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.support.brokering import report
@@ -21,6 +21,7 @@ from tests.support.seed import OPERATION
 from tests.support.services import POOLERS, PoolMode, PrivatePgBouncer
 from tests.support.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
 from worker.store.database import Database
+from worker.store.dead_connections import TERMINATE_DELAY
 from worker.store.errors import is_access_denied, is_transient
 
 ANNOUNCED = {**OPERATION, "device_ids": DEVICES}
@@ -162,6 +163,22 @@ async def test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_clie
         await connection.execute(text("SELECT 1"))
     assert await other.fetchval("SELECT pg_backend_pid()") == backend
     await other.close()
+    await database.close()
+
+
+async def test_the_transaction_of_a_lost_connection_is_ended_by_the_next_one(
+    pooler: PrivatePgBouncer, sturdy_database: str
+) -> None:
+    database = Database(make_url(pooler.url).set(drivername="postgresql+asyncpg"))
+    async with session(sturdy_database) as other, database.engine.connect() as connection:
+        backend = await connection.scalar(text("SELECT pg_backend_pid()"))
+        await connection.invalidate()  # as after an answer that did not come: its transaction has not ended
+        async with database.read():
+            pass
+        left = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'idle in transaction'"
+        async with asyncio.timeout(TERMINATE_DELAY / 2):  # later the pooler would do so, once we hang up
+            while await other.fetchval(left, backend):  # noqa: ASYNC110  # nothing else says so
+                await asyncio.sleep(0.05)
     await database.close()
 
 

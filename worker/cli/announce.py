@@ -22,11 +22,15 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def announce(
     operation_type: Annotated[
-        str, typer.Argument(parser=utf8, metavar="OPERATION_TYPE", help="What is done, such as CONVERGE.")
+        str,
+        typer.Argument(
+            parser=utf8, metavar="OPERATION_TYPE", help="What is done, such as CONVERGE; case matters."
+        ),
     ],
     device: Annotated[list[UUID] | None, typer.Option(help="A device's id; repeat it for more.")] = None,
     count: Annotated[
-        int | None, typer.Option(min=0, help="How many devices there will be, if their ids come otherwise.")
+        int | None,
+        typer.Option(metavar="N", min=0, help="How many devices there will be, if their ids come otherwise."),
     ] = None,
     id_: Annotated[UUID | None, typer.Option("--id", help="The operation's id; a new one if left out.")] = None,
     reason: Annotated[str | None, typer.Option(parser=utf8, metavar="TEXT", help="What it is for.")] = None,

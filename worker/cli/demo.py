@@ -49,7 +49,7 @@ Feed = Callable[[Sequence[Message]], Awaitable[None]]
 
 @app.command()
 def demo(
-    devices: Annotated[int, typer.Option(min=1, max=100_000, help="Devices of the roll-out.")] = 500,
+    devices: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="Devices of the roll-out.")] = 500,
     seed: Seed = 1,
 ) -> None:
     """Watch a roll-out over 500 simulated devices, through RabbitMQ where it answers."""

@@ -23,8 +23,8 @@ def device(
     device_id: Annotated[
         IdRange, typer.Argument(parser=uuid, metavar="DEVICE_ID", help="The device's id, or how it begins.")
     ],
-    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="Reports to show.")] = MAX_LIMIT,
-    offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="Reports before those.")] = 0,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=MAX_LIMIT, help="Reports to show.")] = MAX_LIMIT,
+    offset: Annotated[int, typer.Option(metavar="N", min=0, max=MAX_OFFSET, help="Reports before those.")] = 0,
     json: Json = False,
 ) -> None:
     """Show one device operation and the reports about it; with --json when it reached its states."""

@@ -26,8 +26,12 @@ def devices(
             "--state", parser=options.state, metavar="STATE", help="Only those in this state: name or code."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="Device operations on a page.")] = LIMIT,
-    offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="Device operations before the page.")] = 0,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MAX_LIMIT, help="Device operations on a page.")
+    ] = LIMIT,
+    offset: Annotated[
+        int, typer.Option(metavar="N", min=0, max=MAX_OFFSET, help="Device operations before the page.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Show a page of an operation's device operations."""

@@ -12,7 +12,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def operations(
-    limit: Annotated[int | None, typer.Option(min=1, max=status.MANY, help="Maximum number.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, max=status.MANY, help="Maximum number.")] = None,
     json: Json = False,
 ) -> None:
     """List operations and their progress, the latest first."""

@@ -20,7 +20,9 @@ def serve(
     host: Annotated[
         str | None, typer.Option(parser=utf8, metavar="TEXT", help="Listen on this address, not the setting's.")
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Listen on this port; 0 for any.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", min=0, max=65_535, help="Listen on this port; 0 for any.")
+    ] = None,
 ) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C; its documentation is at /docs."""
     settings = Settings.load()

@@ -19,8 +19,8 @@ def _probability(help_text: str) -> Any:
 
 @app.command()
 def simulate(
-    operations: Annotated[int, typer.Option(min=1, help="Operations.")] = 1,
-    devices: Annotated[int, typer.Option(min=0, help="Devices of each operation.")] = 100,
+    operations: Annotated[int, typer.Option(metavar="N", min=1, help="Operations.")] = 1,
+    devices: Annotated[int, typer.Option(metavar="N", min=0, help="Devices of each operation.")] = 100,
     seed: Seed = 1,
     disorder: Annotated[float, _probability("a report to be overtaken by later ones")] = 0.0,
     duplicates: Annotated[float, _probability("a report to be sent twice")] = 0.0,

@@ -56,7 +56,8 @@ def status(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=MANY, help="Maximum number of operations, the latest first.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=MANY, help="Maximum number of operations, the latest first."),
     ] = None,
     json: Json = False,
     form: Annotated[Format, typer.Option("--format", help="json is the same as --json.")] = Format.TABLE,
