@@ -12,16 +12,17 @@ import httpx
 import pytest
 from sqlalchemy import make_url, text
 
+from tests.faults.ledger import PATIENCE
 from tests.faults.outages import assert_told_in_turn, is_paused, session
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.support.brokering import report
 from tests.support.command import Deviceops
+from tests.support.proxy import proxy_to
 from tests.support.seed import OPERATION
 from tests.support.services import POOLERS, PoolMode, PrivatePgBouncer
 from tests.support.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
 from worker.store.database import Database
-from worker.store.dead_connections import TERMINATE_DELAY
 from worker.store.errors import is_access_denied, is_transient
 
 ANNOUNCED = {**OPERATION, "device_ids": DEVICES}
@@ -169,17 +170,18 @@ async def test_the_backend_of_a_lost_connection_is_not_ended_under_the_next_clie
 async def test_the_transaction_of_a_lost_connection_is_ended_by_the_next_one(
     pooler: PrivatePgBouncer, sturdy_database: str
 ) -> None:
-    database = Database(make_url(pooler.url).set(drivername="postgresql+asyncpg"))
-    async with session(sturdy_database) as other, database.engine.connect() as connection:
-        backend = await connection.scalar(text("SELECT pg_backend_pid()"))
-        await connection.invalidate()  # as after an answer that did not come: its transaction has not ended
-        async with database.read():
-            pass
-        left = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'idle in transaction'"
-        async with asyncio.timeout(TERMINATE_DELAY / 2):  # later the pooler would do so, once we hang up
-            while await other.fetchval(left, backend):  # noqa: ASYNC110  # nothing else says so
-                await asyncio.sleep(0.05)
-    await database.close()
+    url = make_url(pooler.url)
+    async with proxy_to("127.0.0.1", url.port or 0) as proxy, session(sturdy_database) as other:
+        database = Database(url.set(drivername="postgresql+asyncpg", port=proxy.port))
+        async with database.engine.connect() as connection:
+            await connection.execute(text("DELETE FROM operations"))
+            proxy.forget()  # so that the pooler hears nothing of an end
+            await connection.invalidate()
+        async with database.read() as connection:  # a new connection, which ends what was left behind
+            await connection.execute(text("SELECT 1"))
+        async with asyncio.timeout(PATIENCE), other.transaction():
+            await other.execute("LOCK TABLE operations")
+        await database.close()
 
 
 async def test_a_parameter_that_it_does_not_support_is_a_refusal(pooler: PrivatePgBouncer) -> None:
