@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,9 +15,10 @@ from tests.support.services.server import PrivateServer, ServiceError
 
 _log = logging.getLogger(__name__)
 
-SUITE = "trixie"
-"""Debian 13."""
-PACKAGES = ("rabbitmq-server", "postgresql-17", "pgbouncer", "python3-venv", "docker-compose")
+DEBIAN_13 = ("trixie", "rabbitmq-server", "postgresql-17", "pgbouncer", "python3-venv", "docker-compose")
+"""The suite, and the packages that the tests have of it."""
+PYTHONS: dict[str, tuple[str, ...]] = {"3.13": DEBIAN_13, "3.14": ("forky", "python3.14-venv")}
+"""By the versions of Pythons that are newer than this machine's: the suite and the packages that have it."""
 
 
 def bootstrap(folder: Path, *packages: str, suite: str | None = None) -> None:
@@ -58,20 +60,36 @@ def bootstrap(folder: Path, *packages: str, suite: str | None = None) -> None:
 
 
 @cache
-def debian_13() -> Path:
-    """A folder with Debian 13's servers, made once and kept in the user's folder of caches."""
+def debian(suite: str, *packages: str) -> Path:
+    """A folder with a minimal system of some packages, made once and kept in the user's folder of caches."""
+    if os.geteuid() != 0:
+        raise ServiceError(
+            f"Only root can make and enter a Debian in a folder, such as {suite}: run the tests as root."
+        )
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "deviceops-tests")
     caches.mkdir(parents=True, exist_ok=True)
-    folder = caches / f"{SUITE}-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:8]}"
+    folder = caches / f"{suite}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            _log.warning("making a Debian 13 in %s: this takes a minute, once", folder)
+            _log.warning("making a Debian (%s) in %s: this takes a minute, once", suite, folder)
             unfinished = folder.with_suffix(".new")
             shutil.rmtree(unfinished, ignore_errors=True)
-            bootstrap(unfinished, *PACKAGES, suite=SUITE)
+            bootstrap(unfinished, *packages, suite=suite)
             unfinished.rename(folder)
     return folder
+
+
+def debian_13() -> Path:
+    """The folder with Debian 13's servers and programs."""
+    return debian(*DEBIAN_13)
+
+
+def seeing(folder: Path, *names: str, command: Iterable[str | Path]) -> list[str]:
+    """How to run a command that sees some folders of a Debian, such as usr, and all else as it is here."""
+    mounts = [f'mount --bind "$0/{name}" /{name}' for name in names]
+    enter = " && ".join([*mounts, 'exec "$@"'])
+    return ["unshare", "--mount", "sh", "-c", enter, *map(str, (folder, *command))]
 
 
 class OnDebian13(PrivateServer):
@@ -80,8 +98,6 @@ class OnDebian13(PrivateServer):
     It sees the programs and the configuration of the Debian in the folder in the place of this machine's, and all
     else as it is here. What sees it so are its own processes, so nothing is left to be undone.
     """
-
-    _ENTER = 'mount --bind "$0/usr" /usr && mount --bind "$0/etc" /etc && exec "$@"'
 
     @classmethod
     def find_program(cls) -> Path:
@@ -101,7 +117,7 @@ class OnDebian13(PrivateServer):
         return next((int(user), int(group)) for name, _, user, group, *_ in lines if name == account)
 
     def _command(self, *command: str | Path) -> list[str]:
-        return ["unshare", "--mount", "sh", "-c", self._ENTER, str(debian_13()), *super()._command(*command)]
+        return seeing(debian_13(), "usr", "etc", command=super()._command(*command))
 
 
 def _release() -> str:
