@@ -58,6 +58,13 @@ def trials(request: pytest.FixtureRequest) -> Trials:
 
 
 @pytest.fixture
+def expensive(request: pytest.FixtureRequest) -> None:
+    """For faults that take more than half a minute each: not in the everyday run."""
+    if not any(request.config.getoption(name) for name in ("--full", "--long", "--tries")):
+        pytest.skip("takes a minute: with --full, --long or --tries")
+
+
+@pytest.fixture
 def soak_seconds(request: pytest.FixtureRequest) -> int:
     """How long a worker has to live through small faults."""
     return chosen(request.config, "--soak", 3_600, 60, 15)

@@ -16,6 +16,7 @@ from sqlalchemy import bindparam, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.faults.fleet import Fleet
+from tests.support.brokering import connect
 from tests.support.model import counters_of
 from worker.amqp.topology import Topology
 from worker.model.outcomes import Status
@@ -138,7 +139,7 @@ class Ledger:
         return await self._looked_at(self._topology.reports)
 
     async def _looked_at(self, queue: str) -> tuple[int, int]:
-        async with await aio_pika.connect(self._amqp_url) as connection:
+        async with await connect(self._amqp_url) as connection:
             found = (await (await connection.channel()).declare_queue(queue, passive=True)).declaration_result
             return found.message_count or 0, found.consumer_count or 0
 
@@ -176,9 +177,9 @@ class Ledger:
     async def _connected(self) -> AbstractExchange:
         async with self._connecting:
             if self._exchange is None or self._connection is None or self._connection.is_closed:
-                self._connection = await aio_pika.connect(self._amqp_url, timeout=5)
-                channel = await self._connection.channel(on_return_raises=True)
+                self._connection = await connect(self._amqp_url, seconds=5)
                 async with asyncio.timeout(5):
+                    channel = await self._connection.channel(on_return_raises=True)
                     self._exchange = await self._topology.declare(channel)
             return self._exchange
 

@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import aio_pika
-
 from tests.faults.ledger import Ledger, ledger_of
 from tests.faults.workers import Worker
+from tests.support.brokering import connect
 from worker.amqp.topology import Topology
 
 
@@ -46,5 +45,5 @@ async def scene(
         finally:
             worker.kill()
             sys.stdout.write(f"what the worker said:\n{worker.log[-5000:]}\n")  # shown if the test fails
-            async with await aio_pika.connect(amqp_url) as connection:
+            async with await connect(amqp_url) as connection:
                 await topology.delete(await connection.channel())

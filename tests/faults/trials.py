@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from tests.faults.fleet import Fleet
-from tests.faults.ledger import Ledger
+from tests.faults.ledger import Comparison, Ledger
 from tests.faults.workers import Worker
 
 RESULT = "fault"
@@ -57,14 +57,16 @@ class Trials:
 
         A fault begins in the first third of the `seconds` over which a fleet of so many devices reports.
         Once a try is over and the workers have nothing to do, `at_rest` looks at them.
-        At the end the workers are stopped in order, which must succeed and leave nothing in the queue.
+        At the end the workers are stopped in order, which must succeed and leave nothing in the queue; what is in
+        the database must still be what it was after each try.
         """
         result = Result(fault_name)
+        fleets: dict[str, Fleet] = {}
         while result.tried < self.tries and time.monotonic() < self.until:
             seed = f"{self.seed}/{result.tried}"
             print(f"seed {seed}")  # noqa: T201
             random = Random(seed)  # noqa: S311
-            fleet = Fleet(random, devices)
+            fleet = fleets[seed] = Fleet(random, devices)
             publishing = asyncio.create_task(ledger.publish(fleet, seconds))
             try:
                 await asyncio.sleep(random.uniform(0, seconds / 3))
@@ -82,10 +84,12 @@ class Trials:
             self._record(result)
             logs = "\n".join(worker.log[-3000:] for worker in workers)
             assert (found.missing, found.doubled, found.wrong) == (0, 0, ""), f"seed {seed}: {found}\n{logs}"
-            at_rest()
+            await asyncio.to_thread(at_rest)
         for worker in workers:
             assert await worker.stop() == 0, worker.log[-3000:]
         assert await ledger.messages_left() == 0
+        for seed, fleet in fleets.items():
+            assert await ledger.compare(fleet) == Comparison(0, 0, ""), seed
         return result
 
     def _record(self, result: Result) -> None:

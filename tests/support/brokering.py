@@ -1,20 +1,26 @@
 """What tests through a real RabbitMQ do: send, count, wait."""
 
 import json
+import random
+import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 
 from tests.support.command import Deviceops
 from worker.amqp.topology import Topology
 
 PATIENCE = 30
 """Seconds that something may take that should take much less."""
+
+NODE_TIMEOUT = 2
+"""Seconds in which a node of a cluster must answer, before another one is tried."""
 
 
 def report(state: str = "CREATED", device: str | None = None, operation: str | None = None) -> dict[str, Any]:
@@ -24,6 +30,24 @@ def report(state: str = "CREATED", device: str | None = None, operation: str | N
         "state": state,
         "service_id": "drift-service",
     }
+
+
+def nodes_of(amqp_url: str) -> Sequence[str]:
+    """The URL of each node that a broker's URL names."""
+    found = re.fullmatch(r"(\w+://(?:[^@/]*@)?)([^/?]*)(.*)", amqp_url)
+    assert found is not None
+    before, hosts, after = found.groups()
+    return [f"{before}{host}{after}" for host in hosts.split(",")]
+
+
+async def connect(amqp_url: str, *, seconds: float = 30) -> AbstractConnection:
+    """A connection to a broker, or to one node of a cluster's, which are tried in an order drawn by lot."""
+    nodes = nodes_of(amqp_url)
+    first, *others = random.sample(nodes, len(nodes))
+    for url in others:
+        with suppress(Exception):  # whatever the client makes of it: there are more
+            return await aio_pika.connect(url, timeout=NODE_TIMEOUT)
+    return await aio_pika.connect(first, timeout=seconds)
 
 
 def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:

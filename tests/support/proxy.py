@@ -26,8 +26,10 @@ class Proxy:
     """Carries bytes both ways between clients and one server, as badly as it is told to."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+        self.leads_to = host, port
+        """Where new connections are carried."""
         self._links: set[_Link] = set()
+        self._fatal: tuple[bytes, asyncio.Event] | None = None
         self.port = 0
         self.swallow = False
         """Whether all that is sent vanishes, also that an end was closed; connections are accepted all the same.
@@ -36,6 +38,18 @@ class Proxy:
         """
         self.delay = 0.0
         """Seconds that each chunk of bytes takes."""
+
+    def lead_to(self, host: str, port: int) -> None:
+        """Carry new connections to another server; those that are open stay with the one that they have."""
+        self.leads_to = host, port
+
+    def lose_the_answer_to(self, words: bytes) -> asyncio.Event:
+        """Carry the next bytes of a client's that have these words, and nothing more on that connection.
+
+        The event is set once they are on their way.
+        """
+        self._fatal = words, asyncio.Event()
+        return self._fatal[1]
 
     def cut(self) -> None:
         """Break every connection that is open; new ones are carried."""
@@ -55,7 +69,7 @@ class Proxy:
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection, until both sides have ended it; refused if the server does not answer."""
         try:
-            there_reader, there_writer = await asyncio.open_connection(self._host, self._port)
+            there_reader, there_writer = await asyncio.open_connection(*self.leads_to)
         except OSError:
             writer.transport.abort()
             return
@@ -78,6 +92,10 @@ class Proxy:
                 if writer is link.client and link.left is not None:
                     data = data[: link.left]
                     link.left -= len(data)
+                fatal = self._fatal
+                if fatal is not None and writer is link.server and fatal[0] in data:
+                    link.is_lost, self._fatal = True, None
+                    fatal[1].set()
                 writer.write(data)
                 await writer.drain()
                 if link.left == 0:

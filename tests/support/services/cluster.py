@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import ClassVar, Self
 
 import aio_pika
@@ -22,6 +23,8 @@ from tests.support.services.server import PrivateServer, ServiceError
 
 NET_TICKTIME = 8
 """Seconds after which nodes take one that is silent for gone, give or take a quarter; Erlang's default is 60."""
+WHOLE_SECONDS = 120
+"""In which nodes that run must have found each other."""
 NAMES = ("a", "b", "c")
 
 
@@ -103,9 +106,16 @@ class RabbitMQCluster:
         self.is_whole()
 
     def is_whole(self) -> None:
-        """Return once all nodes are in the cluster and serve."""
+        """Return once all nodes are in the cluster and serve. Raises CalledProcessError if that takes minutes."""
+        deadline = time.monotonic() + WHOLE_SECONDS
         for node in self.nodes:
-            node.control("await_online_nodes", str(len(self.nodes)), "--timeout", "60")
+            while True:
+                try:
+                    node.control("await_online_nodes", str(len(self.nodes)), "--timeout", "30")
+                    break
+                except CalledProcessError:  # one that has paused is not there to be asked
+                    if time.monotonic() > deadline:
+                        raise
 
     def others(self, node: ClusterNode) -> list[ClusterNode]:
         """All nodes but one."""
@@ -116,6 +126,23 @@ class RabbitMQCluster:
         rows = json.loads((asked or self.nodes[0]).control("list_queues", "name", "leader", "--formatter", "json"))
         name = next(row["leader"] for row in rows if row["name"] == queue)
         return next(node for node in self.nodes if node.name == name)
+
+    def lead(self, queue: str, node: ClusterNode) -> None:
+        """Have a node lead a quorum queue."""
+        while self.leader(queue) is not node:
+            node.control(
+                "eval",
+                f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
+                f"rabbit_quorum_queue:transfer_leadership(Q, '{node.name}').",
+            )
+
+    def is_critical(self, node: ClusterNode) -> bool:
+        """Whether a quorum queue would stop if a node did."""
+        try:
+            node.queues("check_if_node_is_quorum_critical")
+        except CalledProcessError:
+            return True
+        return False
 
     def wipe(self, node: ClusterNode) -> None:
         """Kill a node, have the others forget it, and start it as an empty one that joins them.

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import ClassVar, Self
 
+from sqlalchemy import make_url
+
 from tests.support.services.database import PostgreSQL17, PrivatePostgreSQL
 from tests.support.services.server import ServiceError
 
@@ -59,9 +61,10 @@ class PairedPostgreSQL(PrivatePostgreSQL):
             f"ALTER SYSTEM SET synchronous_standby_names = '{'*' if does else ''}'", "SELECT pg_reload_conf()"
         )
 
-    def value(self, query: str) -> str:
-        """The value that a query has, as psql prints it."""
-        return self._run(self._program.with_name("psql"), "-qAtX", self.url, "-c", query).strip()
+    def value(self, query: str, database: str = "postgres") -> str:
+        """The value that a query has in a database, as psql prints it."""
+        url = make_url(self.url).set(database=database).render_as_string()
+        return self._run(self._program.with_name("psql"), "-qAtX", url, "-c", query).strip()
 
     def _forget(self) -> None:
         """Delete the data."""
@@ -106,7 +109,8 @@ class PostgreSQLPair:
         self.standby.kill()
         self.primary.wait_for_standby(False)
         self.standby.copy(self.primary)
-        self._attach()
+        self.standby.follow(self.primary)
+        self.wait_for_standby()
 
     def mend(self) -> None:
         """Make the standby anew if it does not follow, and remove all databases but the first."""
@@ -125,11 +129,16 @@ class PostgreSQLPair:
         self.standby.promote()
         self.primary, self.standby = self.standby, self.primary
 
-    def switch_over(self) -> None:
-        """Change roles in order: the old primary answers again, but follows the new one, and refuses to write."""
+    def demote(self) -> None:
+        """Have the primary follow the standby: both answer, and refuse to write until one is promoted."""
         self.primary.stop()  # which sends its standby all that it has
+        self.primary.follow(self.standby)
+
+    def switch_over(self) -> None:
+        """Change roles in order."""
+        self.demote()
         self.promote()
-        self._attach()
+        self.wait_for_standby()
 
     @contextmanager
     def lagging(self) -> Iterator[None]:
@@ -142,8 +151,8 @@ class PostgreSQLPair:
             if server is self.standby:
                 server.execute("SELECT pg_wal_replay_resume()")
 
-    def _attach(self) -> None:
-        self.standby.follow(self.primary)
+    def wait_for_standby(self) -> None:
+        """Have commits wait for the standby, which runs, from now on."""
         self._until_standby_is("state", "streaming")
         self.primary.wait_for_standby(True)
         self._until_standby_is("sync_state", "sync")
