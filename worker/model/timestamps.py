@@ -29,7 +29,8 @@ def as_moment(value: object) -> datetime:
     """Parse a timestamp. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(_NO_TIME)  # noqa: TRY004  # of the value, as validators have it
-    if value[-1:] == "Z" and value[-2:-1].isdigit() and value[4:17:3] == "--T::":  # as usual, in a third
+    # As usual, in a third of the time; but for the hour 24, which Python takes from 3.14 on.
+    if value[-1:] == "Z" and value[-2:-1].isdigit() and value[4:17:3] == "--T::" and value[11:13] != "24":
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
