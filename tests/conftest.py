@@ -73,6 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "alone: measures time or memory, or needs all of the machine: no other test runs at the same time",
     )
+    config.addinivalue_line(
+        "markers", "not_every_day: a fault that takes half a minute, or is much like another one"
+    )
     config.addinivalue_line("markers", "long: takes a minute or more with --full, and begins early")
     for mark, (fixture, _) in EACH.items():
         config.addinivalue_line("markers", f"{mark}: tests with the fixture {fixture} run once with each version")

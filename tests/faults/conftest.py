@@ -31,10 +31,13 @@ SECONDS_A_TRY = 60
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each test the time that its tries may take."""
+    """Give each test the time that its tries may take, and leave out what is not for every day."""
+    is_every_day = not any(config.getoption(name) for name in ("--full", "--long", "--tries"))
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(300 + SECONDS_A_TRY * tries_of(config)))
+        if is_every_day and item.get_closest_marker("not_every_day"):
+            item.add_marker(pytest.mark.skip(reason="with --full, --long or --tries"))
 
 
 def chosen(config: pytest.Config, name: str, long: int, full: int, usual: int) -> int:
@@ -55,13 +58,6 @@ def trials(request: pytest.FixtureRequest) -> Trials:
     """How often each fault is tried, and by which seed, which is printed."""
     seed = request.config.getoption("--seed")
     return Trials(request, tries_of(request.config), secrets.randbelow(10**9) if seed is None else seed)
-
-
-@pytest.fixture
-def expensive(request: pytest.FixtureRequest) -> None:
-    """For faults that take more than half a minute each: not in the everyday run."""
-    if not any(request.config.getoption(name) for name in ("--full", "--long", "--tries")):
-        pytest.skip("takes a minute: with --full, --long or --tries")
 
 
 @pytest.fixture
@@ -94,7 +90,7 @@ def _cluster(request: pytest.FixtureRequest) -> Iterator[RabbitMQCluster]:
 def cluster(_cluster: RabbitMQCluster) -> Iterator[RabbitMQCluster]:
     """Three RabbitMQs of which each may fail; whole when a test begins. See EACH in tests/conftest.py."""
     yield _cluster
-    _cluster.start()
+    _cluster.mend()
 
 
 @pytest.fixture(scope="session")

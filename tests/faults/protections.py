@@ -608,4 +608,14 @@ PROTECTIONS = (
         "test_other_databases.py::test_ids_are_known_again_when_the_order_of_a_language_changes",
         (("worker/store/migrations/versions/0007_keys_by_bytes.py", ' TYPE text COLLATE "C"', " TYPE text"),),
     ),
+    Protection(
+        "what changes nothing waits for standbys as well",
+        "test_postgresql_pair.py::test_nothing_is_acknowledged_that_only_a_lost_primary_had",
+        (("worker/processing/transaction.py", "if not keys.claims:  # oth", "if keys.claims is None:  # oth"),),
+    ),
+    Protection(
+        "every server that the database's URL names is tried",
+        "test_postgresql_pair.py::test_the_primary_is_killed_and_the_standby_promoted",
+        (("worker/store/sessions.py", "_in_turn(target.servers, failed_at)", "target.servers[:1]"),),
+    ),
 )

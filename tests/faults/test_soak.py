@@ -42,7 +42,7 @@ async def test_memory_tasks_and_files_stay_flat(
                 await terminate_backends(url)
             await worker.is_ready()
 
-        def measure() -> None:
+        async def measure() -> None:
             now = worker.metrics()
             memory.append(now["process_resident_memory_bytes"])
             tasks.append(now["deviceops_tasks"])

@@ -107,6 +107,8 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
             for id_, change in decisions.counter_changes().items():
                 counters[id_] = counters[id_].plus(change)
         await _write_operations(connection, Decisions(), counters, now)
+        if not counters:
+            await store.wait_for_standbys(connection)
     return tally
 
 
@@ -139,6 +141,8 @@ async def _process_once(
                 decisions = await decide(items, decider)
             with spans.span("write"):
                 await write(connection, decisions, now, actor)
+                if not keys.claims:  # otherwise rows are locked, which is a write to PostgreSQL
+                    await store.wait_for_standbys(connection)
     batch_log.log_batch(items, keys, decisions.tally, perf_counter() - began)
     return decisions
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +24,8 @@ from worker.store import statements as sql
 from worker.store.bulk import run_together
 from worker.store.rows import HistoryEntry, SettledDeadLetter
 from worker.store.tables import dead_letters
+
+_WRITE_NOTHING = text("SELECT pg_logical_emit_message(true, 'deviceops', '')")
 
 StoredState = tuple[UUID, State, bool, str]
 """A stored device operation: id, state, dispatched flag, and `reached` (see `model.state_times`)."""
@@ -230,6 +233,17 @@ async def write(
         id_: StoredOperation(operation_type, state, expected, Counters(*counters))
         for id_, operation_type, state, expected, *counters, _ in rows
     }
+
+
+async def wait_for_standbys(connection: AsyncConnection) -> None:
+    """Make the commit wait for synchronous standbys even if the transaction has changed nothing.
+
+    PostgreSQL has only those wait that write. What one without a change has found may be of a commit that no
+    standby has: it was given up while it waited, and is visible since. The message would be acknowledged, and be
+    lost with the primary.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(_WRITE_NOTHING)
 
 
 async def set_operations(
