@@ -200,7 +200,7 @@ async def test_a_private_cluster_serves_without_any_one_of_its_nodes(version: st
             await serve(cluster.others(node), "kept")
             with pytest.raises(ServiceError):  # it takes itself for the smaller part
                 await serve([node], "kept", seconds=15)
-        cluster.is_whole()
+        cluster.mend(node)
         cluster.wipe(node)
         cluster.grow(node)
         cluster.nodes[0].kill()
