@@ -120,11 +120,15 @@ def test_where_several_hosts_are_named_the_one_that_can_write_is_wanted(hosts: s
         ("u@a/d?sslrootcert=/f", "DEVICEOPS_DATABASE_…_FILE"),
         ("u@a/d?application_name=x&application_name=y", "more than once: application_name"),
         ("u@a,b", "names no database"),
+        ("u:pa?s3cr3t@a/d", "percent-encode"),
+        ("u:pa?x=s3cr3t&y=1@a/d", "percent-encode"),
+        ("u@a/d?application_name=a%00b", "NUL"),
     ],
 )
 def test_a_databases_address_that_means_nothing_is_refused(given: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as refused:
         urls.database_url(SecretStr(f"postgresql://{given}"))
+    assert "s3cr3t" not in str(refused.value)
 
 
 def test_a_broker_is_named_by_several_nodes() -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPException
 from ssl import SSLContext
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -25,6 +26,8 @@ from worker.errors import DeviceopsError
 
 TIMEOUT = 3
 """Timeout of a request to the management plugin, in seconds."""
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, HTTPException)
+"""No answer, or one of something else than the management plugin."""
 MIN_MEMBERS = 3
 """Members that a quorum queue needs to go on when one is lost."""
 _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
@@ -61,7 +64,7 @@ def find_lonely_queues(settings: Settings) -> list[str]:
         try:
             nodes = len(_ask(management, "nodes", tls))
             found = [_queue(management, vhost, queue, tls) for queue in (topology.reports, topology.dead_letters)]
-        except (OSError, ValueError):
+        except _UNREADABLE:
             continue
         return [
             f"queue {queue['name']} is on {len(members)} of {nodes} nodes of the cluster: when "
@@ -97,7 +100,7 @@ def _read(
             return known, _holders(management, vhost, known, tls)
         except HTTPError as error:
             raise _unread(management, vhost, f"answers {error.code} {error.reason}") from error
-        except (OSError, ValueError) as error:
+        except _UNREADABLE as error:
             if not is_last:
                 continue
             why = error.reason if isinstance(error, URLError) else error

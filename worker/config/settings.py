@@ -281,7 +281,7 @@ class Settings(BaseSettings):
         Reads the files each time, because certificates are renewed. Raises SettingsError if one is invalid.
         """
         files = tls.Files(f"{PREFIX}AMQP", self.amqp_ca_file, self.amqp_cert_file, self.amqp_key_file)
-        if self.amqp_url.get_secret_value().startswith("amqps:"):
+        if self.amqp_url.get_secret_value().lower().startswith("amqps:"):
             return files.context()
         if files.first:
             raise SettingsError(f"{files.first}: is for amqps://…, and {PREFIX}AMQP_URL begins with amqp://")

@@ -41,7 +41,11 @@ _BROKER_PARAMETERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
 
 def database_url(secret: SecretStr) -> SecretStr:
     """A database URL with its driver, in the form of `postgresql_url`. Raises ValueError."""
-    text = secret.get_secret_value()
+    text = secret.get_secret_value().strip()
+    if "\0" in text or "%00" in text:
+        raise ValueError("has a NUL character")
+    if text.startswith("postgres") and "@" in text.partition("?")[2]:
+        raise ValueError(_SIGNS)
     kind = re.split(r"\+|://", text, maxsplit=1)[0]
     stripped, hosts = (text, "") if kind == "sqlite" else postgresql_url.without_hosts(text)
     try:

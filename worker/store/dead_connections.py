@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.store.errors import is_access_denied, is_missing, is_transient
+from worker.store.errors import is_access_denied, is_missing, is_privilege_missing, is_transient
 
 if TYPE_CHECKING:
     from worker.store.sessions import Backend
@@ -86,7 +86,12 @@ def drop_dead_connections(engine: AsyncEngine, state: ConnectionState) -> None:
         for abandoned in tuple(left_behind):
             backend, given_up = abandoned
             cursor = connection.cursor()
-            cursor.execute(*backend.termination(time.monotonic() - given_up))
+            try:
+                cursor.execute(*backend.termination(time.monotonic() - given_up))
+            except Exception as error:
+                connection.rollback()
+                if not is_privilege_missing(error):  # after a change of the user; it is ended by its timeouts
+                    raise
             cursor.close()
             connection.commit()
             left_behind.discard(abandoned)

@@ -132,7 +132,7 @@ def is_missing(error: BaseException) -> bool:
     cause = _of_driver(error)
     if isinstance(cause, asyncpg.PostgresError):
         if _state(cause) == _OF_POOLER:
-            return str(cause).startswith(_POOLER_MISSES)
+            return str(cause).startswith(_POOLER_MISSES) or str(cause).endswith("does not exist")
         # The privilege to connect: for other privileges SQLAlchemy has a statement.
         is_of_connect = isinstance(error, DBAPIError) and error.statement is None
         is_right_to_connect = _state(cause) == _INSUFFICIENT_PRIVILEGE and is_of_connect
@@ -153,6 +153,15 @@ def is_access_denied(error: BaseException) -> bool:
     # A file of the settings that is being rewritten.
     return isinstance(cause, SettingsError) or (
         isinstance(cause, OSError) and "rejected SSL upgrade" in str(cause)
+    )
+
+
+def is_privilege_missing(error: BaseException) -> bool:
+    """Whether the user lacks a privilege; `error` is SQLAlchemy's or the driver adapter's."""
+    cause = _of_driver(error)
+    causes = (cause, cause.__cause__ if cause is not None else None)
+    return any(
+        isinstance(each, asyncpg.PostgresError) and _state(each) == _INSUFFICIENT_PRIVILEGE for each in causes
     )
 
 

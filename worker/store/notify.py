@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
@@ -18,6 +19,8 @@ ECHO_TIMEOUT = 3
 
 _NO_IDLE_TIMEOUT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 """Disables the idle timeout for this session; PostgreSQL has it since version 14."""
+_BACKEND = "SELECT pg_backend_pid()"
+_UNSUPPORTED = "the pooler before PostgreSQL passes no notifications on"
 _IS_READ_ONLY = "SELECT current_setting('transaction_read_only')"
 
 
@@ -47,10 +50,11 @@ async def listen(database: Database, on_change: Callable[[UUID], None], on_ready
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             driver.add_termination_listener(lambda _connection: closed.set())
+            if driver.is_pooled:
+                await _require_session(database, driver)
             async with driver.transaction():  # behind a pooler, statements reach one server only within one
                 await driver.add_listener(CHANNEL, on_notification)
-            if driver.is_pooled:
-                await _require_echo(database, expected, arrived)
+            await _require_echo(database, driver, expected, arrived)
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text(_NO_IDLE_TIMEOUT))
             was_read_only = await connection.scalar(text(_IS_READ_ONLY))
@@ -59,6 +63,7 @@ async def listen(database: Database, on_change: Callable[[UUID], None], on_ready
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LIVENESS_INTERVAL):
                         await closed.wait()
+                await _require_echo(database, driver, expected, arrived)  # the pooler's mode may change
                 async with asyncio.timeout(LIVENESS_INTERVAL):
                     is_read_only = await connection.scalar(text(_IS_READ_ONLY))
                 if is_read_only != was_read_only:  # after a failover the writable server may be another one
@@ -68,12 +73,24 @@ async def listen(database: Database, on_change: Callable[[UUID], None], on_ready
         await engine.dispose()
 
 
-async def _require_echo(database: Database, id_: UUID, arrived: asyncio.Event) -> None:
-    """Notify ourselves. A pooler of transactions gives the session that listens to other clients."""
+async def _require_session(database: Database, driver: Any) -> None:
+    """Require that a pooler keeps the session for us: one of transactions lends the last one used to who comes."""
+    async with driver.transaction():
+        backend = await driver.fetchval(_BACKEND)
+    async with database.read() as connection:
+        if await connection.scalar(text(_BACKEND)) == backend:
+            raise NotListening(_UNSUPPORTED)
+
+
+async def _require_echo(database: Database, driver: Any, id_: UUID, arrived: asyncio.Event) -> None:
+    """Behind a pooler, require that a notification of our own arrives."""
+    if not driver.is_pooled:
+        return
+    arrived.clear()
     async with database.write(is_counted=False) as connection:
         await connection.execute(text("SELECT pg_notify(:channel, :id)"), {"channel": CHANNEL, "id": str(id_)})
     try:
         async with asyncio.timeout(ECHO_TIMEOUT):
             await arrived.wait()
     except TimeoutError:
-        raise NotListening("the pooler before PostgreSQL passes no notifications on") from None
+        raise NotListening(_UNSUPPORTED) from None

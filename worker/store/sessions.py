@@ -22,11 +22,20 @@ from worker.store.errors import Unreachable, is_transient, one_line_error, unrea
 AVOIDANCE = 60
 """Seconds for which a server that could not be used is tried after the others."""
 
-_CONNECT_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-_OURS = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_CONNECT_ERRORS = (
+    OSError,
+    SettingsError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+_OURS = (
+    "SELECT pid, backend_start, pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on'"
+    " AS is_read_only FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+)
 _IS_NAMED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
-_REFUSALS = ("22023", "42501", "42704", "55P02")
-"""Settings: an invalid value, no privilege, unknown, cannot be changed now."""
+_REFUSALS = ("22023", "25001", "42501", "42704", "55P02")
+"""Settings: an invalid value, not after a query, no privilege, unknown, cannot be changed now."""
 _NAMES = {"read-write": "writable", "primary": "the primary", "standby": "a standby"}
 _LOCKS = 0x646F7073
 """The class of the advisory locks by which our transactions are found behind a pooler."""
@@ -67,15 +76,29 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
     """Whether a pooler is between."""
     names_statements = True
     """Whether prepared statements can be used again in later transactions."""
+    _server_caps: Any
     _of_transaction = ""
     _prepared = 0
 
-    async def set_up(self, settings: Mapping[str, str]) -> None:
-        """Detect a pooler and apply settings. Raises the driver's errors."""
+    async def set_up(self, settings: Mapping[str, str], attributes: str) -> None:
+        """Detect a pooler, require `target_session_attrs`, and apply settings. Raises the driver's errors."""
         async with super().transaction():  # in one transaction, statements reach one server
-            pid, started = await self.fetchrow(_OURS)
+            pid, started, is_standby, is_read_only = await self.fetchrow(_OURS)
+            # By a query: what a pooler says of a server at the start may be from before a failover.
+            suits = {
+                "any": True,
+                "read-write": not is_read_only,
+                "read-only": is_read_only,
+                "primary": not is_standby,
+                "standby": is_standby,
+            }
+            if not suits[attributes]:
+                raise asyncpg.TargetServerAttributeNotMatched(f"is not {_NAMES.get(attributes, attributes)}")
             self.is_pooled = pid != self.get_server_pid()  # a pooler answers with a number of its own
             if self.is_pooled:
+                self._server_caps = self._server_caps._replace(
+                    jit=False
+                )  # which the driver would switch off for all
                 lock = secrets.randbits(31)
                 self.backend = Backend(lock=lock)
                 self._of_transaction = (
@@ -117,8 +140,10 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
         """Whether the pooler keeps track of prepared statements: it then gives them names of its own."""
         name = f"deviceops_{secrets.token_hex(8)}"
         statement = await self.prepare("SELECT 1", name=name)
-        is_named = await self.fetchval(_IS_NAMED, name)
-        del statement  # which closes it, soon
+        is_named = bool(await self.fetchval(_IS_NAMED, name))
+        if is_named:  # the driver would close it later, on another server perhaps
+            await self.execute(f"DEALLOCATE {name}")
+        del statement
         return not is_named
 
 
@@ -155,15 +180,15 @@ async def connect(
     wanted = target.session_attributes
     for attributes in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
         for server in _in_turn(target.servers, failed_at):
+            failed_at[server] = time.monotonic()  # before, as the caller may wait no longer
             try:
                 session = await _connect(target, server, attributes, settings, arguments)
             except _CONNECT_ERRORS as error:
-                failed_at[server] = time.monotonic()
                 failures.append((server, error))
             else:
                 failed_at.pop(server, None)
                 return session
-    raise _summary(target, failures)
+    raise _summary(failures)
 
 
 def _in_turn(servers: Sequence[Server], failed_at: Mapping[Server, float]) -> Sequence[Server]:
@@ -180,7 +205,7 @@ async def _connect(
             **arguments,
             host=server.host,
             port=server.port,
-            target_session_attrs=attributes,
+            target_session_attrs="any",  # see set_up
             timeout=None,  # the one above
             statement_cache_size=0,  # no names, but for those that `prepare` gives
             server_settings={"application_name": target.application_name},
@@ -188,7 +213,7 @@ async def _connect(
         )
         session.server = server
         try:
-            await session.set_up({**target.settings, **settings})
+            await session.set_up({**target.settings, **settings}, attributes)
         except asyncpg.PostgresError as error:
             session.terminate()
             if error.sqlstate in _REFUSALS:
@@ -200,29 +225,27 @@ async def _connect(
     return session
 
 
-def _summary(target: Target, failures: Sequence[tuple[Server, Exception]]) -> Exception:
-    """The error for several failures to connect; one that may pass has precedence."""
-    if len(failures) == 1:
-        return _named(*failures[0])
-    if not any(is_transient(error) for _, error in failures):
-        return failures[0][1]
-    return Unreachable("; ".join(dict.fromkeys(_described(target, *failure) for failure in failures)))
+def _summary(failures: Sequence[tuple[Server, Exception]]) -> Exception:
+    """The error for failures to connect; of several, one that may pass has precedence."""
+    named = [_named(*failure) for failure in failures]
+    if len(named) == 1 or not any(map(is_transient, named)):
+        return named[0]
+    described = (
+        str(error) if isinstance(error, Unreachable) else f"{server}: {one_line_error(error)}"
+        for (server, _), error in zip(failures, named, strict=True)
+    )
+    return Unreachable("; ".join(dict.fromkeys(described)))
 
 
 def _named(server: Server, error: Exception) -> Exception:
     """A failure to connect, with the server's name where the driver's error lacks it."""
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return Unreachable(f"{server}: {error}")
     if not isinstance(error, OSError) or tls_trouble(error) is not None:
         return error
     named = unreachable(str(server), error)
     named.__cause__ = error
     return named
-
-
-def _described(target: Target, server: Server, error: Exception) -> str:
-    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return f"{server}: is not {_NAMES.get(target.session_attributes, target.session_attributes)}"
-    named = _named(server, error)
-    return str(named) if isinstance(named, Unreachable) else f"{server}: {one_line_error(error)}"
 
 
 def _set(settings: Mapping[str, str], *, is_local: bool) -> str:
