@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     is_every_day = not any(config.getoption(name) for name in ("--full", "--long", "--tries"))
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(300 + SECONDS_A_TRY * tries_of(config)))
+            item.add_marker(pytest.mark.timeout(300 + SECONDS_A_TRY * tries_of(item)))
         if is_every_day and item.get_closest_marker("not_every_day"):
             item.add_marker(pytest.mark.skip(reason="with --full, --long or --tries"))
 
@@ -48,16 +48,17 @@ def chosen(config: pytest.Config, name: str, long: int, full: int, usual: int) -
     return long if config.getoption("--long") else full if config.getoption("--full") else usual
 
 
-def tries_of(config: pytest.Config) -> int:
-    """How often each fault is tried."""
-    return chosen(config, "--tries", 100, 3, 1)
+def tries_of(item: pytest.Item) -> int:
+    """How often each fault is tried. In CI those of clusters once, as a try of theirs takes up to a minute."""
+    is_of_cluster = any(item.get_closest_marker(mark) for mark in ("each_cluster", "each_pair"))
+    return chosen(item.config, "--tries", 100, 1 if is_of_cluster else 3, 1)
 
 
 @pytest.fixture
 def trials(request: pytest.FixtureRequest) -> Trials:
     """How often each fault is tried, and by which seed, which is printed."""
     seed = request.config.getoption("--seed")
-    return Trials(request, tries_of(request.config), secrets.randbelow(10**9) if seed is None else seed)
+    return Trials(request, tries_of(request.node), secrets.randbelow(10**9) if seed is None else seed)
 
 
 @pytest.fixture
