@@ -182,7 +182,7 @@ async def test_a_private_pair_keeps_what_is_committed_whoever_is_the_primary(ver
         assert str(await _fetch(pair.standby.url, "SHOW server_version")).startswith(version)
 
 
-@pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.usefixtures("only_in_full")
 @pytest.mark.parametrize("version", CLUSTERS)
 async def test_a_private_cluster_serves_without_any_one_of_its_nodes(version: str) -> None:
