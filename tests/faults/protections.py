@@ -618,4 +618,15 @@ PROTECTIONS = (
         "test_postgresql_pair.py::test_the_primary_is_killed_and_the_standby_promoted",
         (("worker/store/sessions.py", "_in_turn(target.servers, failed_at)", "target.servers[:1]"),),
     ),
+    Protection(
+        "every node that the broker's URL names is tried",
+        "test_broker_cluster.py::test_the_node_that_leads_the_queue_is_killed[with the worker's connection]",
+        (
+            (
+                "worker/amqp/connection.py",
+                "in random.sample(fresh.brokers, len(fresh.brokers))",
+                "in fresh.brokers[:1]",
+            ),
+        ),
+    ),
 )

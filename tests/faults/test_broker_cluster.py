@@ -139,8 +139,7 @@ async def test_every_node_is_restarted_in_turn(trials: Trials, stage: Stage) -> 
     async def restart(random: Random) -> None:
         async with feeding(stage.ledger, random):
             for node in stage.cluster.nodes:
-                while await asyncio.to_thread(stage.cluster.is_critical, node):
-                    pass
+                await asyncio.to_thread(stage.cluster.await_spare, node)
                 await asyncio.to_thread(node.stop)
                 await asyncio.to_thread(stage.cluster.start)
 

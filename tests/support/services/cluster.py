@@ -7,9 +7,10 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from itertools import repeat
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import ClassVar, Self
@@ -27,6 +28,8 @@ WHOLE_SECONDS = 120
 """In which nodes that have started must have found each other."""
 MEND_SECONDS = 20
 """In which they do so by themselves when a fault is over, or not at all."""
+SPARE_SECONDS = 60
+"""In which quorum queues must be able to do without a node, once all serve."""
 NAMES = ("a", "b", "c")
 
 
@@ -69,6 +72,14 @@ class ClusterNode(PrivateRabbitMQ):
         """What rabbitmq-queues prints. Raises CalledProcessError if it fails."""
         program = self._program.with_name("rabbitmq-queues")
         return self._run(program, "--node", self.name, "--longnames", "--silent", *arguments)
+
+    def sees(self, nodes: Iterable["ClusterNode"]) -> bool:
+        """Whether it serves, and these nodes as one cluster with it."""
+        try:
+            found = json.loads(self.control("cluster_status", "--formatter", "json"))
+        except CalledProcessError:  # it has paused, or is not far enough yet
+            return False
+        return {node.name for node in nodes} == {*found["running_nodes"]} and not found["partitions"]
 
     def forget(self) -> None:
         """Delete its data, once it has ended."""
@@ -122,18 +133,13 @@ class RabbitMQCluster:
         self.start()
 
     def is_whole(self, seconds: float) -> bool:
-        """Whether all nodes are in the cluster and serve, within so many seconds."""
+        """Whether all nodes serve and none takes another for a stranger, within so many seconds."""
         deadline = time.monotonic() + seconds
-        for node in self.nodes:
-            while True:
-                left = deadline - time.monotonic()
-                if left < 0:
+        with ThreadPoolExecutor(len(self.nodes)) as threads:
+            while not all(threads.map(self.kind.sees, self.nodes, repeat(self.nodes))):
+                if time.monotonic() > deadline:
                     return False
-                try:
-                    node.control("await_online_nodes", str(len(self.nodes)), "--timeout", f"{left:.0f}")
-                    break
-                except CalledProcessError:  # one that has paused is not there to be asked
-                    time.sleep(0.5)
+                time.sleep(0.5)
         return True
 
     def _start(self) -> None:
@@ -159,13 +165,17 @@ class RabbitMQCluster:
                 f"rabbit_quorum_queue:transfer_leadership(Q, '{node.name}').",
             )
 
-    def is_critical(self, node: ClusterNode) -> bool:
-        """Whether a quorum queue would stop if a node did."""
-        try:
-            node.queues("check_if_node_is_quorum_critical")
-        except CalledProcessError:
-            return True
-        return False
+    def await_spare(self, node: ClusterNode) -> None:
+        """Return once every quorum queue can do without a node. Raises CalledProcessError after a minute."""
+        deadline = time.monotonic() + SPARE_SECONDS
+        while True:
+            try:
+                node.queues("check_if_node_is_quorum_critical")
+            except CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     def wipe(self, node: ClusterNode) -> None:
         """Kill a node, have the others forget it, and start it as an empty one that joins them.
