@@ -229,6 +229,13 @@ def unless(is_allowed: Callable[[Any], bool]) -> st.SearchStrategy[Any]:
     return odd_values.values.filter(lambda value: not is_allowed(value))
 
 
+def is_count_or_none(value: object) -> bool:
+    """Whether a value may be a number of devices; as in JSON Schema, 2.0 is an integer."""
+    if isinstance(value, float):
+        return value >= 0 and value.is_integer()
+    return value is None or (isinstance(value, int) and value >= 0)
+
+
 BAD_REPORT_FIELDS = {
     "operation_id": unless(is_uuid),
     "device_id": unless(is_uuid),
@@ -241,7 +248,7 @@ BAD_ANNOUNCEMENT_FIELDS = {
     "operation_type": unless(lambda value: isinstance(value, str)) | st.just(""),
     "device_ids": unless(lambda value: value is None or isinstance(value, list))
     | st.lists(unless(is_uuid), min_size=1, max_size=3),
-    "device_count": unless(lambda value: value is None or (isinstance(value, int) and value >= 0)) | st.just(-1),
+    "device_count": unless(is_count_or_none) | st.just(-1),
 }
 
 
