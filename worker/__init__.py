@@ -19,7 +19,8 @@ Besides:
 - `watch`: probes, metrics, systemd notifications, watchdog; `tracing`: OpenTelemetry
 - `asyncapi`: the contract for producers
 - `config`: settings, secret files, URLs, TLS, reporters, API tokens
-- `dependency`: whether the broker and the database are up; `errors`: failures with one clear line and an exit code
+- `dependency`: whether the broker and the database are up; `failover`: which of several hosts to try first
+- `errors`: failures with one clear line and an exit code
 - `files`, `log_writer`, `listener`: files and streams, standard error, a listening socket
 - `simulate`: generated traffic
 """

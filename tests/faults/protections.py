@@ -616,7 +616,7 @@ PROTECTIONS = (
     Protection(
         "every server that the database's URL names is tried",
         "test_postgresql_pair.py::test_the_primary_is_killed_and_the_standby_promoted",
-        (("worker/store/sessions.py", "_in_turn(target.servers, failed_at)", "target.servers[:1]"),),
+        (("worker/store/sessions.py", "known_failures.last(target.servers)", "target.servers[:1]"),),
     ),
     Protection(
         "every node that the broker's URL names is tried",
@@ -624,9 +624,14 @@ PROTECTIONS = (
         (
             (
                 "worker/amqp/connection.py",
-                "in random.sample(fresh.brokers, len(fresh.brokers))",
+                "in failures.last(random.sample(fresh.brokers, len(fresh.brokers)))",
                 "in fresh.brokers[:1]",
             ),
         ),
+    ),
+    Protection(
+        "a node that failed is tried after the others",
+        "test_network_fails.py::test_a_node_that_failed_is_tried_after_the_others",
+        (("worker/amqp/connection.py", "failures.note(node)\n            found", "found"),),
     ),
 )

@@ -17,7 +17,7 @@ from tests.faults.workers import Worker
 from tests.support.services import RabbitMQCluster
 from tests.support.services.cluster import declare, serve
 
-pytestmark = [pytest.mark.each_cluster(full=True), pytest.mark.alone]
+pytestmark = pytest.mark.each_cluster(full=True)
 
 RESUMED_WITHIN = 15
 """Seconds after the cluster itself serves again, within which everything must be in the database."""
@@ -78,6 +78,7 @@ class Stage:
     async def _prepare(self) -> None:
         """Choose a node, which is to lead the queue of reports, and a queue of our own."""
         self._tries -= 1
+        await self.worker.is_ready()
         broker = said(self.worker.log, "consuming")[-1]["broker"]
         of_worker = next(node for node in self.cluster.nodes if node.place.address in broker)
         self.node = of_worker if self.is_of_worker else self.cluster.others(of_worker)[0]

@@ -3,22 +3,26 @@
 import asyncio
 import json
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from random import Random
 
 import httpx
 import pytest
 import yarl
+from pydantic import SecretStr
 
 from tests.faults.fleet import Fleet
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
-from tests.faults.workers import Worker
+from tests.faults.workers import CONSUMING, LOST, Worker
 from tests.support.proxy import Proxy, proxy_to
+from worker.amqp.connection import BrokerLost, connected
+from worker.config.settings import Settings
+from worker.failover import Failures
 
-LOST = '"broker connection lost, reconnecting"'
-CONSUMING = '"consuming"'
 STALL = 8
 """Seconds without progress after which the worker leaves: it looks at the queues every 2 s, and waits 2 s for an
 answer."""
@@ -159,3 +163,26 @@ async def test_slow(
 
     await trials.endure("link to the broker slow", delay, ledger, worker)
     assert LOST not in worker.log
+
+
+async def test_a_node_that_failed_is_tried_after_the_others(amqp_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # the kernel takes connections, and nothing answers
+        hung.setblocking(False)
+        broker, port = yarl.URL(amqp_url), hung.getsockname()[1]
+        nodes = f"127.0.0.1:{port},{broker.host}:{broker.port or 5672}"
+        login = f"{broker.raw_user}:{broker.raw_password}"
+        settings = Settings(amqp_url=SecretStr(f"amqp://{login}@{nodes}{broker.path}?timeout=0.2"))
+        failures = Failures()
+        for _ in range(20):
+            async with connected(settings, failures) as connection:
+                assert connection.url.port != port
+        with suppress(BrokerLost):
+            async with connected(settings, failures):
+                raise BrokerLost
+        assert failures.last(settings.brokers) == settings.brokers, "both have failed"
+        tries = 0
+        with suppress(BlockingIOError):
+            while True:
+                hung.accept()[0].close()
+                tries += 1
+    assert tries == 1

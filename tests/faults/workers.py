@@ -17,6 +17,8 @@ from tests.faults.ledger import PATIENCE
 from tests.support.services.machine import free_port
 
 ROOT = Path(__file__).parents[2]
+LOST, CONSUMING = '"broker connection lost, reconnecting"', '"consuming"'
+"""What a worker logs when its broker goes away, and when it consumes from it again."""
 
 
 class Worker:
@@ -97,8 +99,9 @@ class Worker:
         await self.until(lambda: len(self.deaths) >= times, f"{times} deaths")
 
     async def is_ready(self) -> None:
-        """Return once it says that it is ready."""
+        """Return once it says that it is ready, also in its log, which is written a moment later."""
         await self.until(lambda: self.probe("readyz")[0] == httpx.codes.OK, "ready")
+        await self.until(lambda: self.log.rfind(CONSUMING) > self.log.rfind(LOST), "consuming")
 
     def probe(self, path: str) -> tuple[int, str]:
         """What the worker answers there: 0 and nothing if it does not answer."""

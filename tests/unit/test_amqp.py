@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from worker.amqp.session import BrokerLost, broker_errors_as_lost
+from worker.amqp.connection import BrokerLost
+from worker.amqp.session import broker_errors_as_lost
 
 
 @pytest.mark.parametrize("error", [Exception(), asyncio.CancelledError(), ConnectionError("cut"), TimeoutError()])

@@ -24,6 +24,7 @@ from worker.config import tls
 from worker.config.settings import Settings
 from worker.config.urls import without_password
 from worker.errors import DeviceopsError, SettingsError
+from worker.failover import Failures
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for the broker's answer, unless its URL sets another timeout."""
@@ -37,6 +38,10 @@ _MISSING = (ConnectionNotAllowed, InvalidFrameError)
 _REFUSALS = (AuthenticationError, ProbableAuthenticationError)
 _UNKNOWN_HOST = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
 """Resolver errors for unknown names, as opposed to an unavailable resolver."""
+
+
+class BrokerLost(Exception):
+    """The broker or the network ended a connection: reconnect."""
 
 
 class BrokerUnavailable(DeviceopsError):
@@ -77,18 +82,20 @@ class Connection(aio_pika.Connection):
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Connection]:
+async def connected(settings: Settings, failures: Failures | None = None) -> AsyncIterator[Connection]:
     """A connection for the duration of a block, to the first node that answers, in an order drawn by lot.
 
-    Raises BrokerUnavailable, or BrokerRefused for a permanent failure.
+    `failures` keeps which nodes failed, or were lost in the block: they are tried after the others. Raises
+    BrokerUnavailable, or BrokerRefused for a permanent failure.
     """
+    failures = failures or Failures()
     try:
         fresh = settings.with_broker_login()
         tls_context = fresh.amqp_tls()
     except SettingsError as error:  # a file that was valid at the start may be in the middle of a rewrite
         raise BrokerRefused(f"broker {without_password(settings.amqp_url)}: {error}") from error
-    failures: list[tuple[URL, BaseException]] = []
-    for node in random.sample(fresh.brokers, len(fresh.brokers)):
+    found: list[tuple[URL, BaseException]] = []
+    for node in failures.last(random.sample(fresh.brokers, len(fresh.brokers))):
         try:
             connection = await aio_pika.connect(
                 node,
@@ -99,12 +106,16 @@ async def connected(settings: Settings) -> AsyncIterator[Connection]:
             )
             break
         except BROKER_ERRORS as error:
-            failures.append((node, error))
+            failures.note(node)
+            found.append((node, error))
     else:
-        raise _no_connection(settings, failures) from failures[-1][1]
+        raise _no_connection(settings, found) from found[-1][1]
     assert isinstance(connection, Connection)
     try:
         yield connection
+    except BrokerLost:
+        failures.note(node)
+        raise
     finally:
         await _close(connection)
 

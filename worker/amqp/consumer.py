@@ -8,12 +8,13 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
 
 from worker.amqp import policies
-from worker.amqp.connection import BrokerMissing, BrokerRefused, BrokerUnavailable, connected
+from worker.amqp.connection import BrokerLost, BrokerMissing, BrokerRefused, BrokerUnavailable, connected
 from worker.amqp.keepalive import Keepalive
-from worker.amqp.session import BrokerLost, ProcessBatch, QueueState, Session
+from worker.amqp.session import ProcessBatch, QueueState, Session
 from worker.amqp.topology import DeclaredState, Topology
 from worker.config.settings import Settings
 from worker.dependency import Dependency
+from worker.failover import Failures
 
 MAX_PAUSE = 5
 """Maximum seconds between two attempts to connect."""
@@ -50,6 +51,7 @@ class Consumer:
         self._stop = stop
         self._ready = ready
         self._database = database
+        self._failures = Failures()
         self._was_connected = False
         self._refused_since: float | None = None
         self._session: Session | None = None
@@ -123,7 +125,7 @@ class Consumer:
         await self._unless_stopped(self._until_ready())
         if self._stop.is_set():
             return
-        async with connected(self._settings) as connection:
+        async with connected(self._settings, self._failures) as connection:
             try:
                 await session.open(connection)
                 self._note(session.found)

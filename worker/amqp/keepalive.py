@@ -12,8 +12,8 @@ import structlog
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from worker.amqp.connection import CONNECT_TIMEOUT, Connection, connected
-from worker.amqp.session import BrokerLost, broker_errors_as_lost
+from worker.amqp.connection import CONNECT_TIMEOUT, BrokerLost, Connection, connected
+from worker.amqp.session import broker_errors_as_lost
 from worker.amqp.topology import DeclaredState, Topology
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError

@@ -17,7 +17,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
 from worker.amqp.batching import Batcher
-from worker.amqp.connection import CONNECT_TIMEOUT, Connection, describe_error, is_broker_error
+from worker.amqp.connection import CONNECT_TIMEOUT, BrokerLost, Connection, describe_error, is_broker_error
 from worker.amqp.delivery import Delivery
 from worker.amqp.reading import as_abandoned, as_message
 from worker.amqp.topology import DeclaredState, Topology
@@ -41,10 +41,6 @@ _log = structlog.get_logger()
 
 ProcessBatch = Callable[[Sequence[Message]], Awaitable[object]]
 ReadDelivery = Callable[[Delivery, datetime], Message]
-
-
-class BrokerLost(Exception):
-    """The session was ended by the broker or the network: reconnect."""
 
 
 class Stalled(DeviceopsError):

@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from worker.config import postgresql_url
+from worker.failover import Failures
 from worker.store.dead_connections import ConnectionState, drop_dead_connections, drop_stale_connections
 
 LIFETIME = 600
@@ -56,7 +57,7 @@ def postgresql_engine(
     target = postgresql_url.target(url)
     bare = URL.create(url.drivername, url.username, url.password, database=url.database)
     engine = create_async_engine(bare, hide_parameters=True, **pool)
-    failed_at: dict[postgresql_url.Server, float] = {}
+    failures = Failures()
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def do_connect(dialect: Dialect, _record: object, _arguments: Any, parameters: dict[str, Any]) -> Any:
@@ -65,7 +66,7 @@ def postgresql_engine(
             user, password, tls = login()
             given |= {"user": user, "password": password, "ssl": tls or target.sslmode}
         known = {name: value for name, value in given.items() if value is not None}
-        creator = partial(sessions.connect, target, settings, failed_at)
+        creator = partial(sessions.connect, target, settings, failures)
         return dialect.connect(async_creator_fn=creator, **parameters | known)
 
     drop_stale_connections(engine, state, lambda connection: bool(connection.driver_connection.is_closed()))

@@ -6,7 +6,6 @@ in each transaction, and prepared statements have names only if the pooler keeps
 
 import asyncio
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -17,10 +16,8 @@ from asyncpg.transaction import Transaction
 from worker.config.postgresql_url import Server, Target
 from worker.config.tls import find_error as tls_trouble
 from worker.errors import SettingsError
+from worker.failover import Failures
 from worker.store.errors import Unreachable, is_transient, one_line_error, unreachable
-
-AVOIDANCE = 60
-"""Seconds for which a server that could not be used is tried after the others."""
 
 _CONNECT_ERRORS = (
     OSError,
@@ -168,33 +165,27 @@ class _PooledTransaction(Transaction):  # type: ignore[misc]  # the driver has n
 
 
 async def connect(
-    target: Target, settings: Mapping[str, str], failed_at: dict[Server, float], **arguments: Any
+    target: Target, settings: Mapping[str, str], known_failures: Failures, **arguments: Any
 ) -> Session:
     """Connect to the first server that can be used, and apply settings.
 
-    `arguments` are the driver's. `failed_at` keeps when a server could not be used, in seconds of the monotonic
-    clock. Raises SettingsError for a setting of the URL that the server refuses, `Unreachable` with what each
-    server answers, or for one server the driver's error.
+    `arguments` are the driver's. `known_failures` keeps the servers that could not be used. Raises SettingsError
+    for a setting of the URL that a server refuses, `Unreachable` with what each server answers, or for one server
+    the driver's error.
     """
     failures: list[tuple[Server, Exception]] = []
     wanted = target.session_attributes
     for attributes in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
-        for server in _in_turn(target.servers, failed_at):
-            failed_at[server] = time.monotonic()  # before, as the caller may wait no longer
+        for server in known_failures.last(target.servers):
+            known_failures.note(server)  # before, as the caller may wait no longer
             try:
                 session = await _connect(target, server, attributes, settings, arguments)
             except _CONNECT_ERRORS as error:
                 failures.append((server, error))
             else:
-                failed_at.pop(server, None)
+                known_failures.forget(server)
                 return session
     raise _summary(failures)
-
-
-def _in_turn(servers: Sequence[Server], failed_at: Mapping[Server, float]) -> Sequence[Server]:
-    """Servers in the order in which to try them."""
-    recently = time.monotonic() - AVOIDANCE
-    return sorted(servers, key=lambda server: failed_at.get(server, recently) > recently)
 
 
 async def _connect(
