@@ -33,6 +33,7 @@ settings.register_profile(
     # One database for all examples of a test: each example begins by clearing it.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+settings.register_profile("few", settings.get_profile("deviceops"), max_examples=10)
 settings.load_profile("deviceops")
 
 SERVICES = "TEST_SERVICES"
@@ -54,13 +55,16 @@ EACH: dict[str, tuple[str, list[str]]] = {
 With `full=True` they do so in a run with the sizes of CI.
 """
 
+PARTS = ("most", "clusters", "alone")
+"""The parts of a run. Tests of clusters wait most of the time: several run side by side, and no others."""
+
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))  # as the command does
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--full`: the sizes that CI runs; the everyday run is to stay under ten minutes."""
     parser.addoption("--full", action="store_true", help="the sizes that CI runs: more streams, more reports")
-    parser.addoption("--alone", choices=["only", "never"], help="only tests that run alone, or all others")
+    parser.addoption("--part", choices=PARTS, help="only one of the parts that tests/run.sh runs in turn")
     parser.addoption("--long", action="store_true", help="as --tries 100 --soak 3600")
     parser.addoption("--tries", type=int, help="how often each fault is tried, instead of once (CI: 3)")
     parser.addoption("--soak", type=int, help="seconds of small faults for one worker, instead of 15 (CI: 60)")
@@ -94,26 +98,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         mark = metafunc.definition.get_closest_marker(name)
         is_due = mark is not None and (metafunc.config.getoption("--full") or not mark.kwargs.get("full"))
         if is_due and fixture in metafunc.fixturenames:
-            metafunc.definition.add_marker(pytest.mark.parametrize(fixture, versions, indirect=True))
+            # With `--dist=loadgroup` each version has a process of its own, which starts the service once.
+            each = [pytest.param(version, marks=pytest.mark.xdist_group(version)) for version in versions]
+            metafunc.definition.add_marker(pytest.mark.parametrize(fixture, each, indirect=True))
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m have taken theirs
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what `--alone` says, put tests that run alone last, and share the long ones among the processes.
+    """Deselect other parts, put tests that run alone last, and share the long ones among the processes.
 
     Each process gets an equal, consecutive part of the tests, and one that has finished takes over the end of
     another's (`--dist=worksteal`). So a long test stands at the beginning of a part: none begins when all other
     processes are about to end.
     """
-    alone: list[pytest.Item] = []
-    long: list[pytest.Item] = []
-    others: list[pytest.Item] = []
-    for item in items:
-        marks = {mark.name for mark in item.iter_markers()}
-        (alone if "alone" in marks else long if "long" in marks else others).append(item)
-    chosen = config.getoption("--alone")
-    if left_out := alone if chosen == "never" else [*long, *others] if chosen == "only" else []:
+    chosen = config.getoption("--part")
+    if left_out := [item for item in items if chosen not in (None, _part(item))]:
         config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _part(item) == chosen]
+    last = [item for item in items if _part(item) != "most"]
+    long = [item for item in items if _part(item) == "most" and item.get_closest_marker("long")]
+    others = [item for item in items if item not in {*last, *long}]
     processes = getattr(config, "workerinput", {}).get("workercount", 1)
     parts = [long[number::processes] for number in range(processes)]
     size = len(long) + len(others)
@@ -123,11 +127,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         room = max(end - len(items) - len(part), 0)
         items += [*part, *others[:room]]
         del others[:room]
-    items += others
-    if chosen == "only":
-        items[:] = alone
-    elif chosen is None:
-        items += alone
+    items += [*others, *last]
+
+
+def _part(item: pytest.Item) -> str:
+    """The one of PARTS that a test belongs to."""
+    marks = {mark.name for mark in item.iter_markers()}
+    return "clusters" if "each_cluster" in marks else "alone" if "alone" in marks else "most"
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -140,7 +146,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     with Path(folder, "gate").open("w") as gate, Path(folder, "room").open("w") as room:
         fcntl.flock(gate, fcntl.LOCK_EX)  # who waits to be alone lets nobody in
-        fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        may_share = item.config.getoption("--part") == "clusters" or _part(item) == "most"
+        fcntl.flock(room, fcntl.LOCK_SH if may_share else fcntl.LOCK_EX)
         fcntl.flock(gate, fcntl.LOCK_UN)
         return (yield)
 

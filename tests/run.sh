@@ -73,17 +73,24 @@ run() {
     return "$code"
 }
 
-# Several processes, as most tests wait for a command to start. Tests that run alone follow in one process: among the
-# others, each would wait for the longest test of the other processes, and those would wait for it.
-code=0
-run pytest --alone=never --numprocesses=4 --dist=worksteal "$@" || code=$?
-case $code in
-0 | 1 | 5) ;; # passed, failed, none selected
-*) exit "$code" ;;
-esac
-alone=0
-run pytest --alone=only "$@" || alone=$?
-if [ "$alone" != 5 ] && [ "$code" != 1 ]; then
-    code=$alone
-fi
+# part NAME OPTIONS: one part of the tests. The exit code is that of the worst: failures before "none selected".
+code=5
+part() {
+    local name=$1 found=0
+    shift
+    run pytest "--part=$name" "$@" || found=$?
+    case $found in
+    0) [ "$code" = 1 ] || code=0 ;;
+    1) code=1 ;;
+    5) ;; # none selected
+    *) exit "$found" ;;
+    esac
+}
+
+# Several processes, as most tests wait for a command to start.
+part most --numprocesses=4 --dist=worksteal "$@"
+# A process for each version: a cluster waits for its own timeouts most of the time.
+part clusters --numprocesses=2 --dist=loadgroup "$@"
+# In one process: among the others, each would wait for the longest test of the other processes, and those for it.
+part alone "$@"
 exit "$code"

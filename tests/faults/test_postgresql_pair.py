@@ -22,7 +22,7 @@ from tests.support.sending import ANNOUNCEMENT, announcement_body
 from tests.support.services import PostgreSQLPair
 from worker.config.urls import database_url as parsed
 
-pytestmark = pytest.mark.each_pair(full=True)
+pytestmark = [pytest.mark.each_pair(full=True), pytest.mark.long]
 
 SETTINGS = {"batch_size": 20, "database_timeout": 2}
 RESUMED_WITHIN = 15

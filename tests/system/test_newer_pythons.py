@@ -31,4 +31,5 @@ def test_what_needs_no_broker_passes(version: str, full: bool, tmp_path: Path, p
 
     run(f"/usr/bin/python{version}", "-m", "venv", environment)
     run(python, "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt", "--editable", ".[dev]")
-    run(python, "-m", "pytest", "tests/unit", "tests/database", "--numprocesses=2", "-p", "no:cacheprovider")
+    options = ("--numprocesses=2", "-p", "no:cacheprovider", "--hypothesis-profile=few")  # no laws are sought here
+    run(python, "-m", "pytest", "tests/unit", "tests/database", *options)

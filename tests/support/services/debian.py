@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from tests.support.services.server import PrivateServer, ServiceError
 
@@ -17,8 +17,11 @@ _log = logging.getLogger(__name__)
 
 DEBIAN_13 = ("trixie", "rabbitmq-server", "postgresql-17", "pgbouncer", "python3-venv", "docker-compose")
 """The suite, and the packages that the tests have of it."""
-PYTHONS: dict[str, tuple[str, ...]] = {"3.13": DEBIAN_13, "3.14": ("forky", "python3.14-venv")}
-"""By the versions of Pythons that are newer than this machine's: the suite and the packages that have it."""
+PYTHONS: dict[str, tuple[str, ...]] = {"3.13": DEBIAN_13, "3.14": ("forky", "postgresql", "python3.14-venv")}
+"""By the versions of Pythons that are newer than this machine's: the suite and the packages that have it.
+
+PostgreSQL is among them for the tests that start one, since the folder takes the place of this machine's programs.
+"""
 
 
 def bootstrap(folder: Path, *packages: str, suite: str | None = None) -> None:
@@ -26,7 +29,9 @@ def bootstrap(folder: Path, *packages: str, suite: str | None = None) -> None:
 
     Takes half a minute to a minute.
     """
-    _out("apt-get", "update", "--quiet=2")
+    with Path(gettempdir(), "deviceops-tests-apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # apt refuses to be run twice at a time
+        _out("apt-get", "update", "--quiet=2")
     targets = _out(
         "apt-get",
         "indextargets",
