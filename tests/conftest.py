@@ -98,9 +98,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         mark = metafunc.definition.get_closest_marker(name)
         is_due = mark is not None and (metafunc.config.getoption("--full") or not mark.kwargs.get("full"))
         if is_due and fixture in metafunc.fixturenames:
-            # With `--dist=loadgroup` each version has a process of its own, which starts the service once.
-            each = [pytest.param(version, marks=pytest.mark.xdist_group(version)) for version in versions]
-            metafunc.definition.add_marker(pytest.mark.parametrize(fixture, each, indirect=True))
+            metafunc.definition.add_marker(pytest.mark.parametrize(fixture, versions, indirect=True))
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m have taken theirs

@@ -89,8 +89,8 @@ part() {
 
 # Several processes, as most tests wait for a command to start.
 part most --numprocesses=4 --dist=worksteal "$@"
-# A process for each version: a cluster waits for its own timeouts most of the time.
-part clusters --numprocesses=2 --dist=loadgroup "$@"
+# Half of the tests for each process, which is those of one version: a cluster waits for its own timeouts mostly.
+part clusters --numprocesses=2 --dist=worksteal "$@"
 # In one process: among the others, each would wait for the longest test of the other processes, and those for it.
 part alone "$@"
 exit "$code"

@@ -1,5 +1,6 @@
 """The `deviceops` command as its users have it: a process of its own, with settings from the environment."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+from tests.support import fork_server
 
 TIMEOUT = 240
 """Seconds that a command may take."""
@@ -34,14 +38,19 @@ class Deviceops:
         """The same with more of the environment that is not ours."""
         return replace(self, environment={**self.environment, **variables})
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a command; the test ends it."""
+    @property
+    def variables(self) -> dict[str, str]:
+        """The whole environment of the command."""
         outside = {name: value for name, value in os.environ.items() if not name.startswith("DEVICEOPS_")}
         ours = {f"DEVICEOPS_{name.upper()}": value for name, value in self.settings.items()}
+        return {**outside, **ours, **self.environment}
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a command; the test ends it."""
         return subprocess.Popen(
             [*self.wrapper, sys.executable, "-m", "worker", *arguments],
             cwd=self.directory,
-            env={**outside, **ours, **self.environment},
+            env=self.variables,
             text=True,
             **{
                 "stdout": subprocess.PIPE,
@@ -62,11 +71,23 @@ class Deviceops:
                 process.kill()
 
     def __call__(self, *arguments: str, lines: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, with `lines` on standard input."""
-        options = {} if lines is None else {"stdin": subprocess.PIPE}
-        with self.start(*arguments, **options) as process:
-            out, err = process.communicate(lines, timeout=TIMEOUT)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        """Run a command to its end, with `lines` on standard input.
+
+        By the fork server, unless more than the width of its lines is special about its process.
+        """
+        if self.wrapper or self.environment.keys() - {"COLUMNS"}:
+            options = {} if lines is None else {"stdin": subprocess.PIPE}
+            with self.start(*arguments, **options) as process:
+                out, err = process.communicate(lines, timeout=TIMEOUT)
+            return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        with TemporaryFile() as given, TemporaryFile() as printed, TemporaryFile() as logged:
+            given.write((lines or "").encode())
+            given.seek(0)
+            streams = [each.fileno() for each in (given, printed, logged)]
+            line = fork_server.server().start(arguments, self.directory, self.variables, streams)
+            code = fork_server.exit_code(line, TIMEOUT)
+            out, err = (_text(each) for each in (printed, logged))
+        return subprocess.CompletedProcess(["deviceops", *arguments], code, out, err)
 
     def out(self, *arguments: str, lines: str | None = None) -> str:
         """What a command that must succeed prints."""
@@ -77,3 +98,10 @@ class Deviceops:
     def document(self, *arguments: str, lines: str | None = None) -> Any:
         """The document that a command with --json prints."""
         return json.loads(self.out(*arguments, "--json", lines=lines))
+
+
+def _text(file: IO[bytes]) -> str:
+    """What was written to a file, with line ends as a pipe in text mode has them."""
+    file.seek(0)
+    with io.TextIOWrapper(file) as text:
+        return text.read()
