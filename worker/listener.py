@@ -9,7 +9,7 @@ import uvicorn
 from worker.errors import DeviceopsError
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn without signal handling: it would raise a signal again at its end, which looks like a crash."""
 
     @contextmanager

@@ -32,7 +32,7 @@ router = APIRouter(
 DeadLetterId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Id of the dead letter.")]
 
 
-class DeadLetterPage(documents.Page[documents.DeadLetter]):
+class DeadLetterPage(documents.Page[documents.DeadLetterSummary]):
     """A page of dead letters."""
 
 

@@ -19,7 +19,7 @@ from worker.api.middleware import MAX_HEADERS
 from worker.api.responses import error
 from worker.api.subscriptions import Subscriptions
 from worker.config.settings import Settings
-from worker.listener import Server, listen, url_of
+from worker.listener import HttpServer, listen, url_of
 from worker.model.text import one_line
 from worker.store.database import Database
 from worker.watch.health import Health
@@ -80,7 +80,7 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
     with listen(host, settings.http_port) as listener:
         url = url_of(listener)
         _log.info("listening", url=url, docs=f"{url}/docs")
-        server = Server(config)
+        server = HttpServer(config)
 
         def stop() -> None:
             server.force_exit = server.should_exit  # the second signal ends it at once

@@ -15,7 +15,7 @@ from worker.model.messages import REPORT
 app = typer.Typer(add_completion=False)
 
 
-class Format(StrEnum):
+class ContractFormat(StrEnum):
     """Formats of the contract."""
 
     ASYNCAPI = "asyncapi"
@@ -25,8 +25,8 @@ class Format(StrEnum):
 @app.command()
 def contract(
     form: Annotated[
-        Format, typer.Option("--format", help="AsyncAPI 3, or JSON Schema 2020-12.")
-    ] = Format.ASYNCAPI,
+        ContractFormat, typer.Option("--format", help="AsyncAPI 3, or JSON Schema 2020-12.")
+    ] = ContractFormat.ASYNCAPI,
     message_type: Annotated[
         str | None,
         typer.Option(
@@ -36,7 +36,7 @@ def contract(
 ) -> None:
     """Print, as JSON, what producers may send: for generators, validators and documentation."""
     settings = Settings.load()
-    if form is Format.JSON_SCHEMA:
+    if form is ContractFormat.JSON_SCHEMA:
         print_json(document.json_schema(message_type or REPORT))
         return
     if message_type is not None:

@@ -37,7 +37,7 @@ REFRESH = 1
 app = typer.Typer(add_completion=False)
 
 
-class Format(StrEnum):
+class StatusFormat(StrEnum):
     """Output formats."""
 
     TABLE = "table"
@@ -60,10 +60,12 @@ def status(
         typer.Option(metavar="N", min=1, max=MANY, help="Maximum number of operations, the latest first."),
     ] = None,
     json: Json = False,
-    form: Annotated[Format, typer.Option("--format", help="json is the same as --json.")] = Format.TABLE,
+    form: Annotated[
+        StatusFormat, typer.Option("--format", help="json is the same as --json.")
+    ] = StatusFormat.TABLE,
 ) -> None:
     """Show operations and their progress."""
-    show(operation_id, watch=watch, limit=limit, json=json or form is Format.JSON)
+    show(operation_id, watch=watch, limit=limit, json=json or form is StatusFormat.JSON)
 
 
 def show(operation_id: IdRange | None, *, watch: bool, limit: int | None, json: bool) -> None:

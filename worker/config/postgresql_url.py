@@ -37,7 +37,7 @@ _MAX_TIMEOUT = 3_600
 _MAX_PORT = 65_535
 
 
-class Server(NamedTuple):
+class Host(NamedTuple):
     """A host to connect to: a name, an address, or the folder of a socket; None leaves it to the driver."""
 
     host: str | None
@@ -52,7 +52,7 @@ class Server(NamedTuple):
 class Target(NamedTuple):
     """What a URL says beyond database and credentials."""
 
-    servers: tuple[Server, ...]
+    servers: tuple[Host, ...]
     """In the order in which they are tried."""
     session_attributes: str
     """One of SESSION_ATTRIBUTES; where several servers are named, one that can be written to by default."""
@@ -108,9 +108,9 @@ def target(url: URL) -> Target:
     if "host" in query:
         hosts = query["host"].split(",")
         ports = query["port"].split(",") if "port" in query else [str(DEFAULT_PORT)] * len(hosts)
-        servers = tuple(Server(host, int(port)) for host, port in zip(hosts, ports, strict=True))
+        servers = tuple(Host(host, int(port)) for host, port in zip(hosts, ports, strict=True))
     else:
-        servers = (Server(url.host, url.port or DEFAULT_PORT),)
+        servers = (Host(url.host, url.port or DEFAULT_PORT),)
     attributes = query.get("target_session_attrs", "any" if len(servers) == 1 else "read-write")
     if attributes not in SESSION_ATTRIBUTES:
         raise ValueError(f"target_session_attrs is one of {', '.join(SESSION_ATTRIBUTES)}")

@@ -44,11 +44,13 @@ _GROUPS = {
 
 async def find(
     connection: AsyncConnection, selection: Selection, limit: int | None = None, offset: int = 0
-) -> list[documents.DeadLetter]:
+) -> list[documents.DeadLetterSummary]:
     """The selected dead letters, oldest first, at most `limit` after the first `offset`."""
-    columns = [_c[name] for name in documents.DeadLetter.model_fields]
+    columns = [_c[name] for name in documents.DeadLetterSummary.model_fields]
     query = select(*columns).where(selection.condition()).order_by(_c.id).limit(limit).offset(offset)
-    return [documents.DeadLetter.model_validate(dict(row._mapping)) for row in await connection.execute(query)]
+    return [
+        documents.DeadLetterSummary.model_validate(dict(row._mapping)) for row in await connection.execute(query)
+    ]
 
 
 async def count(connection: AsyncConnection, selection: Selection) -> int:

@@ -148,7 +148,7 @@ class Operation(BaseModel):
     operation_stats: OperationStats
 
 
-class DeadLetter(BaseModel):
+class DeadLetterSummary(BaseModel):
     """A dead letter in a list."""
 
     id: int
@@ -177,7 +177,7 @@ class DeadLetterEntry(BaseModel):
     detail: str
 
 
-class DeadLetterDetails(DeadLetter):
+class DeadLetterDetails(DeadLetterSummary):
     """A dead letter with all stored details.
 
     `current_state` is the state of the device operation that it names, null if that is not registered;

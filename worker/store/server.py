@@ -21,18 +21,18 @@ _SETTINGS = """
 """
 
 
-class Server(NamedTuple):
+class ServerDescription(NamedTuple):
     """The server behind a connection."""
 
     description: str
     warnings: list[str]
 
 
-async def describe(database: Database) -> Server:
+async def describe(database: Database) -> ServerDescription:
     """Describe the server that a connection reaches. Raises the database's errors."""
     async with database.read() as connection:
         if database.is_sqlite:
-            return Server(f"SQLite {await connection.scalar(text('SELECT sqlite_version()'))}", [])
+            return ServerDescription(f"SQLite {await connection.scalar(text('SELECT sqlite_version()'))}", [])
         found = (await connection.execute(text(_SETTINGS))).one()
         session = (await connection.get_raw_connection()).driver_connection
     assert session is not None
@@ -40,7 +40,7 @@ async def describe(database: Database) -> Server:
     if session.is_pooled:
         names = "prepared statements" if session.names_statements else "no prepared statements"
         words.append(f"through a pooler: settings in each transaction, {names}")
-    return Server(", ".join(words), [*_warnings(found, postgresql_url.target(database.url))])
+    return ServerDescription(", ".join(words), [*_warnings(found, postgresql_url.target(database.url))])
 
 
 def _warnings(found: Any, target: postgresql_url.Target) -> Iterator[str]:

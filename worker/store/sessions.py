@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import asyncpg
 from asyncpg.transaction import Transaction
 
-from worker.config.postgresql_url import Server, Target
+from worker.config.postgresql_url import Host, Target
 from worker.config.tls import find_error as tls_trouble
 from worker.errors import SettingsError
 from worker.failover import Failures
@@ -63,10 +63,10 @@ class Backend(NamedTuple):
         return _END, (self.pid, self.started, age)
 
 
-class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
+class DatabaseSession(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
     """A connection of the driver, with the settings of its session, or of each transaction behind a pooler."""
 
-    server: Server | None = None
+    server: Host | None = None
     """Where it is connected to."""
     backend = Backend()
     is_pooled = False
@@ -147,7 +147,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
 class _PooledTransaction(Transaction):  # type: ignore[misc]  # the driver has no types
     def __init__(
         self,
-        session: Session,
+        session: DatabaseSession,
         isolation: str | None = None,
         readonly: bool = False,  # the driver's
         deferrable: bool = False,
@@ -166,14 +166,14 @@ class _PooledTransaction(Transaction):  # type: ignore[misc]  # the driver has n
 
 async def connect(
     target: Target, settings: Mapping[str, str], known_failures: Failures, **arguments: Any
-) -> Session:
+) -> DatabaseSession:
     """Connect to the first server that can be used, and apply settings.
 
     `arguments` are the driver's. `known_failures` keeps the servers that could not be used. Raises SettingsError
     for a setting of the URL that a server refuses, `Unreachable` with what each server answers, or for one server
     the driver's error.
     """
-    failures: list[tuple[Server, Exception]] = []
+    failures: list[tuple[Host, Exception]] = []
     wanted = target.session_attributes
     for attributes in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
         for server in known_failures.last(target.servers):
@@ -189,10 +189,10 @@ async def connect(
 
 
 async def _connect(
-    target: Target, server: Server, attributes: str, settings: Mapping[str, str], arguments: Mapping[str, Any]
-) -> Session:
+    target: Target, server: Host, attributes: str, settings: Mapping[str, str], arguments: Mapping[str, Any]
+) -> DatabaseSession:
     async with asyncio.timeout(target.connect_timeout):
-        session: Session = await asyncpg.connect(
+        session: DatabaseSession = await asyncpg.connect(
             **arguments,
             host=server.host,
             port=server.port,
@@ -200,7 +200,7 @@ async def _connect(
             timeout=None,  # the one above
             statement_cache_size=0,  # no names, but for those that `prepare` gives
             server_settings={"application_name": target.application_name},
-            connection_class=Session,
+            connection_class=DatabaseSession,
         )
         session.server = server
         try:
@@ -216,7 +216,7 @@ async def _connect(
     return session
 
 
-def _summary(failures: Sequence[tuple[Server, Exception]]) -> Exception:
+def _summary(failures: Sequence[tuple[Host, Exception]]) -> Exception:
     """The error for failures to connect; of several, one that may pass has precedence."""
     named = [_named(*failure) for failure in failures]
     if len(named) == 1 or not any(map(is_transient, named)):
@@ -228,7 +228,7 @@ def _summary(failures: Sequence[tuple[Server, Exception]]) -> Exception:
     return Unreachable("; ".join(dict.fromkeys(described)))
 
 
-def _named(server: Server, error: Exception) -> Exception:
+def _named(server: Host, error: Exception) -> Exception:
     """A failure to connect, with the server's name where the driver's error lacks it."""
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return Unreachable(f"{server}: {error}")

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from worker.config.types import Address
 from worker.errors import DeviceopsError
-from worker.listener import Server, listen, url_of
+from worker.listener import HttpServer, listen, url_of
 from worker.watch.health import Health
 
 _log = structlog.get_logger()
@@ -30,7 +30,7 @@ async def serving(address: Address, health: Health, registry: CollectorRegistry)
     """Serve probes for the duration of a block. Raises DeviceopsError if a configured port is in use."""
     with _listen(address) as listener:
         _log.info("answering probes", url=url_of(listener))
-        server = Server(
+        server = HttpServer(
             uvicorn.Config(
                 _app(health, registry),
                 ws="none",

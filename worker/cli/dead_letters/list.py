@@ -61,7 +61,7 @@ def show_list(selection: Selection, limit: int | None, json: bool, hint: str = H
 
 async def _list(
     settings: Settings, selection: Selection, limit: int | None, hint: str
-) -> tuple[list[documents.DeadLetter], int]:
+) -> tuple[list[documents.DeadLetterSummary], int]:
     async with ready_database(settings) as database, database.read() as connection:
         await check_ids(connection, selection, hint, needs_all=hint != HINT)
         found = await dead_letters.find(connection, selection, limit)

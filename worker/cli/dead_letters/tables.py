@@ -19,9 +19,9 @@ from worker.processing.decisions import Outcome
 from worker.store import documents
 
 
-def dead_letters(found: Sequence[documents.DeadLetter], *, has_room: bool) -> Table:
+def dead_letters(found: Sequence[documents.DeadLetterSummary], *, has_room: bool) -> Table:
     """A list of dead letters; the status unless all are open, the time where there is room."""
-    columns: dict[str, Callable[[documents.DeadLetter], str | Text]] = {
+    columns: dict[str, Callable[[documents.DeadLetterSummary], str | Text]] = {
         "id": lambda letter: str(letter.id),
         "received": lambda letter: time(letter.received_at),
         "age": lambda letter: since(letter.received_at),
