@@ -9,6 +9,7 @@
 | `growth.py` | the same with a million device operations already there; reading; bytes per report |
 | `memory.py` | resident memory over a long backlog |
 | `cost.py` | processor time by part, from a profiler |
+| `replicas.py` | rates with a cluster of brokers, and with a standby that commits wait for |
 | `stage.py`, `broker.py` | services, databases and queues of a run's own; filling a queue |
 | `traffic.py` | the messages, and what must have become of them |
 | `consuming.py`, `checking.py` | running a consumer over a backlog, its rate, and whether it did everything |

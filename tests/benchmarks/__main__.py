@@ -18,6 +18,7 @@ from tests.benchmarks.cost import cost
 from tests.benchmarks.growth import growth
 from tests.benchmarks.latency import latency
 from tests.benchmarks.memory import memory
+from tests.benchmarks.replicas import replicas
 from tests.benchmarks.sizes import DEFAULT, QUICK, Sizes, Steps
 from tests.benchmarks.tables import conditions, tables
 from tests.benchmarks.throughput import CONSUMERS, throughput
@@ -31,6 +32,7 @@ class Name(StrEnum):
     GROWTH = "growth"
     MEMORY = "memory"
     COST = "cost"
+    REPLICAS = "replicas"
 
 
 BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mapping[str, Any]]]] = {
@@ -39,6 +41,7 @@ BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mappin
     Name.GROWTH: growth,
     Name.MEMORY: memory,
     Name.COST: cost,
+    Name.REPLICAS: replicas,
 }
 
 

@@ -61,8 +61,15 @@ def cost(figures: Any) -> None:
     assert seconds["all"] > 0  # a thousand reports are too few to find every part at work
 
 
+def replicas(figures: Any) -> None:
+    assert list(figures["rates"]) == ["one of each", "three brokers", "a synchronous standby", "both"]
+    [only] = figures["rounds"]
+    assert only == figures["rates"]
+    assert figures["ratios"]["both / one of each"] == only["both"] / only["one of each"]
+
+
 BENCHMARKS: Mapping[str, Callable[[Any], None]] = {
-    each.__name__: each for each in (throughput, latency, growth, memory, cost)
+    each.__name__: each for each in (throughput, latency, growth, memory, cost, replicas)
 }
 
 
