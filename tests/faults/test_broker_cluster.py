@@ -17,7 +17,7 @@ from tests.faults.workers import Worker
 from tests.support.services import RabbitMQCluster
 from tests.support.services.cluster import declare, serve
 
-pytestmark = pytest.mark.each_cluster(full=True)
+pytestmark = [pytest.mark.each_cluster(full=True), pytest.mark.not_every_day]
 
 RESUMED_WITHIN = 15
 """Seconds after the cluster itself serves again, within which everything must be in the database."""
@@ -98,7 +98,7 @@ async def stage(new_scene: NewScene, cluster: RabbitMQCluster, sturdy_database: 
     "is_of_worker",
     [
         pytest.param(True, id="with the worker's connection"),
-        pytest.param(False, id="and nothing else", marks=pytest.mark.not_every_day),
+        pytest.param(False, id="and nothing else"),
     ],
 )
 async def test_the_node_that_leads_the_queue_is_killed(trials: Trials, stage: Stage, is_of_worker: bool) -> None:
@@ -111,7 +111,6 @@ async def test_the_node_that_leads_the_queue_is_killed(trials: Trials, stage: St
     await stage.endure(trials, "node of the broker that leads the queue killed", kill)
 
 
-@pytest.mark.not_every_day
 async def test_the_node_stands_still(trials: Trials, stage: Stage) -> None:
     async def freeze(random: Random) -> None:
         stage.go_on(random.uniform(20, 30), stage.node.frozen())
@@ -124,7 +123,7 @@ async def test_the_node_stands_still(trials: Trials, stage: Stage) -> None:
     "also_from_clients",
     [
         pytest.param(True, id="from everybody"),
-        pytest.param(False, id="from its peers", marks=pytest.mark.not_every_day),
+        pytest.param(False, id="from its peers"),
     ],
 )
 async def test_the_node_is_cut_off(trials: Trials, stage: Stage, also_from_clients: bool) -> None:
@@ -135,7 +134,6 @@ async def test_the_node_is_cut_off(trials: Trials, stage: Stage, also_from_clien
     await stage.endure(trials, "node of the broker cut off, a minority", cut_off)
 
 
-@pytest.mark.not_every_day
 async def test_every_node_is_restarted_in_turn(trials: Trials, stage: Stage) -> None:
     async def restart(random: Random) -> None:
         async with feeding(stage.ledger, random):
@@ -147,7 +145,6 @@ async def test_every_node_is_restarted_in_turn(trials: Trials, stage: Stage) -> 
     await stage.endure(trials, "nodes of the broker restarted in turn", restart)
 
 
-@pytest.mark.not_every_day
 async def test_a_node_comes_back_empty(trials: Trials, stage: Stage) -> None:
     """It gets its part of the queue again, which then outlives another node."""
 

@@ -25,10 +25,17 @@ from tests.support.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
 from worker.store.database import Database
 from worker.store.errors import is_access_denied, is_transient
 
+NEWEST = [*POOLERS][-1]
 ANNOUNCED = {**OPERATION, "device_ids": DEVICES}
 
 
-@pytest.fixture(params=[f"{version}, {mode}s" for version in POOLERS for mode in get_args(PoolMode)])
+@pytest.fixture(
+    params=[
+        pytest.param(f"{version}, {mode}s", marks=[] if version == NEWEST else pytest.mark.not_every_day)
+        for version in POOLERS
+        for mode in get_args(PoolMode)
+    ]
+)
 def pooler(request: pytest.FixtureRequest, sturdy_database: str) -> Iterator[PrivatePgBouncer]:
     """A pooler before a fresh, migrated database, of each version in each mode."""
     version, mode = request.param.removesuffix("s").split(", ")

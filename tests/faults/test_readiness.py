@@ -151,7 +151,7 @@ async def of_a_role(database_url: str) -> str:
     return str(make_url(database_url).set(username=role))
 
 
-@pytest.mark.each_private_broker
+@pytest.mark.each_private_broker(full=True)
 @pytest.mark.parametrize(
     ("kind", "fault", "words"),
     [
@@ -188,7 +188,7 @@ async def test_what_no_retry_will_mend_ends_life_after_life_without_a_delivery(
     await trials.endure(f"{fault.__name__.replace('_', ' ')}: {LIVES} lives", spoil, ledger, worker)
 
 
-@pytest.mark.each_private_broker
+@pytest.mark.each_private_broker(full=True)
 async def test_a_dead_letter_says_which_limit_held_and_what_its_body_names(
     impatient: str, sqlite_database: Database, tmp_path: Path, broker: PrivateRabbitMQ
 ) -> None:

@@ -54,3 +54,4 @@ class PgBouncer124(OnDebian13, PrivatePgBouncer):
     """A private PgBouncer 1.24."""
 
     variable = "TEST_PGBOUNCER_124_URL"
+    stop_signal = signal.SIGQUIT  # since 1.23 SIGTERM waits for the clients to go
