@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 from tests.support.brokering import delete_topology
 from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase, PostgresqlServer, SqliteFiles, cleared, in_a_thread
+from tests.support.occasions import is_every_day
 from tests.support.services import BROKERS, CLUSTERS, DATABASES, PAIRS
 from tests.support.services.shared import Services, borrowed
 from tests.support.serving import Server, serving
@@ -52,7 +53,7 @@ EACH: dict[str, tuple[str, list[str]]] = {
 }
 """The marks of tests that run with each version of a service, others with one: the fixture, and its versions.
 
-With `full=True` they do so in a run with the sizes of CI.
+With `full=True` they do so but for the everyday run.
 """
 
 PARTS = ("most", "clusters", "alone")
@@ -96,7 +97,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have tests that are marked so run once with each version of a service, by pytest's own mark for that."""
     for name, (fixture, versions) in EACH.items():
         mark = metafunc.definition.get_closest_marker(name)
-        is_due = mark is not None and (metafunc.config.getoption("--full") or not mark.kwargs.get("full"))
+        is_due = mark is not None and not (mark.kwargs.get("full") and is_every_day(metafunc.config))
         if is_due and fixture in metafunc.fixturenames:
             metafunc.definition.add_marker(pytest.mark.parametrize(fixture, versions, indirect=True))
 

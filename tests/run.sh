@@ -87,8 +87,8 @@ part() {
     esac
 }
 
-# Several processes, as most tests wait for a command to start.
-part most --numprocesses=4 --dist=worksteal "$@"
+# Several processes, as most tests wait for something most of the time.
+part most --numprocesses=6 --dist=worksteal "$@"
 # Half of the tests for each process, which is those of one version: a cluster waits for its own timeouts mostly.
 part clusters --numprocesses=2 --dist=worksteal "$@"
 # In one process: among the others, each would wait for the longest test of the other processes, and those for it.

@@ -15,6 +15,7 @@ import pytest
 from tests.faults.scene import NewScene, Scene, scene
 from tests.faults.trials import RESULT, Trials
 from tests.support.databases import NewDatabase, PostgresqlServer
+from tests.support.occasions import is_every_day
 from tests.support.services import (
     BROKERS,
     CLUSTERS,
@@ -32,11 +33,10 @@ SECONDS_A_TRY = 60
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each test the time that its tries may take, and leave out what is not for every day."""
-    is_every_day = not any(config.getoption(name) for name in ("--full", "--long", "--tries"))
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(300 + SECONDS_A_TRY * tries_of(item)))
-        if is_every_day and item.get_closest_marker("not_every_day"):
+        if is_every_day(config) and item.get_closest_marker("not_every_day"):
             item.add_marker(pytest.mark.skip(reason="with --full, --long or --tries"))
 
 

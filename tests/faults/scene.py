@@ -20,6 +20,9 @@ class Scene(NamedTuple):
     ledger: Ledger
 
 
+OF_ASYNCIO = '"logger": "asyncio"'
+"""In a log line about a fault of our own."""
+
 NewScene = Callable[..., Awaitable[Scene]]
 """Makes a scene by the URLs of the broker and the database, and more settings of the worker.
 
@@ -42,6 +45,7 @@ async def scene(
             worker.start()
             await worker.is_ready()
             yield Scene(worker, ledger)
+            assert OF_ASYNCIO not in worker.log, "an error that nobody retrieved, or the like; see below"
         finally:
             worker.kill()
             sys.stdout.write(f"what the worker said:\n{worker.log[-5000:]}\n")  # shown if the test fails

@@ -1,8 +1,7 @@
 """A cluster of RabbitMQs that loses a node: the worker goes on with another; nothing is lost, nothing doubled."""
 
 import asyncio
-import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from itertools import count
 from random import Random
 
@@ -49,14 +48,16 @@ class Stage:
         assert max(result.seconds) < RESUMED_WITHIN, result.seconds
         assert self.worker.deaths == [0]
 
-    def go_on(self, seconds: float, fault: AbstractContextManager[None]) -> None:
-        """Have a fault last for so long, whatever else happens."""
+    def put_for(self, seconds: float, fault: AbstractContextManager[None]) -> None:
+        """Put a fault into the world, to be lifted after so many seconds, whatever else happens."""
+        stack = ExitStack()
+        stack.enter_context(fault)  # now: others_serve() must not find a cluster that is whole
 
-        def last() -> None:
-            with fault:
-                time.sleep(seconds)
+        async def last() -> None:
+            with stack:
+                await asyncio.sleep(seconds)
 
-        self.lasting = asyncio.create_task(asyncio.to_thread(last))
+        self.lasting = asyncio.create_task(last())
 
     async def others_serve(self) -> None:
         """Return once the cluster can do without the node."""
@@ -113,7 +114,7 @@ async def test_the_node_that_leads_the_queue_is_killed(trials: Trials, stage: St
 
 async def test_the_node_stands_still(trials: Trials, stage: Stage) -> None:
     async def freeze(random: Random) -> None:
-        stage.go_on(random.uniform(20, 30), stage.node.frozen())
+        stage.put_for(random.uniform(20, 30), stage.node.frozen())
         await stage.others_serve()
 
     await stage.endure(trials, "node of the broker frozen for 20 to 30 s", freeze)
@@ -128,7 +129,7 @@ async def test_the_node_stands_still(trials: Trials, stage: Stage) -> None:
 )
 async def test_the_node_is_cut_off(trials: Trials, stage: Stage, also_from_clients: bool) -> None:
     async def cut_off(random: Random) -> None:
-        stage.go_on(random.uniform(12, 20), stage.node.place.cut_off(also_from_clients=also_from_clients))
+        stage.put_for(random.uniform(12, 20), stage.node.place.cut_off(also_from_clients=also_from_clients))
         await stage.others_serve()
 
     await stage.endure(trials, "node of the broker cut off, a minority", cut_off)

@@ -21,7 +21,7 @@ from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ
 from worker.amqp.keepalive import DELAY
 from worker.amqp.topology import Topology
 
-pytestmark = pytest.mark.each_private_broker
+pytestmark = pytest.mark.each_private_broker(full=True)
 
 SENT = 20
 MORE_THAN_A_DEFAULT = 25

@@ -9,7 +9,6 @@ import json
 import shutil
 import signal
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.outages import OF_WORKERS, is_paused, said, session
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
+from tests.faults.workers import Worker
 from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase
 from tests.support.services import PrivateRabbitMQ, RabbitMQ4
@@ -309,13 +309,21 @@ def disk() -> Iterator[SmallDisk]:
         yield disk
 
 
-def cut_log(database: str) -> None:
-    """Empty the write-ahead log of an SQLite file, whose length would be room for a batch on a full disk."""
-    with closing(sqlite3.connect(database)) as connection:
-        until = time.monotonic() + 10
-        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # a transaction is in the way
-            assert time.monotonic() < until, "the log is in use"
-            time.sleep(0.01)
+def cut_log(database: str) -> bool:
+    """Whether the write-ahead log of an SQLite file could be emptied: no transaction was in the way."""
+    with closing(sqlite3.connect(database, timeout=0)) as connection:
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+
+async def freeze_at_rest(worker: Worker, database: str) -> None:
+    """Stop the process between two transactions, with an empty log, whose length would be room on a full disk."""
+    async with asyncio.timeout(10):
+        worker.signal(signal.SIGSTOP)
+        while not await asyncio.to_thread(cut_log, database):
+            worker.signal(signal.SIGCONT)
+            await asyncio.sleep(0.05)
+            worker.signal(signal.SIGSTOP)
 
 
 async def test_a_disk_that_has_room_for_a_small_batch_only_costs_one_delivery(
@@ -331,9 +339,8 @@ async def test_a_disk_that_has_room_for_a_small_batch_only_costs_one_delivery(
         many.reports = {
             id_: json.dumps({**json.loads(body), "reason": LONG}).encode() for id_, body in many.reports.items()
         }
-        worker.signal(signal.SIGSTOP)  # so that it gets all of them at once
+        await freeze_at_rest(worker, url.database or "")  # so that it gets all of them at once
         await ledger.publish(many)
-        await asyncio.to_thread(cut_log, url.database or "")
         await asyncio.to_thread(disk.fill, ROOM)
         worker.signal(signal.SIGCONT)
         await worker.until(lambda: len(said(worker.log, GIVEN_BACK)) > before, "giving back")

@@ -184,6 +184,7 @@ class Session:
                 self._ended.set_result(None)
             else:
                 self._ended.set_exception(reason)
+                self._ended.exception()  # else it is logged as never retrieved if the session was not run
             if isinstance(reason, BrokerLost):
                 self._broker.mark_down(str(reason))
         for subscription in self._subscriptions:
