@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import TracebackType
 from typing import IO, Any
 
 from tests.support import fork_server
@@ -18,6 +19,17 @@ TIMEOUT = 240
 """Seconds that a command may take."""
 PIPE_SIZE = 2**20
 """Bytes that a command may write before it has to wait for a test to read them: many minutes of a worker's log."""
+
+
+class Process(subprocess.Popen[str]):
+    """A process that the end of its block waits for, but for a block that failed: that one kills it."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.kill()
+        super().__exit__(kind, error, traceback)
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Deviceops:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command; the test ends it."""
-        return subprocess.Popen(
+        return Process(
             [*self.wrapper, sys.executable, "-m", "worker", *arguments],
             cwd=self.directory,
             env=self.variables,

@@ -185,7 +185,7 @@ async def test_republishing_that_is_killed_beside_a_worker_loses_and_doubles_not
                 await asyncio.sleep(moments.uniform(0.8, 1.6))
                 replay.kill()
         deviceops.out("dead-letters", "replay", "--all", "--to-broker")
-        eventually(lambda: deviceops.document("status", operation)["state"] == "COMPLETED")
+        eventually(lambda: '"COMPLETED"' in deviceops("status", operation, "--json").stdout)
         worker.terminate()
     deviceops.out("run", "--until-idle", "1")
 
