@@ -17,6 +17,8 @@ from worker.processing.batches import process_messages, retry_transient
 from worker.processing.write_probe import probe_write
 from worker.store import database, schema
 from worker.store.database import Database
+from worker.store.door import Door
+from worker.store.workers import Peers
 from worker.tracing import tracing
 from worker.watch import probes, watchdog
 from worker.watch.batch_metrics import BatchMetrics
@@ -66,6 +68,8 @@ class Worker:
         self._registry = registry_of_process({"batches": store})
         self.metrics = BatchMetrics(self._registry, settings.services)
         store.on_commit = self.metrics.on_commit
+        if settings.partitions == 1 and not store.is_sqlite:
+            store.door = Door(settings.topology_prefix)
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until idle for `until_idle` seconds."""
@@ -77,14 +81,17 @@ class Worker:
             self._is_ready.set()
 
         settings, store = self._settings, self._store
-        consumer = Consumer(settings, self._process, self._stop, ready=ready, database=store.dependency)
+        consumer = Consumer(
+            settings,
+            self._process,
+            self._stop,
+            ready=ready,
+            database=store.dependency,
+            peers=Peers(store, settings.topology_prefix),
+        )
         health = Health((consumer.dependency, store.dependency), self._stop)
         database_metrics = DatabaseMetrics(store, settings.stale_after)
-        self._registry.register(
-            WorkerMetrics(
-                self.metrics.tally, health, database_metrics, lambda: consumer.queues, lambda: consumer.redeclared
-            )
-        )
+        self._registry.register(WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, store.door))
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
             probes.serving(settings.worker_probes, health, self._registry),

@@ -22,6 +22,7 @@ from tests.benchmarks.replicas import replicas
 from tests.benchmarks.sizes import DEFAULT, QUICK, Sizes, Steps
 from tests.benchmarks.tables import conditions, tables
 from tests.benchmarks.throughput import CONSUMERS, throughput
+from tests.benchmarks.workers import workers
 
 
 class Name(StrEnum):
@@ -33,6 +34,7 @@ class Name(StrEnum):
     MEMORY = "memory"
     COST = "cost"
     REPLICAS = "replicas"
+    WORKERS = "workers"
 
 
 BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mapping[str, Any]]]] = {
@@ -42,6 +44,7 @@ BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mappin
     Name.MEMORY: memory,
     Name.COST: cost,
     Name.REPLICAS: replicas,
+    Name.WORKERS: workers,
 }
 
 

@@ -9,6 +9,7 @@ import aio_pika
 from aiormq.channel import Channel
 from pamqp import commands as spec
 
+from worker.amqp.publisher import routing_key
 from worker.amqp.topology import Topology
 from worker.model.messages import Message
 
@@ -21,19 +22,20 @@ LOOK = 0.002
 class Broker:
     """A connection for publishing and looking. Messages are persistent, queues are the product's quorum queues."""
 
-    def __init__(self, channel: Channel, declaring: aio_pika.abc.AbstractChannel) -> None:
+    def __init__(self, channel: Channel, connection: aio_pika.abc.AbstractConnection) -> None:
         self._channel = channel
-        self._declaring = declaring
+        self._connection = connection
 
     @asynccontextmanager
-    async def topology(self, prefix: str) -> AsyncIterator[Topology]:
+    async def topology(self, prefix: str, partitions: int = 1) -> AsyncIterator[Topology]:
         """The exchange and the queues that the product declares, for the length of a block."""
-        topology = Topology(prefix)
-        await topology.declare(self._declaring)
+        topology = Topology(prefix, partitions)
+        async with self._connection.channel() as declaring:
+            await topology.declare(declaring)
         try:
             yield topology
         finally:
-            await topology.delete(self._declaring)
+            await topology.delete(self._connection)
 
     async def fill(self, topology: Topology, messages: Iterable[Message]) -> None:
         """Publish messages, and return once the broker has all of them in the queue, where nobody consumes."""
@@ -58,7 +60,7 @@ class Broker:
             headers={"sent": str(sent)} if sent else None,
         )
         await self._channel.basic_publish(
-            message.body, exchange=topology.exchange, routing_key=message.type or "", properties=properties
+            message.body, exchange=topology.exchange, routing_key=routing_key(message), properties=properties
         )
 
     async def consumed_by(self, topology: Topology, consumers: int) -> float:
@@ -70,16 +72,16 @@ class Broker:
         return time.monotonic()
 
     async def _look(self, topology: Topology) -> tuple[int, int]:
-        """How many messages are ready in the queue, and how many consume it."""
-        found = await self._channel.queue_declare(topology.reports, passive=True)
-        return found.message_count or 0, found.consumer_count or 0
+        """How many messages are ready in the queues of reports, and how many consume them."""
+        queues = map(topology.queue, topology.numbers)
+        found = [await self._channel.queue_declare(queue, passive=True) for queue in queues]
+        return sum(each.message_count or 0 for each in found), sum(each.consumer_count or 0 for each in found)
 
 
 @asynccontextmanager
 async def connected(amqp_url: str) -> AsyncIterator[Broker]:
     """A broker for the length of a block."""
     async with await aio_pika.connect(amqp_url) as connection:
-        declaring = await connection.channel()
         channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
         assert isinstance(channel, Channel)
-        yield Broker(channel, declaring)
+        yield Broker(channel, connection)

@@ -82,6 +82,12 @@ class Workers:
         """How many reports they say they have settled."""
         return int(sum(await self.metrics("deviceops_received_total")))
 
+    async def have_received(self, number: float) -> int:
+        """Return once so many are settled, or a few more: how many."""
+        while (settled := await self.received()) < number:  # noqa: ASYNC110  # it is asked for
+            await asyncio.sleep(COARSEST / 5)
+        return settled
+
     async def have_settled(self, total: int, began: float) -> float:
         """Return once so much is settled: the moment at which it was, by the monotonic clock."""
         while (settled := await self.received()) < total:

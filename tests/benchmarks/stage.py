@@ -41,6 +41,7 @@ class Scene:
             "amqp_url": self.amqp_url,
             "database_url": self.database_url,
             "topology_prefix": self.topology.prefix,
+            "partitions": str(self.topology.partitions),
             "log_level": "WARNING",
         }
 
@@ -62,10 +63,12 @@ class Stage:
     broker: Broker
 
     @asynccontextmanager
-    async def scene(self, kind: str = "postgresql", database_url: str | None = None) -> AsyncIterator[Scene]:
+    async def scene(
+        self, kind: str = "postgresql", database_url: str | None = None, partitions: int = 1
+    ) -> AsyncIterator[Scene]:
         """A scene for the length of a block, with a database of its own unless one is given."""
         prefix = f"benchmark-{secrets.token_hex(6)}"
-        async with self.broker.topology(prefix) as topology:
+        async with self.broker.topology(prefix, partitions) as topology:
             if database_url is not None:
                 yield Scene(self.amqp_url, database_url, topology, self.directory)
             elif kind == "sqlite":

@@ -55,9 +55,9 @@ class Comparison:
 class Ledger:
     """Publishes fleets, however often it takes until the broker confirms, and compares."""
 
-    def __init__(self, amqp_url: str, prefix: str, database: Database) -> None:
+    def __init__(self, amqp_url: str, topology: Topology, database: Database) -> None:
         self._amqp_url = amqp_url
-        self._topology = Topology(prefix)
+        self._topology = topology
         self._database = database
         self._connection: AbstractConnection | None = None
         self._exchange: AbstractExchange | None = None
@@ -130,18 +130,15 @@ class Ledger:
 
     async def messages_left(self) -> int:
         """Messages in the queues; to be asked once no worker holds any."""
-        return sum(
-            [(await self._looked_at(name))[0] for name in (self._topology.reports, self._topology.dead_letters)]
-        )
+        async with await connect(self._amqp_url) as connection:
+            return sum((await self._topology.waiting(connection)).values())
 
     async def waiting(self) -> tuple[int, int]:
         """Reports that the broker has and has not delivered, and how many workers consume."""
-        return await self._looked_at(self._topology.reports)
-
-    async def _looked_at(self, queue: str) -> tuple[int, int]:
         async with await connect(self._amqp_url) as connection:
-            found = (await (await connection.channel()).declare_queue(queue, passive=True)).declaration_result
-            return found.message_count or 0, found.consumer_count or 0
+            found = await self._topology.look(connection, self._topology.reports)
+        assert found is not None
+        return found.message_count or 0, found.consumer_count or 0
 
     async def close(self) -> None:
         """Let the broker go."""
@@ -167,7 +164,7 @@ class Ledger:
             with suppress(Exception):  # whatever the client makes of it: it is not confirmed
                 exchange = await self._connected()
                 message = aio_pika.Message(body, message_id=id_, delivery_mode=2)
-                await exchange.publish(message, "fault", timeout=5)
+                await exchange.publish(message, id_, timeout=5)  # so that reports come to all partitions
                 self._confirmed_ids.add(id_)
                 return
             assert time.monotonic() < deadline, "the broker does not confirm"
@@ -192,10 +189,10 @@ class Ledger:
 
 
 @asynccontextmanager
-async def ledger_of(amqp_url: str, prefix: str, database_url: str) -> AsyncIterator[Ledger]:
+async def ledger_of(amqp_url: str, topology: Topology, database_url: str) -> AsyncIterator[Ledger]:
     """A ledger with connections of its own."""
     database = Database(make_url(database_url))
-    ledger = Ledger(amqp_url, prefix, database)
+    ledger = Ledger(amqp_url, topology, database)
     try:
         yield ledger
     finally:

@@ -8,6 +8,7 @@ BATCHES, DATABASE, ERRORS = "worker/processing/batches.py", "worker/store/databa
 LOADING = "worker/processing/loading.py"
 LINES = "worker/store/dead_connections.py"
 SESSIONS = "worker/store/sessions.py"
+SUBSCRIPTION = "worker/amqp/subscription.py"
 
 TOPOLOGY = "worker/amqp/topology.py"
 
@@ -134,13 +135,16 @@ PROTECTIONS = (
     Protection(
         "the end of a session is noted while a batch waits",
         "test_broker_fails.py::test_the_broker_closes_the_channel_of_a_worker_that_does_not_acknowledge",
-        ((SESSION, "        channel.closing.add_done_callback(self._note_closing)\n", ""), NEVER_INSPECTING),
+        (
+            (SESSION, "        subscription.channel.closing.add_done_callback(self._note_closing)\n", ""),
+            NEVER_INSPECTING,
+        ),
     ),
     Protection(
         "a consumer that the broker cancelled is noticed",
         "test_broker_fails.py::test_the_queue_is_deleted_under_the_worker",
         (
-            (SESSION, "elif subscription.tag not in subscription.channel.consumers:", "elif False:"),
+            (SESSION, "elif cancelled := subscription.cancelled:", "elif cancelled := []:"),
             NEVER_INSPECTING,
         ),
     ),
@@ -170,7 +174,7 @@ PROTECTIONS = (
     Protection(
         "a consumer that the broker forgot is noticed",
         "test_loop_hangs.py::test_the_broker_forgets_the_consumer",
-        ((SESSION, "if not found.consumer_count:", "if False:"),),
+        ((SESSION, "if not found.consumer_count and queue in self.queues:", "if False:"),),
     ),
     Protection(
         "a broker that does not answer is noticed by asking",
@@ -211,7 +215,13 @@ PROTECTIONS = (
     Protection(
         "no acknowledgement covers suspects that wait",
         "test_poison.py",
-        ((SESSION, "bool(others) and not self.batcher.has_poison_candidates", "bool(others)"),),
+        (
+            (
+                "worker/amqp/subscription.py",
+                "bool(others) and not self.batcher.has_poison_candidates",
+                "bool(others)",
+            ),
+        ),
     ),
     Protection(
         "suspects are drawn by lot",
@@ -307,8 +317,8 @@ PROTECTIONS = (
         "test_postgresql_slow.py::test_slow_database_holds_reports_back",
         (
             (
-                SESSION,
-                "channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))",
+                SUBSCRIPTION,
+                "channel.basic_qos(prefetch_count=prefetch)",
                 "asyncio.sleep(0)",
             ),
         ),
@@ -421,13 +431,13 @@ PROTECTIONS = (
         (
             (
                 DATABASE,
-                "async with time_limit(self._limit), self.engine.begin()",
-                "async with self.engine.begin()",
+                "time_limit(self._limit), self.engine.connect() as connection:\n                if is_batch",
+                "self.engine.connect() as connection:\n                if is_batch",
             ),
             (
                 DATABASE,
-                "async with time_limit(self._limit), self.engine.connect()",
-                "async with self.engine.connect()",
+                "time_limit(self._limit), self.engine.connect() as connection:\n                with",
+                "self.engine.connect() as connection:\n                with",
             ),
         ),
     ),
@@ -533,15 +543,15 @@ PROTECTIONS = (
         (
             (
                 CONSUMER,
-                "keeping = asyncio.create_task(Keepalive(self._settings, self._note).run())",
-                "keeping = asyncio.create_task(asyncio.sleep(0))",
+                "create_task(Keepalive(self._settings, self._supported_topology, self._note).run())",
+                "create_task(asyncio.sleep(0))",
             ),
         ),
     ),
     Protection(
         "a queue of an older version is consumed as long as it exists",
         "test_broker_defaults.py::test_a_queue_of_an_older_version_is_replaced_without_loss_whenever_a_worker_dies",
-        ((TOPOLOGY, "DeclaredState([current, former], redeclared)", "DeclaredState([current], redeclared)"),),
+        ((TOPOLOGY, "DeclaredState([current, former], ", "DeclaredState([current], "),),
     ),
     Protection(
         "a queue of an older version is replaced by another one",
@@ -633,5 +643,30 @@ PROTECTIONS = (
         "a node that failed is tried after the others",
         "test_network_fails.py::test_a_node_that_failed_is_tried_after_the_others",
         (("worker/amqp/connection.py", "failures.note(node)\n            found", "found"),),
+    ),
+    Protection(
+        "nobody waits for long at the door",
+        "test_door.py::test_the_door_is_held_for_good",
+        (("worker/store/door.py", "SET LOCAL lock_timeout = {self._timeout * 1_000:.0f};", ""),),
+    ),
+    Protection(
+        "a worker that does not announce itself counts as gone",
+        "test_partitions.py::test_a_worker_dies_and_comes_back",
+        (("worker/store/workers.py", "GONE_AFTER = timedelta(seconds=6)", "GONE_AFTER = timedelta(hours=6)"),),
+    ),
+    Protection(
+        "queues that others declared are consumed, also when these are gone",
+        "test_partitions.py::test_workers_of_different_numbers_run_side_by_side",
+        (("worker/amqp/partitions.py", "        self._known |= self._wanted\n", ""),),
+    ),
+    Protection(
+        "queues from before a change of the partitions are consumed",
+        "test_partitions.py::test_the_number_of_partitions_changes",
+        (("worker/amqp/partitions.py", "        self._known.update(former)\n", ""),),
+    ),
+    Protection(
+        "where the broker has no plugin for partitions, one queue is used",
+        "test_partitions.py::test_a_broker_without_the_plugin_has_one_queue",
+        (("worker/amqp/consumer.py", "                return replace(topology, partitions=1)\n", ""),),
     ),
 )

@@ -16,9 +16,9 @@ from pamqp.commands import Basic
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from worker.amqp import session
 from worker.amqp.batching import Batcher
 from worker.amqp.delivery import Delivery
+from worker.amqp.subscription import Subscription
 from worker.model import dead_letter, messages, parsing
 from worker.processing import batches
 
@@ -49,16 +49,17 @@ def prepare() -> None:
             time.sleep(float(how))
 
     event.listen(Engine, "commit", lambda _: strike(BEFORE_COMMIT))
-    acknowledge, put = session._Subscription.acknowledge, Batcher.put
+    acknowledge, put = Subscription.acknowledge, Batcher.put
     parse, name = parsing.parse, parsing.named_in
 
-    async def acknowledge_or_not(subscription: session._Subscription, deliveries: Any) -> None:
+    async def acknowledge_or_not(subscription: Subscription, deliveries: Any) -> None:
         strike(BEFORE_ACKNOWLEDGEMENT)
         await acknowledge(subscription, deliveries)
         if (folder / FORGOTTEN).exists():
             (folder / FORGOTTEN).unlink()
             consumers = dict(subscription.channel.consumers)
-            await subscription.channel.rpc(Basic.Cancel(subscription.tag))
+            for queue in subscription.queues.values():
+                await subscription.channel.rpc(Basic.Cancel(queue.tag))
             subscription.channel.consumers.update(consumers)
 
     def die_of(body: bytes) -> None:
@@ -79,7 +80,7 @@ def prepare() -> None:
             put(batcher, delivery)
 
     for owner, attribute, replacement in (
-        (session._Subscription, "acknowledge", acknowledge_or_not),
+        (Subscription, "acknowledge", acknowledge_or_not),
         (batches, "parse", parse_or_die),
         (dead_letter, "named_in", name_or_die),
         (Batcher, "put", put_or_not),

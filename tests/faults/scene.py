@@ -36,10 +36,10 @@ async def scene(
     folder: Path, amqp_url: str, database_url: str, settings: Mapping[str, object]
 ) -> AsyncIterator[Scene]:
     """A scene of its own names; at its end, both servers must answer."""
-    topology = Topology(f"fault-{secrets.token_hex(8)}")
+    topology = Topology(f"fault-{secrets.token_hex(8)}", int(str(settings.get("partitions", 1))))
     ways = {"amqp_url": amqp_url, "database_url": database_url, "topology_prefix": topology.prefix}
     given = {name: value for name, value in {**ways, **settings}.items() if value is not None}
-    async with ledger_of(amqp_url, topology.prefix, database_url) as ledger:
+    async with ledger_of(amqp_url, topology, database_url) as ledger:
         worker = Worker(folder / topology.prefix, given)
         try:
             worker.start()
@@ -50,4 +50,4 @@ async def scene(
             worker.kill()
             sys.stdout.write(f"what the worker said:\n{worker.log[-5000:]}\n")  # shown if the test fails
             async with await connect(amqp_url) as connection:
-                await topology.delete(await connection.channel())
+                await topology.delete(connection)

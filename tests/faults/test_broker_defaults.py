@@ -9,7 +9,7 @@ from random import Random
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from pamqp.common import FieldTable
 
 from tests.faults.outages import is_paused, said
@@ -51,10 +51,16 @@ def deviceops(deviceops_on_sqlite: Deviceops, broker: PrivateRabbitMQ) -> Device
 
 
 @pytest.fixture
-async def channel(broker: PrivateRabbitMQ) -> AsyncIterator[AbstractChannel]:
-    """A channel of the test's own."""
+async def connection(broker: PrivateRabbitMQ) -> AsyncIterator[AbstractConnection]:
+    """A connection of the test's own."""
     async with await aio_pika.connect(broker.url) as connection:
-        yield await connection.channel()
+        yield connection
+
+
+@pytest.fixture
+async def channel(connection: AbstractConnection) -> AbstractChannel:
+    """A channel of the test's own."""
+    return await connection.channel()
 
 
 async def deliver(channel: AbstractChannel, name: str, times: int) -> None:
@@ -124,7 +130,12 @@ async def test_beyond_a_length_reports_are_refused_and_none_that_was_confirmed_i
 
 @pytest.mark.parametrize(("key", "value"), [("message_ttl", 500), ("delivery_limit", 5)])
 async def test_what_a_policy_takes_from_both_queues_is_held_and_can_be_had_again(
-    key: str, value: int, deviceops: Deviceops, broker: PrivateRabbitMQ, channel: AbstractChannel
+    key: str,
+    value: int,
+    deviceops: Deviceops,
+    broker: PrivateRabbitMQ,
+    connection: AbstractConnection,
+    channel: AbstractChannel,
 ) -> None:
     topology = Topology(deviceops.settings["topology_prefix"])
     with policy(broker, topology.prefix, **{key: value}):
@@ -147,7 +158,7 @@ async def test_what_a_policy_takes_from_both_queues_is_held_and_can_be_had_again
     assert await asyncio.to_thread(rescue.document, "run", "--until-idle", "8")
     letters = await asyncio.to_thread(deviceops.document, "dead-letters", "list")
     assert [letter["reason"] for letter in letters] == ["undeliverable"] * SENT
-    await other.delete(channel)
+    await other.delete(connection)
 
 
 async def test_queues_that_would_expire_are_kept_in_use_while_the_database_is_away(
@@ -201,10 +212,10 @@ async def declare_as_of_old(channel: AbstractChannel, topology: Topology) -> Non
 
 
 async def test_a_queue_of_an_older_version_is_replaced_without_loss_whenever_a_worker_dies(
-    deviceops: Deviceops, channel: AbstractChannel
+    deviceops: Deviceops, connection: AbstractConnection, channel: AbstractChannel
 ) -> None:
     topology = Topology(deviceops.settings["topology_prefix"])
-    await topology.delete(channel)
+    await topology.delete(connection)
     await declare_as_of_old(channel, topology)
     dead = await channel.get_exchange(topology.dead_letters)
     moments = Random(3)  # noqa: S311

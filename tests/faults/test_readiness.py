@@ -213,7 +213,7 @@ async def test_a_dead_letter_says_which_limit_held_and_what_its_body_names(
         settings = {"amqp_url": impatient, "topology_prefix": topology.prefix, "probe_port": "0"}
         url = sqlite_database.url.render_as_string()
         summary = Deviceops(tmp_path, {**settings, "database_url": url}).document("run", "--until-idle", "2")
-        await topology.delete(await connection.channel())
+        await topology.delete(connection)
 
     assert summary["dead_lettered"] == {"undeliverable": len(bodies)}
     async with sqlite_database.read() as connection:

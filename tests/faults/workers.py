@@ -36,7 +36,8 @@ class Worker:
 
     def twin(self) -> "Worker":
         """Another worker with the same settings, not started."""
-        twin = Worker(self.folder.with_name(f"{self.folder.name}-{self.port}"), self.settings)
+        folder = self.folder.with_name(f"{self.folder.name}-{self.port}-{len(self._twins)}")
+        twin = Worker(folder, self.settings)
         self._twins.append(twin)
         return twin
 

@@ -63,7 +63,8 @@ async def test_what_the_broker_refuses_is_told_with_exchange_and_user(worker: De
     async with await aio_pika.connect(worker.settings["amqp_url"]) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("lonely", aio_pika.ExchangeType.TOPIC, durable=True)
-    line = json.dumps(report("SUCCESS"))
+    sent = report("SUCCESS")
+    line = json.dumps(sent)
     worker.out("ingest", "-", lines=line)
     refusals = {
         (
@@ -73,7 +74,7 @@ async def test_what_the_broker_refuses_is_told_with_exchange_and_user(worker: De
         (
             "topical",
             "device-operations",
-        ): "access to topic 'device-operation.report' in exchange 'device-operations' in vhost '/' refused",
+        ): f"access to topic '{sent['operation_id']}' in exchange 'device-operations' in vhost '/' refused",
         (
             USER,
             "missing",

@@ -3,6 +3,8 @@
 import asyncio
 import random
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 
 from worker.amqp.delivery import Delivery
 from worker.amqp.reading import is_poison_candidate
@@ -31,6 +33,9 @@ class Batcher:
 
     def __len__(self) -> int:
         return len(self._deliveries) + len(self._poison_candidates)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return chain(self._deliveries, self._poison_candidates)
 
     @property
     def has_poison_candidates(self) -> bool:

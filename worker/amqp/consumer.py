@@ -1,17 +1,28 @@
 """Consuming from RabbitMQ, one session after another, until it is stopped."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_when_event_set, wait_random_exponential
 
 from worker.amqp import policies
-from worker.amqp.connection import BrokerLost, BrokerMissing, BrokerRefused, BrokerUnavailable, connected
+from worker.amqp.connection import (
+    CONNECT_TIMEOUT,
+    BrokerLost,
+    BrokerMissing,
+    BrokerRefused,
+    BrokerUnavailable,
+    connected,
+)
 from worker.amqp.keepalive import Keepalive
-from worker.amqp.session import ProcessBatch, QueueState, Session
-from worker.amqp.topology import DeclaredState, Topology
+from worker.amqp.partitions import Alone, Partitions, Peers
+from worker.amqp.session import ProcessBatch, Session, broker_errors_as_lost
+from worker.amqp.subscription import ConsumedQueue
+from worker.amqp.topology import ENABLE_PARTITIONS, DeclaredState, Topology
 from worker.config.settings import Settings
 from worker.dependency import Dependency
 from worker.failover import Failures
@@ -42,6 +53,7 @@ class Consumer:
         *,
         ready: Callable[[], Awaitable[None]] = _always_ready,
         database: Dependency | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self.dependency = Dependency(
             "broker", "broker connection lost, reconnecting", "consuming", error="not connected yet"
@@ -51,6 +63,7 @@ class Consumer:
         self._stop = stop
         self._ready = ready
         self._database = database
+        self._peers = peers or Alone()
         self._failures = Failures()
         self._was_connected = False
         self._refused_since: float | None = None
@@ -59,13 +72,24 @@ class Consumer:
         """Batches whose messages were returned because they took too long."""
         self._policy_check: asyncio.Task[None] | None = None
         """The check of the broker's policies, made once."""
+        self._can_partition = False
+        """Whether the broker is known to have the plugin for partitions."""
+        self._has_acknowledged = False
+        """Whether the last session acknowledged any batch."""
         self.redeclared = 0
         """Queues and exchanges that were deleted by others and declared again."""
+        self.delivered: Counter[str] = Counter()
+        """Deliveries that came into a batch, by queue."""
 
     @property
-    def queues(self) -> Sequence[QueueState]:
+    def queues(self) -> Sequence[ConsumedQueue]:
         """The state of the consumed queues; empty without a connection."""
         return () if self._session is None else self._session.queues
+
+    @property
+    def queues_held(self) -> int:
+        """How many queues of reports are consumed."""
+        return 0 if self._session is None else self._session.queues_held
 
     async def run(self, until_idle: float | None = None) -> None:
         """Consume until `stop` is set, or until nothing has been delivered for `until_idle` seconds.
@@ -93,21 +117,16 @@ class Consumer:
         try:
             async for attempt in reconnecting:
                 with attempt:
-                    session = Session(
-                        self._settings, self._process_batch, self._stop, self.dependency, self._database
-                    )
                     try:
-                        await self._run(session, until_idle)
+                        await self._consume(until_idle)
                     except BrokerUnavailable as error:
                         if is_worth_another_try(error):
                             self.dependency.mark_down(str(error), is_refusal=isinstance(error, BrokerRefused))
                         raise
                     except BrokerLost:
-                        if session.has_acknowledged:  # a new failure starts with short pauses
+                        if self._has_acknowledged:  # a new failure starts with short pauses
                             attempt.retry_state.attempt_number = 1
                         raise
-                    finally:
-                        self._unfinished += session.unfinished
         finally:
             for batch in self._unfinished:
                 batch.cancel()
@@ -121,18 +140,52 @@ class Consumer:
         self._refused_since = self._refused_since or now
         return now - self._refused_since >= self._settings.refusal_timeout
 
-    async def _run(self, session: Session, until_idle: float | None) -> None:
+    async def _consume(self, until_idle: float | None) -> None:
+        """Consume for one session, with this worker's share of the partitions."""
+        self._has_acknowledged = False
         await self._unless_stopped(self._until_ready())
         if self._stop.is_set():
             return
+        topology = await self._supported_topology()
+        partitions = Partitions(topology, self._peers)
+        session = Session(
+            self._settings,
+            self._process_batch,
+            self._stop,
+            self.dependency,
+            partitions,
+            self.delivered,
+            self._database,
+        )
+        try:
+            await partitions.announce()
+            await self._run(session, topology, until_idle)
+        finally:
+            self._unfinished += session.unfinished
+            self._has_acknowledged = session.has_acknowledged
+            await partitions.leave()
+
+    async def _supported_topology(self) -> Topology:
+        """The topology of the settings; without partitions where the broker cannot have them."""
+        topology = Topology(self._settings.topology_prefix, self._settings.partitions)
+        if topology.partitions > 1 and not self._can_partition:
+            async with connected(self._settings, self._failures) as connection:
+                with broker_errors_as_lost():
+                    async with asyncio.timeout(CONNECT_TIMEOUT):
+                        self._can_partition = await topology.can_partition(connection)
+            if not self._can_partition:
+                _log.warning("partitions are not supported, using one queue", fix=ENABLE_PARTITIONS)
+                return replace(topology, partitions=1)
+        return topology
+
+    async def _run(self, session: Session, topology: Topology, until_idle: float | None) -> None:
         async with connected(self._settings, self._failures) as connection:
             try:
-                await session.open(connection)
+                await session.open(connection, topology)
                 self._note(session.found)
                 self._was_connected, self._refused_since = True, None
                 self._session = session
-                queue = Topology(self._settings.topology_prefix).reports
-                self.dependency.mark_up(queue=queue, broker=connection.shown)
+                self.dependency.mark_up(queue=topology.shown, broker=connection.shown)
                 if self._policy_check is None:
                     self._policy_check = asyncio.create_task(self._warn_of_policies())
                 await session.run(until_idle)
@@ -154,7 +207,7 @@ class Consumer:
         self._unfinished.clear()
 
     async def _until_ready(self) -> None:
-        keeping = asyncio.create_task(Keepalive(self._settings, self._note).run())
+        keeping = asyncio.create_task(Keepalive(self._settings, self._supported_topology, self._note).run())
         try:
             await self._finish_returned_batches()
             await self._ready()

@@ -5,7 +5,7 @@ one. So each queue gets a consumer, which receives one message and does not ackn
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -30,11 +30,19 @@ _log = structlog.get_logger()
 
 
 class Keepalive:
-    """Keeps the queues in use while it runs; `on_declared` receives what it had to declare."""
+    """Keeps the queues in use while it runs.
 
-    def __init__(self, settings: Settings, on_declared: Callable[[DeclaredState], None]) -> None:
+    `topology` is what to declare, asked of the broker; `on_declared` receives what was missing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topology: Callable[[], Awaitable[Topology]],
+        on_declared: Callable[[DeclaredState], None],
+    ) -> None:
         self._settings = settings
-        self._topology = Topology(settings.topology_prefix)
+        self._topology = topology
         self._on_declared = on_declared
         self._released: set[str] = set()
 
@@ -43,19 +51,21 @@ class Keepalive:
         await asyncio.sleep(DELAY)
         while True:
             with suppress(DeviceopsError, BrokerLost):  # the next consumer reports it
+                topology = await self._topology()
                 async with connected(self._settings) as connection:
                     with broker_errors_as_lost():
-                        await self._hold(connection)
+                        await self._hold(connection, topology)
             await asyncio.sleep(INTERVAL)
 
-    async def _hold(self, connection: Connection) -> None:
+    async def _hold(self, connection: Connection, topology: Topology) -> None:
         """Consume until a queue is gone, or shortly before the broker's acknowledgement timeout."""
         loop = asyncio.get_running_loop()
         until = loop.time() + 2 * self._settings.hold_timeout
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            found = await self._topology.establish(connection)
+            found = await topology.establish(connection)
             self._on_declared(found)
-            queues = {self._topology.reports, *found.dead_letters} - self._released
+            reports = map(topology.queue, (*topology.numbers, *found.former))
+            queues = {*reports, *found.dead_letters} - self._released
             consumers = [await self._consume(connection, queue) for queue in queues]
         while loop.time() < until and all(tag in channel.consumers for channel, tag in consumers):  # noqa: ASYNC110
             await asyncio.sleep(INTERVAL)

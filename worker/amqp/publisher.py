@@ -16,6 +16,7 @@ from worker.amqp.connection import Connection, describe_error, is_broker_error
 from worker.errors import DeviceopsError
 from worker.model.identity import body_id
 from worker.model.messages import REPORT, Message
+from worker.model.parsing import named_in
 from worker.model.text import shown
 
 CONFIRM_TIMEOUT = 30
@@ -110,6 +111,11 @@ async def _publish(destination: Destination, message: Message) -> None:
             user_id=destination.user,  # which the broker verifies
             **{"content_type": "application/json", **given},
         ),
-        routing_key=origin.routing_key or type_,
+        routing_key=origin.routing_key or routing_key(message),
         timeout=CONFIRM_TIMEOUT,
     )
+
+
+def routing_key(message: Message) -> str:
+    """The id of its operation, so that partitions follow operations; its type if it names none, or several."""
+    return str(named_in(message).get("operation_id") or message.type or REPORT)

@@ -6,20 +6,19 @@ that were committed are duplicates.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 
 import structlog
-from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from worker.amqp.batching import Batcher
 from worker.amqp.connection import CONNECT_TIMEOUT, BrokerLost, Connection, describe_error, is_broker_error
 from worker.amqp.delivery import Delivery
+from worker.amqp.partitions import Partitions
 from worker.amqp.reading import as_abandoned, as_message
+from worker.amqp.subscription import ConsumedQueue, ReadDelivery, Subscription
 from worker.amqp.topology import DeclaredState, Topology
 from worker.config.settings import Settings
 from worker.dependency import Dependency
@@ -40,66 +39,10 @@ CLOSE_RESERVE = 3
 _log = structlog.get_logger()
 
 ProcessBatch = Callable[[Sequence[Message]], Awaitable[object]]
-ReadDelivery = Callable[[Delivery, datetime], Message]
 
 
 class Stalled(DeviceopsError):
     """Consumption stalls without a known reason: the process must end, so that the supervisor starts a new one."""
-
-
-class QueueState(Protocol):
-    """The state of a consumed queue; None before the first check."""
-
-    @property
-    def queue(self) -> str:
-        """Its name."""
-
-    @property
-    def waiting(self) -> int | None:
-        """Messages that are not delivered."""
-
-    @property
-    def consumers(self) -> int | None:
-        """Consumers, of all workers."""
-
-    @property
-    def unacknowledged(self) -> int:
-        """Messages that this worker has not acknowledged."""
-
-
-@dataclass(slots=True)
-class _Subscription:
-    """One consumed queue, and how its deliveries become messages."""
-
-    queue: str
-    channel: Channel
-    tag: str
-    batcher: Batcher
-    read: ReadDelivery
-    acknowledged: int = 0
-    """Deliveries that were committed and acknowledged."""
-    in_progress: int = 0
-    """Deliveries in the batch that is being processed."""
-    waiting: int | None = None
-    """Undelivered messages at the last check."""
-    consumers: int | None = None
-    """Consumers, this one included, at the last check."""
-
-    @property
-    def unacknowledged(self) -> int:
-        """Deliveries that are not acknowledged."""
-        return len(self.batcher) + self.in_progress
-
-    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge deliveries."""
-        *others, last = (delivery.tag for delivery in deliveries)
-        # Batches are in the order of delivery, so the last tag covers all before it, except with poison
-        # candidates.
-        in_order = bool(others) and not self.batcher.has_poison_candidates
-        if not in_order:
-            for tag in others:
-                await self.channel.basic_ack(tag, wait=False)
-        await self.channel.basic_ack(last, multiple=in_order)
 
 
 class Session:
@@ -111,15 +54,18 @@ class Session:
         process_batch: ProcessBatch,
         stop: asyncio.Event,
         broker: Dependency,
+        partitions: Partitions,
+        delivered: Counter[str],
         database: Dependency | None = None,
     ) -> None:
         self._settings = settings
-        self._topology = Topology(settings.topology_prefix)
+        self._partitions = partitions
+        self._delivered = delivered
         self._process_batch = process_batch
         self._stop = stop
         self._broker = broker
         self._database = database
-        self._subscriptions: list[_Subscription] = []
+        self._subscriptions: list[Subscription] = []
         self.found = DeclaredState()
         self._ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         """Done when the session has to end, with an exception unless it was stopped."""
@@ -136,22 +82,27 @@ class Session:
         return any(subscription.acknowledged for subscription in self._subscriptions)
 
     @property
-    def queues(self) -> Sequence[QueueState]:
+    def queues(self) -> Sequence[ConsumedQueue]:
         """The state of the consumed queues."""
-        return self._subscriptions
+        return [queue for subscription in self._subscriptions for queue in subscription.queues.values()]
 
-    async def open(self, connection: Connection) -> None:
+    @property
+    def queues_held(self) -> int:
+        """How many queues of reports are consumed."""
+        return len(self._partitions.held)
+
+    async def open(self, connection: Connection, topology: Topology) -> None:
         """Declare the topology and start consuming. Raises BrokerLost, or DeviceopsError on other arguments."""
-        topology = self._topology
         with broker_errors_as_lost():
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 self.found = await topology.establish(connection)
                 inspector = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
                 assert isinstance(inspector, Channel)
                 self._inspector = inspector
-                self._subscriptions.append(await self._subscribe(connection, topology.reports, as_message))
+                reports = await self._subscribe(connection, as_message)
+                await self._partitions.open(connection, reports, self.found.former)
                 for queue in self.found.dead_letters:
-                    self._subscriptions.append(await self._subscribe(connection, queue, as_abandoned))
+                    await (await self._subscribe(connection, as_abandoned)).consume(queue)
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until nothing has been delivered for `until_idle` seconds.
@@ -163,6 +114,7 @@ class Session:
         stopping = asyncio.create_task(self._stop.wait())
         stopping.add_done_callback(lambda _: self._finish())
         watching = asyncio.create_task(self._ending_session(self._watch()))
+        sharing = asyncio.create_task(self._ending_session(self._share()))
         try:
             await asyncio.gather(
                 *(self._ending_session(self._consume(s, until_idle)) for s in self._subscriptions)
@@ -170,12 +122,14 @@ class Session:
         finally:
             stopping.cancel()
             watching.cancel()
+            sharing.cancel()
         self._finish()
         self._ended.result()
         with broker_errors_as_lost():
             async with asyncio.timeout(CLOSE_RESERVE):
                 for subscription in self._subscriptions:
-                    await subscription.channel.basic_cancel(subscription.tag)
+                    for queue in [*subscription.queues]:
+                        await subscription.cancel(queue)
 
     def _finish(self, reason: Exception | None = None) -> None:
         """End every part of the session, after its current batch."""
@@ -204,19 +158,18 @@ class Session:
         except Exception as error:  # noqa: BLE001  # raised again at the end of the session
             self._finish(error)
 
-    async def _subscribe(self, connection: Connection, queue: str, read: ReadDelivery) -> _Subscription:
-        batcher = Batcher()
-        own_channel = await connection.channel(publisher_confirms=False)
-        channel = await own_channel.get_underlay_channel()
-        assert isinstance(channel, Channel)
-        await channel.basic_qos(prefetch_count=min(2 * self._settings.batch_size, MAX_PREFETCH))
-        connection.frames.route_deliveries(channel.number, batcher.put)
-        tag = (await channel.basic_consume(queue, _bypassed)).consumer_tag
-        assert tag is not None
-        channel.closing.add_done_callback(self._note_closing)
-        return _Subscription(queue, channel, tag, batcher, read)
+    async def _subscribe(self, connection: Connection, read: ReadDelivery) -> Subscription:
+        prefetch = min(2 * self._settings.batch_size, MAX_PREFETCH)
+        subscription = await Subscription.open(connection, read, prefetch, self._delivered)
+        subscription.channel.closing.add_done_callback(self._note_closing)
+        self._subscriptions.append(subscription)
+        return subscription
 
-    async def _consume(self, subscription: _Subscription, until_idle: float | None) -> None:
+    async def _share(self) -> None:
+        with broker_errors_as_lost():
+            await self._partitions.keep()
+
+    async def _consume(self, subscription: Subscription, until_idle: float | None) -> None:
         size, wait = self._settings.batch_size, self._settings.batch_wait / 1_000
         while not self._ended.done():
             timeout: float = CONSUMER_CHECK_INTERVAL
@@ -225,8 +178,8 @@ class Session:
             deliveries = await subscription.batcher.batch(size, wait, timeout)
             if deliveries:
                 await self._process(subscription, deliveries)
-            elif subscription.tag not in subscription.channel.consumers:
-                raise BrokerLost(f"the consumer of {subscription.queue} was cancelled; was the queue deleted?")
+            elif cancelled := subscription.cancelled:
+                raise BrokerLost(f"the consumer of {cancelled[0]} was cancelled; was the queue deleted?")
             elif until_idle is not None and self._idle_for() >= until_idle:
                 # After a pause of the process, deliveries of that time are read before this answer.
                 await self._messages_waiting()
@@ -239,10 +192,10 @@ class Session:
             return 0
         return asyncio.get_running_loop().time() - self._last_acknowledged
 
-    async def _process(self, subscription: _Subscription, deliveries: Sequence[Delivery]) -> None:
+    async def _process(self, subscription: Subscription, deliveries: Sequence[Delivery]) -> None:
         """Process a batch, then acknowledge it; return its messages to the broker if that takes too long."""
         now = datetime.now(UTC)
-        subscription.in_progress = len(deliveries)
+        subscription.begin(deliveries)
         processing: asyncio.Future[object] = asyncio.ensure_future(
             self._process_batch([subscription.read(delivery, now) for delivery in deliveries])
         )
@@ -268,7 +221,7 @@ class Session:
         finally:
             if processing not in self.unfinished:
                 processing.cancel()
-            subscription.in_progress = 0
+            subscription.in_progress = ()
             self._last_acknowledged = asyncio.get_running_loop().time()
 
     def _remaining_time(self) -> float:
@@ -303,20 +256,15 @@ class Session:
     async def _messages_waiting(self) -> int:
         """The number of undelivered messages. Raises BrokerLost if the broker does not list this consumer."""
         waiting = 0
-        for subscription in self._subscriptions:
+        for queue in self.queues:
             with broker_errors_as_lost():
                 async with asyncio.timeout(self._reply_timeout):
-                    found = await self._inspector.queue_declare(subscription.queue, passive=True)
-            if not found.consumer_count:
-                raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")
-            subscription.waiting, subscription.consumers = found.message_count, found.consumer_count
+                    found = await self._inspector.queue_declare(queue.queue, passive=True)
+            if not found.consumer_count and queue in self.queues:  # not cancelled meanwhile
+                raise BrokerLost(f"the broker knows no consumer of {queue.queue}")
+            queue.waiting, queue.consumers = found.message_count, found.consumer_count
             waiting += found.message_count or 0
         return waiting
-
-
-async def _bypassed(_: DeliveredMessage) -> None:
-    """Receive deliveries that bypass the fast path: there are none."""
-    raise AssertionError("a delivery that bypassed the batcher")
 
 
 @contextmanager

@@ -10,16 +10,19 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 from aio_pika import ExchangeType
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    ConnectionCommandInvalid,
 )
+from pamqp.commands import Queue
 from pamqp.common import FieldTable
 
 from worker.errors import DeviceopsError
@@ -32,6 +35,11 @@ message in flight; and explicit, because RabbitMQ 3.10 loses messages without a 
 DEAD_LETTER_LIMIT = 1_000_000
 """The same for the dead-letter queue, which nothing may leave: RabbitMQ 4 would drop messages after 20."""
 
+ENABLE_PARTITIONS = "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"
+"""The command that a broker needs for partitions, on each of its nodes."""
+WEIGHT = "1"
+"""The routing key by which a queue is bound to the distributor: its part of what the hash gives to all."""
+
 _QUORUM: FieldTable = {"x-queue-type": "quorum"}
 
 
@@ -42,13 +50,20 @@ class DeclaredState(NamedTuple):
     """The queues of dead letters to consume."""
     redeclared: Sequence[str] = ()
     """Queues and exchanges that were missing, though others existed: they had been deleted."""
+    former: Sequence[int] = ()
+    """The numbers of queues of reports from before a change of the partitions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The names that derive from a prefix."""
+    """The names that derive from a prefix.
+
+    With `partitions` above 1, the exchange hands what it gets on to as many queues, by a hash of the routing key.
+    Partitions are numbered from 1; 0 stands for the one queue that there is without them.
+    """
 
     prefix: str
+    partitions: int = 1
 
     @property
     def exchange(self) -> str:
@@ -57,8 +72,27 @@ class Topology:
 
     @property
     def reports(self) -> str:
-        """The queue that workers consume."""
+        """The queue that workers consume, without partitions."""
         return f"{self.prefix}.reports"
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The numbers of the queues that reports go to."""
+        return range(1, self.partitions + 1) if self.partitions > 1 else (0,)
+
+    def queue(self, number: int) -> str:
+        """The queue of a number."""
+        return f"{self.reports}.{number}" if number else self.reports
+
+    @property
+    def shown(self) -> str:
+        """The queues that reports go to, in a log line."""
+        return self.reports if self.partitions == 1 else f"{self.queue(1)} … {self.partitions}"
+
+    @property
+    def distributor(self) -> str:
+        """The exchange that hands messages on to partitions, by a hash of the routing key."""
+        return f"{self.prefix}.partitions"
 
     @property
     def dead_letters(self) -> str:
@@ -83,28 +117,58 @@ class Topology:
     async def establish(self, connection: AbstractConnection) -> DeclaredState:
         """Declare everything for a worker. Raises as declare() does."""
         with self._refusals_as_errors():
-            redeclared = await self._missing(connection)
+            numbers = await self.existing(connection)
+            redeclared = await self._missing(connection, numbers)
             current, former = self.dead_letters, self.successor
             if await self._is_of_older_version(connection):
                 current, former = former, current
             async with connection.channel(publisher_confirms=False) as channel:
                 await self._declare_dead_letters(channel, current)
                 await self._declare_reports(channel)
-                if not await self._exists(connection, former):
-                    return DeclaredState([current], redeclared)
+                former_numbers = [number for number in numbers if number not in self.numbers]
+                if not await self.look(connection, former):
+                    return DeclaredState([current], redeclared, former_numbers)
                 # Only after the other one is bound, so that no message misses both.
                 await (await channel.get_queue(former, ensure=False)).unbind(self.dead_letters, "#")
-                return DeclaredState([current, former], redeclared)
+                return DeclaredState([current, former], redeclared, former_numbers)
 
-    async def _missing(self, connection: AbstractConnection) -> Sequence[str]:
-        """What is missing, if anything else exists."""
-        queues = []
-        for name in (self.reports, self.dead_letters):
-            if not await self._exists(connection, name):
-                queues.append(name)
+    async def existing(self, connection: AbstractConnection) -> Sequence[int]:
+        """The numbers of the queues of reports that exist. Former partitions are removed from the last one on."""
+        found = [0] if await self.look(connection, self.reports) else []
+        for number in count(1):
+            if await self.look(connection, self.queue(number)):
+                found.append(number)
+            elif number >= self.partitions:
+                break
+        return found
+
+    async def bind(self, channel: AbstractChannel) -> None:
+        """Have reports come to the declared queues, without declaring anything."""
+        for number in self.numbers:
+            await (await channel.get_queue(self.queue(number), ensure=False)).bind(*self._source(number))
+        if self.partitions > 1:
+            await (await channel.get_exchange(self.distributor, ensure=False)).bind(self.exchange, "#")
+
+    async def unbind(self, channel: AbstractChannel, number: int) -> None:
+        """Have a queue of reports get no more, once others are bound."""
+        await (await channel.get_queue(self.queue(number), ensure=False)).unbind(*self._source(number))
+
+    def _source(self, number: int) -> tuple[str, str]:
+        """The exchange to which a queue of reports is bound, and the key."""
+        return (self.distributor, WEIGHT) if number else (self.exchange, "#")
+
+    async def _missing(self, connection: AbstractConnection, numbers: Sequence[int]) -> Sequence[str]:
+        """What is missing, if anything else exists; a queue that more partitions add is not missing."""
+        queues = [
+            self.queue(number)
+            for number in self.numbers
+            if number not in numbers and (not numbers or 0 < number < max(numbers))
+        ]
+        if not await self.look(connection, self.dead_letters):
+            queues.append(self.dead_letters)
         present = await self.existing_exchanges(connection)
         exchanges = [name for name in (self.exchange, self.dead_letters) if name not in present]
-        if len(queues) == len(exchanges) == 2:
+        if len(exchanges) == 2 and len(queues) == len(self.numbers) + 1:
             return []
         return [*(f"queue {name}" for name in queues), *(f"exchange {name}" for name in exchanges)]
 
@@ -136,24 +200,40 @@ class Topology:
 
     async def _declare_reports(self, channel: AbstractChannel) -> AbstractExchange:
         exchange = await channel.declare_exchange(self.exchange, ExchangeType.TOPIC, durable=True)
-        reports = await channel.declare_queue(
-            self.reports,
-            durable=True,
-            arguments={
-                **_QUORUM,
-                "x-delivery-limit": DELIVERY_LIMIT,
-                "x-dead-letter-exchange": self.dead_letters,
-                # At most once, the default, drops messages when the dead-letter exchange is missing.
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",  # required by at-least-once
-            },
-        )
-        await reports.bind(exchange, "#")
+        if self.partitions > 1:
+            await self._declare_distributor(channel)
+        for number in self.numbers:
+            await channel.declare_queue(
+                self.queue(number),
+                durable=True,
+                arguments={
+                    **_QUORUM,
+                    "x-delivery-limit": DELIVERY_LIMIT,
+                    "x-dead-letter-exchange": self.dead_letters,
+                    # At most once, the default, drops messages when the dead-letter exchange is missing.
+                    "x-dead-letter-strategy": "at-least-once",
+                    "x-overflow": "reject-publish",  # required by at-least-once
+                },
+            )
+        await self.bind(channel)
         return exchange
+
+    async def _declare_distributor(self, channel: AbstractChannel) -> AbstractExchange:
+        return await channel.declare_exchange(self.distributor, ExchangeType.X_CONSISTENT_HASH, durable=True)
+
+    async def can_partition(self, connection: AbstractConnection) -> bool:
+        """Whether the broker has the plugin for partitions. Without it, the connection is closed."""
+        try:
+            with self._refusals_as_errors():
+                async with connection.channel(publisher_confirms=False) as channel:
+                    await self._declare_distributor(channel)
+        except ConnectionCommandInvalid:  # an exchange of a type that the broker does not know
+            return False
+        return True
 
     async def _is_of_older_version(self, connection: AbstractConnection) -> bool:
         """Whether the queue of dead letters exists and has the arguments of version 0.1."""
-        if not await self._exists(connection, self.dead_letters):
+        if not await self.look(connection, self.dead_letters):
             return False
         try:
             async with connection.channel(publisher_confirms=False) as channel:
@@ -162,10 +242,11 @@ class Topology:
             return False
         return True
 
-    async def _exists(self, connection: AbstractConnection, queue: str) -> AbstractQueue | None:
+    async def look(self, connection: AbstractConnection, queue: str) -> Queue.DeclareOk | None:
+        """How many messages and consumers a queue has; None if there is none."""
         try:
             async with connection.channel(publisher_confirms=False) as channel:
-                return await channel.declare_queue(queue, passive=True)
+                return (await channel.declare_queue(queue, passive=True)).declaration_result
         except ChannelNotFoundEntity:
             return None
 
@@ -179,32 +260,43 @@ class Topology:
         except (ChannelAccessRefused, ChannelLockedResource) as error:
             raise DeviceopsError(f"the broker refuses to declare {self.prefix}: {error}") from error
 
-    async def verify(self, connection: AbstractConnection) -> str:
-        """Describe the queues; a missing one is not created. Raises DeviceopsError if one differs."""
+    async def verify(self, connection: AbstractConnection) -> Sequence[str]:
+        """Describe the queues, a line each; none is created or bound. Raises DeviceopsError if one differs."""
         try:
-            queue = await self._exists(connection, self.reports)
+            numbers = await self.existing(connection)
         except (ChannelAccessRefused, ChannelLockedResource) as error:
             raise DeviceopsError(f"the broker refuses to look at {self.reports}: {error}") from error
-        if queue is None:
-            return f"queue {self.reports}: not declared yet; `deviceops run` declares it"
-        await self.establish(connection)
-        waiting = queue.declaration_result.message_count or 0
-        return f"queue {self.reports}: ready, {waiting:,} messages wait"
+        if not numbers:
+            return [f"queue {self.reports}: not declared yet; `deviceops run` declares it"]
+        if set(numbers) == set(self.numbers):
+            await self.establish(connection)
+        waiting = await self.waiting(connection)
+        return [
+            f"queue {name}: ready, {waiting[name]:,} messages wait"
+            for name in map(self.queue, numbers)
+            if name in waiting
+        ]
 
     async def waiting(self, connection: AbstractConnection) -> dict[str, int]:
         """How many messages each queue that exists has ready to be delivered."""
         found = {}
-        for name in (self.reports, self.dead_letters, self.successor):
-            if queue := await self._exists(connection, name):
-                found[name] = queue.declaration_result.message_count or 0
+        for name in await self._queues(connection):
+            if queue := await self.look(connection, name):
+                found[name] = queue.message_count or 0
         return found
 
-    async def delete(self, channel: AbstractChannel) -> None:
+    async def delete(self, connection: AbstractConnection) -> None:
         """Delete everything, with all messages."""
-        for queue in (self.reports, self.dead_letters, self.successor):
-            await channel.queue_delete(queue)
-        for exchange in (self.exchange, self.dead_letters):
-            await channel.exchange_delete(exchange)
+        queues = await self._queues(connection)
+        async with connection.channel() as channel:
+            for queue in queues:
+                await channel.queue_delete(queue)
+            for exchange in (self.exchange, self.distributor, self.dead_letters):
+                await channel.exchange_delete(exchange)
+
+    async def _queues(self, connection: AbstractConnection) -> Sequence[str]:
+        """All that may exist."""
+        return [*map(self.queue, await self.existing(connection)), self.dead_letters, self.successor]
 
 
 def _describe_difference(refusal: str) -> str:

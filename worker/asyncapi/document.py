@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from worker.amqp.topology import DELIVERY_LIMIT, Topology
-from worker.asyncapi.examples import EXAMPLES
+from worker.asyncapi.examples import EXAMPLES, OPERATION
 from worker.model.identity import MAX_ID
 from worker.model.messages import MAX_BODY, REPORT
 from worker.model.parsing import TYPES, MessageType
@@ -116,9 +116,8 @@ def _exchange(topology: Topology) -> Document:
         "address": "{routing_key}",
         "parameters": {
             "routing_key": {
-                "description": "Any: the queue is bound with #.",
-                "default": REPORT,
-                "examples": [*TYPES],
+                "description": "The id of the operation, by which workers share the work; others are as correct.",
+                "examples": [OPERATION],
             }
         },
         "messages": _messages(),

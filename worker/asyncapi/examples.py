@@ -11,7 +11,7 @@ from worker.model.outcomes import Reason
 Outcome = str
 """A verdict, `announced`, `duplicate`, or the reason of a dead letter."""
 
-_OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
+OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
 _FIRST, _SECOND, _THIRD = (
     "3bafab7b-4400-4bcf-8e6e-09f954699940",
     "8f2b1a52-1f44-4a0e-8f5a-6c2a9a2f7c11",
@@ -43,7 +43,7 @@ class Example:
 
 def _report(device: str, state: str | int, **more: str) -> dict[str, Any]:
     return {
-        "operation_id": _OPERATION,
+        "operation_id": OPERATION,
         "device_id": device,
         "state": state,
         "service_id": "drift-service",
@@ -63,7 +63,7 @@ EXAMPLES = (
         "announcement",
         ANNOUNCEMENT,
         {
-            "id": _OPERATION,
+            "id": OPERATION,
             "operation_type": "CONVERGE",
             "schedule_type": "IMMEDIATE",
             "arguments": {"converge_with_provision": True},

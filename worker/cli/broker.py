@@ -46,5 +46,5 @@ async def _remove(settings: Settings, force: bool) -> bool:
             raise DeviceopsError(f"queues have messages: {named}; nothing was removed (--force removes them too)")
         if not found and not await topology.existing_exchanges(connection):
             return False
-        await topology.delete(await connection.channel())
+        await topology.delete(connection)
         return True

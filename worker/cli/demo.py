@@ -95,17 +95,17 @@ async def _way(settings: Settings, process: Feed) -> AsyncIterator[Feed]:
     try:
         async with connected(settings) as connection:
             screen.print(f"Through RabbitMQ at {broker}, with a topology of its own.")
-            channel = await connection.channel()
             stop = asyncio.Event()
             try:
-                await topology.declare(channel)
+                async with connection.channel() as channel:
+                    await topology.declare(channel)
                 destination = await Destination.at(connection, topology.exchange)
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(Consumer(settings, process, stop).run())
                     yield lambda messages: publish(destination, messages)
                     stop.set()
             finally:
-                await topology.delete(channel)
+                await topology.delete(connection)
     except BrokerUnavailable as error:
         screen.print(f"No RabbitMQ ({error}).", style="yellow")
         screen.print("So the reports are processed in this process; everything else is the same.")

@@ -71,6 +71,13 @@ class Settings(BaseSettings):
     topology_prefix: TopologyPrefix = Field(
         "device-operations", description="prefix of the names of exchanges and queues"
     )
+    partitions: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="queues over which reports are spread by their routing key, shared by all workers; more than "
+        "one needs a plugin of the broker: partitions.md",
+    )
     batch_size: int = Field(
         1_000,
         ge=1,

@@ -133,7 +133,7 @@ async def _process_once(
 ) -> Decisions:
     now, began = datetime.now(UTC), perf_counter()
     with spans.span("transaction"):
-        async with database.write() as connection:
+        async with database.write(is_batch=True) as connection:
             with spans.span("load"):
                 known = await load(connection, keys, now, releases_parked=releases_parked)
             with spans.span("decide"):

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -28,6 +28,9 @@ from worker.store.errors import (
 )
 from worker.store.postgresql import LIFETIME, Login, postgresql_engine, session_settings
 from worker.store.sqlite import READ_ONLY, sqlite_engine
+
+if TYPE_CHECKING:
+    from worker.store.door import Door
 
 Result = TypeVar("Result")
 
@@ -88,6 +91,8 @@ class Database:
         self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
         self._limit = limit
         self.on_commit: Callable[[float], None] = _ignore_commit
+        self.door: Door | None = None
+        """Which the transactions of batches pass, one after another."""
         self.dependency = (
             Dependency("database", "database unavailable, paused", "database available, resumed")
             if limit is None
@@ -120,16 +125,20 @@ class Database:
         return shown(self.url)
 
     @asynccontextmanager
-    async def write(self, *, is_counted: bool = True) -> AsyncIterator[AsyncConnection]:
+    async def write(self, *, is_counted: bool = True, is_batch: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits at the end of the block and rolls back on an error.
 
-        `is_counted` is whether `on_commit` is called.
+        `is_counted` is whether `on_commit` is called, `is_batch` whether it passes the `door`, if there is one.
         """
         with self._recording_condition():
-            async with time_limit(self._limit), self.engine.begin() as connection:
-                with self._invalidating():
-                    yield connection
-                began = time.perf_counter()
+            async with time_limit(self._limit), self.engine.connect() as connection:
+                if is_batch and self.door is not None:
+                    session: Any = (await connection.get_raw_connection()).driver_connection
+                    session.door = self.door  # the driver begins with the first statement
+                async with connection.begin():
+                    with self._invalidating():
+                        yield connection
+                    began = time.perf_counter()
         if is_counted:
             self.on_commit(time.perf_counter() - began)
 

@@ -197,3 +197,13 @@ dead_letter_history = Table(
     Column("detail", Text, nullable=False),
     Index("dead_letter_history_of_dead_letter", "dead_letter_id", "id"),
 )
+
+# Workers that consume, each announced anew every few seconds: they share the partitions.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("topology_prefix", Text, nullable=False),
+    Column("partitions", SmallInteger, nullable=False, comment="how many it declares"),
+    Column("seen_at", UtcDateTime, nullable=False, comment="by the server's clock"),
+)

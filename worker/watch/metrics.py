@@ -1,15 +1,16 @@
 """A worker's metrics for Prometheus, computed at the scrape: batches pay nothing for them."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from statemachine import Verdict
-from worker.amqp.session import QueueState
+from worker.amqp.consumer import Consumer
 from worker.model.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, OF_DISCARDED, REJECTED, Reason, Tally
+from worker.store.door import Door
 from worker.watch.database_metrics import DatabaseMetrics
 from worker.watch.health import Health
 
@@ -23,8 +24,8 @@ class WorkerMetrics(Collector):
     tally: Tally
     health: Health
     database: DatabaseMetrics
-    queues: Callable[[], Sequence[QueueState]]
-    redeclared: Callable[[], int]
+    consumer: Consumer
+    door: Door | None
 
     def collect(self) -> Iterator[Metric]:
         """The current values."""
@@ -103,7 +104,7 @@ class WorkerMetrics(Collector):
                 ("in_flight_messages", "Messages delivered to this worker and not acknowledged."),
             )
         )
-        for queue in self.queues():
+        for queue in self.consumer.queues:
             in_flight.add_metric([queue.queue], queue.unacknowledged)
             if queue.waiting is not None and queue.consumers is not None:
                 waiting.add_metric([queue.queue], queue.waiting)
@@ -112,7 +113,23 @@ class WorkerMetrics(Collector):
         yield CounterMetricFamily(
             "deviceops_topology_remade",
             "Queues and exchanges that were deleted and declared again; their messages are lost.",
-            self.redeclared(),
+            self.consumer.redeclared,
+        )
+        delivered = CounterMetricFamily(
+            "deviceops_delivered", "Messages of the queue that came into a batch.", labels=["queue"]
+        )
+        for name, number in self.consumer.delivered.items():
+            delivered.add_metric([name], number)
+        yield delivered
+        yield GaugeMetricFamily(
+            "deviceops_queues_held",
+            "Queues of reports that the worker consumes: with partitions, its share.",
+            self.consumer.queues_held,
+        )
+        yield CounterMetricFamily(
+            "deviceops_door_wait_seconds",
+            "Seconds that transactions of batches waited for those of other workers before they began.",
+            0 if self.door is None else self.door.waited,
         )
 
     def _database(self) -> Iterator[Metric]:

@@ -23,12 +23,14 @@ class PrivateRabbitMQ(PrivateServer):
     usual_urls: ClassVar[Sequence[str]] = ("amqp://guest:guest@127.0.0.1:5672/",)
     stop_signal = signal.SIGTERM
 
-    def __init__(self, *, management: bool = False) -> None:
+    def __init__(self, *, management: bool = False, partitions: bool = True) -> None:
         super().__init__()
         self.management_port = free_port() if management else None
         """Where the management plugin answers, if it is to be there."""
+        plugins = {"rabbitmq_consistent_hash_exchange": partitions, "rabbitmq_management": management}
+        enabled = ",".join(name for name, is_enabled in plugins.items() if is_enabled)
+        self.keep("enabled_plugins", f"[{enabled}].".encode())
         if management:
-            self.keep("enabled_plugins", b"[rabbitmq_management].")
             listening = f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n"
             self.keep("rabbitmq.conf", listening.encode())
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"

@@ -1,0 +1,139 @@
+"""What several workers do: with one queue, with partitions, and how long their transactions wait for locks.
+
+The clock runs from when all are there and share the partitions, until most of the backlog is settled: at the end
+some partitions are empty before others.
+"""
+
+import asyncio
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from tests.benchmarks import broker
+from tests.benchmarks.checking import check_database, check_tally
+from tests.benchmarks.consuming import PATIENCE, Workers, running
+from tests.benchmarks.sizes import Sizes, Steps
+from tests.benchmarks.stage import Scene, Stage
+from tests.benchmarks.traffic import Traffic
+from tests.support.services import PrivateRabbitMQ
+
+WORKERS = (1, 2, 3, 4)
+PARTITIONS = (1, 8)
+BACKLOG = 4
+"""Times the reports of other benchmarks: the first seconds do not count."""
+END = 0.9
+"""Of the backlog, when the clock stops."""
+LOOK = 0.05
+"""Seconds between two looks at what transactions and workers do."""
+WAITING = ("at the door", "for rows")
+DOING = """
+    SELECT wait_event_type = 'Lock' AND wait_event = 'advisory', wait_event_type = 'Lock' FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'deviceops' AND xact_start IS NOT NULL
+"""
+"""Of each transaction: whether it waits at the door, whether for any lock."""
+
+
+async def workers(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
+    """Reports a second by workers and partitions, their ratios to one worker, and what transactions wait for."""
+    traffic = Traffic.of(BACKLOG * sizes.reports, seed=1)
+    cases = [(number, partitions) for partitions in PARTITIONS for number in WORKERS]
+    steps.begin(sizes.rounds * len(cases))
+    with PrivateRabbitMQ() as server:  # it has the plugin for partitions
+        async with broker.connected(server.url) as connection:
+            own = replace(stage, amqp_url=server.url, broker=connection)
+            rounds, waits = await _rounds(own, traffic, cases, sizes.rounds, steps)
+    return {
+        "rates": {name: statistics.median(each[name] for each in rounds) for name in waits},
+        "ratios": {
+            f"{_name(number, partitions)} / {_name(1, partitions)}": statistics.median(
+                each[_name(number, partitions)] / each[_name(1, partitions)] for each in rounds
+            )
+            for number, partitions in cases
+            if number > 1
+        },
+        "share_of_transactions": {
+            name: {what: statistics.median(each[what] for each in found) for what in WAITING}
+            for name, found in waits.items()
+        },
+        "rounds": rounds,
+    }
+
+
+async def _rounds(
+    stage: Stage, traffic: Traffic, cases: Sequence[tuple[int, int]], number_of_rounds: int, steps: Steps
+) -> tuple[Sequence[Mapping[str, float]], Mapping[str, Sequence[Mapping[str, float]]]]:
+    """The rates of each round, and what transactions waited for in each."""
+    rounds: list[dict[str, float]] = []
+    waits: dict[str, list[Mapping[str, float]]] = {_name(*case): [] for case in cases}
+    for number in range(number_of_rounds):
+        found = {}
+        for case in cases[:: -1 if number % 2 else 1]:
+            name = _name(*case)
+            steps.next(f"round {number + 1}: {name}")
+            found[name], waiting = await _measure(stage, traffic, *case)
+            waits[name].append(waiting)
+        rounds.append({_name(*case): found[_name(*case)] for case in cases})
+    return rounds, waits
+
+
+def _name(workers: int, partitions: int) -> str:
+    queues = "one queue" if partitions == 1 else f"{partitions} partitions"
+    return f"{workers} worker{'s' * (workers > 1)}, {queues}"
+
+
+async def _measure(
+    stage: Stage, traffic: Traffic, number: int, partitions: int
+) -> tuple[float, Mapping[str, float]]:
+    """Reports a second, and the shares of transactions' time that are spent waiting."""
+    total = traffic.expected.received
+    async with stage.scene(partitions=partitions) as scene:
+        await stage.broker.fill(scene.topology, traffic.messages)
+        connection = await asyncpg.connect(scene.postgresql_url)
+        try:
+            async with running(scene, number) as running_ones:
+                began = await stage.broker.consumed_by(scene.topology, 1)
+                await _shared(running_ones, scene)
+                first, at_first = await running_ones.received(), time.monotonic()
+                looking = asyncio.create_task(_look(connection))
+                last = await running_ones.have_received(END * total)
+                at_last = time.monotonic()
+                looking.cancel()
+                seen = await looking
+                await running_ones.have_settled(total, began)
+                tallies = await running_ones.stop()
+        finally:
+            await connection.close()
+        check_tally(tallies, traffic.expected)
+        await check_database(scene.database_url, traffic.expected)
+    waiting = {what: seen[what] / max(seen.total(), 1) for what in WAITING}
+    return (last - first) / (at_last - at_first), waiting
+
+
+async def _shared(running_ones: Workers, scene: Scene) -> None:
+    """Return once each partition has one worker, and all as many; without partitions, once all consume."""
+    partitions = scene.topology.partitions
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        held = await running_ones.metrics("deviceops_queues_held")
+        total = partitions if partitions > 1 else running_ones.count
+        if len(held) == running_ones.count and sum(held) == total and max(held) - min(held) <= 1:
+            return
+        assert time.monotonic() < deadline, held
+        await asyncio.sleep(LOOK)
+
+
+async def _look(connection: asyncpg.Connection) -> Counter[str]:
+    """Count what transactions do, until cancelled."""
+    seen: Counter[str] = Counter()
+    try:
+        while True:
+            for is_at_door, is_waiting in await connection.fetch(DOING):
+                seen["at the door" if is_at_door else "for rows" if is_waiting else ""] += 1
+            await asyncio.sleep(LOOK)
+    except asyncio.CancelledError:
+        return seen

@@ -1,0 +1,177 @@
+"""Workers share partitions as they come, leave, die and stand still; nothing is lost, nothing doubled."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import pytest
+
+from tests.faults.fleet import Fleet
+from tests.faults.ledger import Comparison, Ledger
+from tests.faults.outages import feeding
+from tests.faults.scene import NewScene
+from tests.faults.trials import Trials
+from tests.faults.workers import Worker
+from tests.support.brokering import connect
+from tests.support.services import PrivateRabbitMQ
+from worker.amqp.partitions import QUIET
+from worker.amqp.topology import Topology
+
+pytestmark = pytest.mark.each_private_broker(full=True)
+
+PARTITIONS = 8
+AGAIN_WITHIN = 10
+"""Seconds within which the workers that there are share all partitions, evenly."""
+
+
+def held(workers: Sequence[Worker]) -> list[int]:
+    """How many queues of reports each of them consumes, in ascending order."""
+    return sorted(int(worker.metrics().get("deviceops_queues_held", 0)) for worker in workers)
+
+
+async def share(workers: Sequence[Worker], queues: int = PARTITIONS) -> float:
+    """Return once workers share the queues evenly: after how many seconds."""
+    began = time.monotonic()
+    number = len(workers)
+    even = sorted(queues // number + (place < queues % number) for place in range(number))
+    await workers[0].until(lambda: held(workers) == even, f"sharing with {number - 1} others: {held(workers)}")
+    return time.monotonic() - began
+
+
+@pytest.fixture
+async def three(
+    new_scene: NewScene, broker: PrivateRabbitMQ, sturdy_database: str
+) -> tuple[Sequence[Worker], Ledger]:
+    """Workers that share the partitions, and what they get."""
+    worker, ledger = await new_scene(broker.url, sturdy_database, partitions=PARTITIONS)
+    workers = [worker, worker.twin(), worker.twin()]
+    for twin in workers[1:]:
+        twin.start()
+    await share(workers)
+    return workers, ledger
+
+
+async def test_a_worker_dies_and_comes_back(trials: Trials, three: tuple[Sequence[Worker], Ledger]) -> None:
+    workers, ledger = three
+    taken: list[float] = []
+
+    async def kill(random: Random) -> None:
+        dead = random.choice(workers[1:])
+        dead.kill()
+        taken.append(await share([worker for worker in workers if worker is not dead]))
+        async with feeding(ledger, random):
+            dead.start()
+            taken.append(await share(workers))
+
+    await trials.endure("worker with partitions killed", kill, ledger, workers[0])
+    assert max(taken) < AGAIN_WITHIN, taken
+
+
+async def test_a_worker_stands_still(trials: Trials, three: tuple[Sequence[Worker], Ledger]) -> None:
+    workers, ledger = three
+    taken: list[float] = []
+
+    async def freeze(random: Random) -> None:
+        still = random.choice(workers)
+        still.signal(signal.SIGSTOP)
+        others = [worker for worker in workers if worker is not still]
+        taken.append(await share(others))
+        still.signal(signal.SIGCONT)
+        taken.append(await share(workers))
+
+    await trials.endure("worker with partitions frozen", freeze, ledger, workers[0])
+    assert max(taken) < AGAIN_WITHIN, taken
+
+
+async def test_a_worker_that_is_stopped_leaves_its_share_at_once(three: tuple[Sequence[Worker], Ledger]) -> None:
+    workers, _ = three
+    assert await workers[2].stop() == 0
+    assert await share(workers[:2]) < AGAIN_WITHIN / 2
+
+
+async def test_the_number_of_partitions_changes(
+    new_scene: NewScene, broker: PrivateRabbitMQ, sturdy_database: str
+) -> None:
+    worker, ledger = await new_scene(broker.url, sturdy_database)
+    random = Random(1)  # noqa: S311
+    for partitions in (4, 8, 2, 1):
+        async with feeding(ledger, random):
+            assert await worker.stop() == 0
+            worker.settings["partitions"] = partitions
+            worker.start()
+            await worker.is_ready()
+            fleet = Fleet(random, devices=40)
+            await ledger.publish(fleet, seconds=1)
+        await ledger.caught_up()
+        assert await ledger.compare(fleet) == Comparison(0, 0, "")
+    assert await worker.stop() == 0
+    assert await ledger.messages_left() == 0
+
+
+async def test_workers_of_different_numbers_run_side_by_side(
+    new_scene: NewScene, broker: PrivateRabbitMQ, sturdy_database: str
+) -> None:
+    worker, ledger = await new_scene(broker.url, sturdy_database)
+    other = worker.twin()
+    other.settings["partitions"] = 4
+    random = Random(2)  # noqa: S311
+    async with feeding(ledger, random):
+        other.start()
+        await share([worker, other], queues=5)
+        other.kill()
+        await share([worker], queues=5)  # though it declares one: else nobody would consume the others
+    fleet = Fleet(random, devices=40)
+    await ledger.publish(fleet)
+    await ledger.caught_up()
+    assert await ledger.compare(fleet) == Comparison(0, 0, "")
+    assert await worker.stop() == 0
+    assert await ledger.messages_left() == 0
+
+
+@pytest.fixture
+def plain_broker() -> Iterator[PrivateRabbitMQ]:
+    """A RabbitMQ that knows no exchange that hashes."""
+    with PrivateRabbitMQ(partitions=False) as server:
+        yield server
+
+
+@pytest.mark.not_every_day
+async def test_former_queues_are_removed_once_they_are_empty(
+    new_scene: NewScene, broker: PrivateRabbitMQ, sturdy_database: str
+) -> None:
+    worker, ledger = await new_scene(broker.url, sturdy_database, partitions=4)
+    topology = Topology(str(worker.settings["topology_prefix"]))
+    assert await worker.stop() == 0
+    fleet = Fleet(Random(3), devices=40)  # noqa: S311
+    await ledger.publish(fleet)
+    worker.settings["partitions"] = 2
+    worker.start()
+
+    async def numbers() -> Sequence[int]:
+        async with await connect(broker.url) as connection:
+            return await topology.existing(connection)
+
+    deadline = time.monotonic() + QUIET + 30
+    while await numbers() != [1, 2]:
+        assert time.monotonic() < deadline, await numbers()
+        await asyncio.sleep(1)
+    assert await ledger.compare(fleet) == Comparison(0, 0, "")
+    assert '"level": "error"' not in worker.log
+
+
+async def test_a_broker_without_the_plugin_has_one_queue(
+    plain_broker: PrivateRabbitMQ, new_scene: NewScene, sturdy_database: str
+) -> None:
+    worker, ledger = await new_scene(plain_broker.url, sturdy_database, partitions=1)
+    assert await worker.stop() == 0
+    worker.settings["partitions"] = 4
+    worker.start()
+    await worker.is_ready()
+    assert "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange" in worker.log
+    fleet = Fleet(Random(4), devices=40)  # noqa: S311
+    await ledger.publish(fleet)
+    await ledger.caught_up()
+    assert await ledger.compare(fleet) == Comparison(0, 0, "")
+    assert await worker.stop() == 0

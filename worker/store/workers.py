@@ -1,0 +1,83 @@
+"""The workers that consume the reports of one prefix, as each announces itself in the database."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import ColumnElement, DateTime, delete, func, insert, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.model.sharing import Peer
+from worker.store.database import Database
+from worker.store.errors import one_line_error
+from worker.store.tables import UtcDateTime, workers
+
+_log = structlog.get_logger()
+
+GONE_AFTER = timedelta(seconds=6)
+"""Without an announcement, a worker counts as gone: it died, stands still, or has no database."""
+FORGOTTEN_AFTER = timedelta(minutes=1)
+TIMEOUT = 4
+"""Seconds that an announcement may take."""
+LEAVE_TIMEOUT = 1
+
+
+class Peers:
+    """Announces workers of a prefix, and sees who else does.
+
+    Workers without partitions only look, as long as nobody has any: nothing is shared then.
+    """
+
+    def __init__(self, database: Database, prefix: str) -> None:
+        self._database = database
+        self._prefix = prefix
+        self._is_logged = False
+
+    async def renew(self, own: Peer) -> Sequence[Peer] | None:
+        """Announce a worker, and return all, this one included; None if the database does not answer in time."""
+        try:
+            return await self._database.run_with_timeout(self._renew(own), TIMEOUT)
+        except Exception as error:  # noqa: BLE001  # nothing but speed depends on it
+            if not self._database.is_retryable(error) and not self._is_logged:
+                self._is_logged = True
+                _log.warning("workers cannot be announced, sharing with none", error=one_line_error(error))
+            return None
+
+    async def leave(self, own: UUID) -> None:
+        """Take a worker's announcement back, if the database answers at once; else it counts as gone soon."""
+        with suppress(Exception):
+            await self._database.run_with_timeout(self._leave(own), LEAVE_TIMEOUT)
+
+    async def _renew(self, own: Peer) -> Sequence[Peer]:
+        if own.partitions == 1:
+            async with self._database.read() as connection:
+                if not await self._seen(connection):
+                    return [own]
+        async with self._database.write(is_counted=False) as connection:
+            now = self._now()
+            known = await connection.execute(
+                update(workers).where(workers.c.id == own.id).values(partitions=own.partitions, seen_at=now)
+            )
+            if not known.rowcount:
+                values = {"topology_prefix": self._prefix, "partitions": own.partitions, "seen_at": now}
+                await connection.execute(insert(workers).values(id=own.id, **values))
+                await connection.execute(delete(workers).where(workers.c.seen_at < self._now(FORGOTTEN_AFTER)))
+            return await self._seen(connection)
+
+    async def _seen(self, connection: AsyncConnection) -> Sequence[Peer]:
+        query = select(workers.c.id, workers.c.partitions).where(
+            workers.c.topology_prefix == self._prefix, workers.c.seen_at > self._now(GONE_AFTER)
+        )
+        return [Peer(row.id, row.partitions) for row in await connection.execute(query)]
+
+    async def _leave(self, own: UUID) -> None:
+        async with self._database.write(is_counted=False) as connection:
+            await connection.execute(delete(workers).where(workers.c.id == own))
+
+    def _now(self, ago: timedelta = timedelta()) -> ColumnElement[datetime]:
+        """The server's clock, some time ago; that of this machine for SQLite, whose processes share it."""
+        if self._database.is_sqlite:
+            return literal(datetime.now(UTC) - ago, UtcDateTime)
+        return func.clock_timestamp(type_=DateTime(timezone=True)) - ago
