@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import asyncpg
 import httpx
 
+from tests.benchmarks import processors
 from tests.benchmarks.checking import check_database, check_tally
 from tests.benchmarks.stage import Scene, Stage
 from tests.benchmarks.traffic import Traffic
@@ -77,6 +78,10 @@ class Workers:
         answers = await asyncio.gather(*map(self.client.get, urls))
         lines = (line for answer in answers for line in answer.text.splitlines() if line.startswith(f"{name} "))
         return [float(line.split()[1]) for line in lines]
+
+    async def processor_seconds(self) -> Mapping[str, float]:
+        """What they have taken so far, and what broker and database have."""
+        return {"workers": sum(await self.metrics("process_cpu_seconds_total")), **processors.taken()}
 
     async def received(self) -> int:
         """How many reports they say they have settled."""

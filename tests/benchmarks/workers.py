@@ -8,8 +8,8 @@ import asyncio
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -24,9 +24,9 @@ from tests.support.services import PrivateRabbitMQ
 
 WORKERS = (1, 2, 3, 4)
 PARTITIONS = (1, 8)
-BACKLOG = 4
+BACKLOG = 6
 """Times the reports of other benchmarks: the first seconds do not count."""
-END = 0.9
+END = 0.7
 """Of the backlog, when the clock stops."""
 LOOK = 0.05
 """Seconds between two looks at what transactions and workers do."""
@@ -38,47 +38,53 @@ DOING = """
 """Of each transaction: whether it waits at the door, whether for any lock."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one run showed."""
+
+    rate: float
+    """Reports a second."""
+    waiting: Mapping[str, float]
+    """The shares of transactions' time that are spent so."""
+    microseconds: Mapping[str, float]
+    """Processor time of a report, of the workers, the database and the broker."""
+
+
 async def workers(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
-    """Reports a second by workers and partitions, their ratios to one worker, and what transactions wait for."""
+    """Reports a second by workers and partitions, their ratios to one worker, what they wait for, and cost."""
     traffic = Traffic.of(BACKLOG * sizes.reports, seed=1)
     cases = [(number, partitions) for partitions in PARTITIONS for number in WORKERS]
     steps.begin(sizes.rounds * len(cases))
+    rounds: list[Mapping[str, Found]] = []
     with PrivateRabbitMQ() as server:  # it has the plugin for partitions
         async with broker.connected(server.url) as connection:
             own = replace(stage, amqp_url=server.url, broker=connection)
-            rounds, waits = await _rounds(own, traffic, cases, sizes.rounds, steps)
+            for number in range(sizes.rounds):
+                found = {}
+                for case in cases[:: -1 if number % 2 else 1]:
+                    steps.next(f"round {number + 1}: {_name(*case)}")
+                    found[_name(*case)] = await _measure(own, traffic, *case)
+                rounds.append(found)
+
+    def medians(group: Callable[[Found], Mapping[str, float]]) -> Mapping[str, Mapping[str, float]]:
+        return {
+            name: {what: statistics.median(group(each[name])[what] for each in rounds) for what in group(first)}
+            for name, first in ((_name(*case), rounds[0][_name(*case)]) for case in cases)
+        }
+
     return {
-        "rates": {name: statistics.median(each[name] for each in rounds) for name in waits},
+        "rates": {name: found["rate"] for name, found in medians(lambda each: {"rate": each.rate}).items()},
         "ratios": {
             f"{_name(number, partitions)} / {_name(1, partitions)}": statistics.median(
-                each[_name(number, partitions)] / each[_name(1, partitions)] for each in rounds
+                each[_name(number, partitions)].rate / each[_name(1, partitions)].rate for each in rounds
             )
             for number, partitions in cases
             if number > 1
         },
-        "share_of_transactions": {
-            name: {what: statistics.median(each[what] for each in found) for what in WAITING}
-            for name, found in waits.items()
-        },
-        "rounds": rounds,
+        "share_of_transactions": medians(lambda each: each.waiting),
+        "microseconds_of_a_report": medians(lambda each: each.microseconds),
+        "rounds": [{_name(*case): each[_name(*case)].rate for case in cases} for each in rounds],
     }
-
-
-async def _rounds(
-    stage: Stage, traffic: Traffic, cases: Sequence[tuple[int, int]], number_of_rounds: int, steps: Steps
-) -> tuple[Sequence[Mapping[str, float]], Mapping[str, Sequence[Mapping[str, float]]]]:
-    """The rates of each round, and what transactions waited for in each."""
-    rounds: list[dict[str, float]] = []
-    waits: dict[str, list[Mapping[str, float]]] = {_name(*case): [] for case in cases}
-    for number in range(number_of_rounds):
-        found = {}
-        for case in cases[:: -1 if number % 2 else 1]:
-            name = _name(*case)
-            steps.next(f"round {number + 1}: {name}")
-            found[name], waiting = await _measure(stage, traffic, *case)
-            waits[name].append(waiting)
-        rounds.append({_name(*case): found[_name(*case)] for case in cases})
-    return rounds, waits
 
 
 def _name(workers: int, partitions: int) -> str:
@@ -86,10 +92,8 @@ def _name(workers: int, partitions: int) -> str:
     return f"{workers} worker{'s' * (workers > 1)}, {queues}"
 
 
-async def _measure(
-    stage: Stage, traffic: Traffic, number: int, partitions: int
-) -> tuple[float, Mapping[str, float]]:
-    """Reports a second, and the shares of transactions' time that are spent waiting."""
+async def _measure(stage: Stage, traffic: Traffic, number: int, partitions: int) -> Found:
+    """What so many workers do."""
     total = traffic.expected.received
     async with stage.scene(partitions=partitions) as scene:
         await stage.broker.fill(scene.topology, traffic.messages)
@@ -99,9 +103,11 @@ async def _measure(
                 began = await stage.broker.consumed_by(scene.topology, 1)
                 await _shared(running_ones, scene)
                 first, at_first = await running_ones.received(), time.monotonic()
+                before = await running_ones.processor_seconds()
                 looking = asyncio.create_task(_look(connection))
                 last = await running_ones.have_received(END * total)
                 at_last = time.monotonic()
+                after = await running_ones.processor_seconds()
                 looking.cancel()
                 seen = await looking
                 await running_ones.have_settled(total, began)
@@ -110,8 +116,12 @@ async def _measure(
             await connection.close()
         check_tally(tallies, traffic.expected)
         await check_database(scene.database_url, traffic.expected)
-    waiting = {what: seen[what] / max(seen.total(), 1) for what in WAITING}
-    return (last - first) / (at_last - at_first), waiting
+    settled = last - first
+    return Found(
+        rate=settled / (at_last - at_first),
+        waiting={what: seen[what] / max(seen.total(), 1) for what in WAITING},
+        microseconds={name: (after[name] - before[name]) / settled * 1e6 for name in before},
+    )
 
 
 async def _shared(running_ones: Workers, scene: Scene) -> None:

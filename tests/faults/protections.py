@@ -136,7 +136,7 @@ PROTECTIONS = (
         "the end of a session is noted while a batch waits",
         "test_broker_fails.py::test_the_broker_closes_the_channel_of_a_worker_that_does_not_acknowledge",
         (
-            (SESSION, "        subscription.channel.closing.add_done_callback(self._note_closing)\n", ""),
+            (SESSION, "closing.add_done_callback(partial(self._note_closing, subscription))", "closing.done()"),
             NEVER_INSPECTING,
         ),
     ),
@@ -144,7 +144,7 @@ PROTECTIONS = (
         "a consumer that the broker cancelled is noticed",
         "test_broker_fails.py::test_the_queue_is_deleted_under_the_worker",
         (
-            (SESSION, "elif cancelled := subscription.cancelled:", "elif cancelled := []:"),
+            (SESSION, "elif subscription.is_cancelled:", "elif False:"),
             NEVER_INSPECTING,
         ),
     ),
@@ -174,7 +174,7 @@ PROTECTIONS = (
     Protection(
         "a consumer that the broker forgot is noticed",
         "test_loop_hangs.py::test_the_broker_forgets_the_consumer",
-        ((SESSION, "if not found.consumer_count and queue in self.queues:", "if False:"),),
+        ((SESSION, "if not found.consumer_count and not subscription.is_released:", "if False:"),),
     ),
     Protection(
         "a broker that does not answer is noticed by asking",

@@ -58,8 +58,7 @@ def prepare() -> None:
         if (folder / FORGOTTEN).exists():
             (folder / FORGOTTEN).unlink()
             consumers = dict(subscription.channel.consumers)
-            for queue in subscription.queues.values():
-                await subscription.channel.rpc(Basic.Cancel(queue.tag))
+            await subscription.channel.rpc(Basic.Cancel(subscription.tag))
             subscription.channel.consumers.update(consumers)
 
     def die_of(body: bytes) -> None:

@@ -68,8 +68,18 @@ def replicas(figures: Any) -> None:
     assert figures["ratios"]["both / one of each"] == only["both"] / only["one of each"]
 
 
+def workers(figures: Any) -> None:
+    assert all(rate > 0 for rate in figures["rates"].values())
+    [only] = figures["rounds"]
+    assert only == figures["rates"]
+    name = "4 workers, 8 partitions"
+    assert figures["ratios"][f"{name} / 1 worker, 8 partitions"] == only[name] / only["1 worker, 8 partitions"]
+    assert figures["share_of_transactions"][name]["at the door"] == 0
+    assert list(figures["microseconds_of_a_report"][name]) == ["workers", "RabbitMQ", "PostgreSQL"]
+
+
 BENCHMARKS: Mapping[str, Callable[[Any], None]] = {
-    each.__name__: each for each in (throughput, latency, growth, memory, cost, replicas)
+    each.__name__: each for each in (throughput, latency, growth, memory, cost, replicas, workers)
 }
 
 

@@ -28,7 +28,7 @@ async def taken(batcher: Batcher, size: int) -> list[list[int]]:
     """The tags of all batches of a batcher."""
     batches = []
     while batcher:
-        batches.append([delivery.tag for delivery in await batcher.batch(size, 0, 0)])
+        batches.append([delivery.tag for delivery in await batcher.batch(size, 0)])
     return batches
 
 

@@ -3,8 +3,6 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterator
-from itertools import chain
 
 from worker.amqp.delivery import Delivery
 from worker.amqp.reading import is_poison_candidate
@@ -34,9 +32,6 @@ class Batcher:
     def __len__(self) -> int:
         return len(self._deliveries) + len(self._poison_candidates)
 
-    def __iter__(self) -> Iterator[Delivery]:
-        return chain(self._deliveries, self._poison_candidates)
-
     @property
     def has_poison_candidates(self) -> bool:
         """Whether there are poison candidates, so that batches leave the order of delivery."""
@@ -52,19 +47,22 @@ class Batcher:
         """Wake the caller of `batch`, which may have to stop."""
         self._woken.set()
 
-    async def batch(self, size: int, wait: float, first_wait: float) -> list[Delivery]:
-        """The next deliveries, at most `size`.
-
-        Waits up to `first_wait` seconds for the first one. If there are more than a few by then, the rate is high:
-        waits for more, up to `wait` seconds in all. Empty if there is none, or if `wake` was called.
-        """
+    async def has_any(self, wait: float) -> bool:
+        """Whether there is a delivery, by so many seconds; earlier if `wake` is called."""
         self._woken.clear()
         if not self:
             try:
-                async with asyncio.timeout(first_wait):
+                async with asyncio.timeout(wait):
                     await self._woken.wait()
             except TimeoutError:
-                return []
+                return False
+        return len(self) > 0
+
+    async def batch(self, size: int, wait: float) -> list[Delivery]:
+        """The next deliveries, at most `size`; there has to be one.
+
+        If there are more than a few, the rate is high: waits up to `wait` seconds for more.
+        """
         if self._poison_candidates and (self._is_poison_turn or not self._deliveries):
             self._is_poison_turn = False
             drawn = random.randrange(len(self._poison_candidates))  # noqa: S311  # not for secrets

@@ -21,7 +21,7 @@ from worker.amqp.connection import (
 from worker.amqp.keepalive import Keepalive
 from worker.amqp.partitions import Alone, Partitions, Peers
 from worker.amqp.session import ProcessBatch, Session, broker_errors_as_lost
-from worker.amqp.subscription import ConsumedQueue
+from worker.amqp.subscription import Subscription
 from worker.amqp.topology import ENABLE_PARTITIONS, DeclaredState, Topology
 from worker.config.settings import Settings
 from worker.dependency import Dependency
@@ -82,7 +82,7 @@ class Consumer:
         """Deliveries that came into a batch, by queue."""
 
     @property
-    def queues(self) -> Sequence[ConsumedQueue]:
+    def queues(self) -> Sequence[Subscription]:
         """The state of the consumed queues; empty without a connection."""
         return () if self._session is None else self._session.queues
 

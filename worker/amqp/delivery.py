@@ -39,11 +39,6 @@ class Delivery:
         return int.from_bytes(self.method[at : at + 8])
 
     @property
-    def consumer(self) -> bytes:
-        """The tag of the consumer that it came to."""
-        return self.method[5 : 5 + self.method[4]]
-
-    @property
     def is_redelivered(self) -> bool:
         """Whether it was delivered before."""
         return bool(self.method[13 + self.method[4]] & 1)

@@ -5,7 +5,7 @@ workers need no agreement. Each announces itself in the database, sees who else 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 from uuid import UUID, uuid4
 
@@ -56,8 +56,8 @@ class Partitions:
         self._seen: Sequence[Peer] = [self._own]
         self._known = {*topology.numbers}
         """The queues of reports that there are, by number."""
-        self.held: set[int] = set()
-        """The numbers of those that are consumed."""
+        self.held: dict[int, Subscription] = {}
+        """Those that are consumed."""
         self._quiet_since: dict[int, float] = {}
         """When a former queue was first seen empty, by the loop's clock."""
 
@@ -77,10 +77,15 @@ class Partitions:
         self._known |= self._wanted
         return self._seen != before
 
-    async def open(self, connection: Connection, subscription: Subscription, former: Sequence[int]) -> None:
-        """Take this worker's share; `former` are queues from before a change of the partitions."""
+    async def open(
+        self, connection: Connection, consume: Callable[[str], Awaitable[Subscription]], former: Sequence[int]
+    ) -> None:
+        """Take this worker's share: `consume` its queues.
+
+        `former` are queues from before a change of the partitions.
+        """
         self._connection = connection
-        self._subscription = subscription
+        self._consume = consume
         self._known.update(former)
         await self._take_share()
         await self._unbind_former()
@@ -93,7 +98,7 @@ class Partitions:
                 await self._bind()
                 await self._take_share()
                 await self._unbind_former()
-            for number in self.held - self._wanted:
+            for number in self.held.keys() - self._wanted:
                 if self._is_quiet(number):
                     await self._remove(number)
 
@@ -107,25 +112,24 @@ class Partitions:
             await self._topology.bind(channel)
 
     async def _unbind_former(self) -> None:
-        if former := self.held - self._wanted:
+        if former := self.held.keys() - self._wanted:
             async with self._connection.channel(publisher_confirms=False) as channel:
                 for number in former:
                     await self._topology.unbind(channel, number)
 
     async def _take_share(self) -> None:
         own = share(self._own.id, self._seen, self._known)
-        for number in sorted(self.held - own):
-            self.held.remove(number)
+        for number in sorted(self.held.keys() - own):
             self._quiet_since.pop(number, None)
-            await self._subscription.cancel(self._topology.queue(number))
-        for number in sorted(own - self.held):
+            await self.held.pop(number).release()
+        for number in sorted(own - self.held.keys()):
             if number in self._topology.numbers or await self._look(number):
-                self.held.add(number)
-                await self._subscription.consume(self._topology.queue(number))
+                self.held[number] = await self._consume(self._topology.queue(number))
             else:
                 self._known.remove(number)
         if self._known != {0}:
-            _log.info("partitions shared", workers=len(self._seen), queues=[*self._subscription.queues])
+            queues = [self._topology.queue(number) for number in sorted(self.held)]
+            _log.info("partitions shared", workers=len(self._seen), queues=queues)
 
     async def _look(self, number: int) -> Queue.DeclareOk | None:
         return await self._topology.look(self._connection, self._topology.queue(number))
@@ -133,7 +137,7 @@ class Partitions:
     def _is_quiet(self, number: int) -> bool:
         """Whether a former queue has been empty for long enough."""
         now = asyncio.get_running_loop().time()
-        queue = self._subscription.queues[self._topology.queue(number)]
+        queue = self.held[number]
         if queue.waiting != 0 or queue.unacknowledged or queue.consumers != 1:
             self._quiet_since.pop(number, None)
             return False
@@ -149,10 +153,9 @@ class Partitions:
         await self.announce()
         if number in self._wanted:
             return
-        queue = self._topology.queue(number)
-        self.held.remove(number)
         self._known.remove(number)
-        await self._subscription.cancel(queue)
+        await self.held.pop(number).release()
+        queue = self._topology.queue(number)
         async with self._connection.channel(publisher_confirms=False) as channel:
             await channel.queue_delete(queue)
         _log.info("removed a former queue, which was empty", queue=queue)

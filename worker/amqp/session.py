@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from aiormq.channel import Channel
@@ -18,13 +19,15 @@ from worker.amqp.connection import CONNECT_TIMEOUT, BrokerLost, Connection, desc
 from worker.amqp.delivery import Delivery
 from worker.amqp.partitions import Partitions
 from worker.amqp.reading import as_abandoned, as_message
-from worker.amqp.subscription import ConsumedQueue, ReadDelivery, Subscription
+from worker.amqp.subscription import ReadDelivery, Subscription
 from worker.amqp.topology import DeclaredState, Topology
 from worker.config.settings import Settings
 from worker.dependency import Dependency
 from worker.errors import DeviceopsError
 from worker.model.messages import Message
 
+AT_ONCE = 2
+"""Batches of different partitions that are processed at a time: one while the other waits for the database."""
 MAX_PREFETCH = 2_000
 """The maximum for quorum queues."""
 REPLY_TIMEOUT = 10
@@ -73,6 +76,11 @@ class Session:
         self._reply_timeout = min(REPLY_TIMEOUT, settings.stall_timeout / 4)
         self.unfinished: list[asyncio.Future[object]] = []
         """Batches whose messages were returned while processing goes on; the caller has to wait for them."""
+        self._consuming: set[asyncio.Task[None]] = set()
+        """For each subscription."""
+        self._is_running = False
+        self._until_idle: float | None = None
+        """As for `run`."""
         self._last_acknowledged = 0.0
         """When a batch was last acknowledged, by the loop's clock."""
 
@@ -82,9 +90,9 @@ class Session:
         return any(subscription.acknowledged for subscription in self._subscriptions)
 
     @property
-    def queues(self) -> Sequence[ConsumedQueue]:
-        """The state of the consumed queues."""
-        return [queue for subscription in self._subscriptions for queue in subscription.queues.values()]
+    def queues(self) -> Sequence[Subscription]:
+        """The consumed queues."""
+        return [subscription for subscription in self._subscriptions if not subscription.is_released]
 
     @property
     def queues_held(self) -> int:
@@ -93,16 +101,18 @@ class Session:
 
     async def open(self, connection: Connection, topology: Topology) -> None:
         """Declare the topology and start consuming. Raises BrokerLost, or DeviceopsError on other arguments."""
+        turns = asyncio.Semaphore(AT_ONCE)
         with broker_errors_as_lost():
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 self.found = await topology.establish(connection)
                 inspector = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
                 assert isinstance(inspector, Channel)
                 self._inspector = inspector
-                reports = await self._subscribe(connection, as_message)
-                await self._partitions.open(connection, reports, self.found.former)
+                await self._partitions.open(
+                    connection, partial(self._subscribe, connection, as_message, turns), self.found.former
+                )
                 for queue in self.found.dead_letters:
-                    await (await self._subscribe(connection, as_abandoned)).consume(queue)
+                    await self._subscribe(connection, as_abandoned, asyncio.Semaphore(), queue)
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until nothing has been delivered for `until_idle` seconds.
@@ -111,25 +121,25 @@ class Session:
         """
         loop = asyncio.get_running_loop()
         self._last_acknowledged = loop.time()
-        stopping = asyncio.create_task(self._stop.wait())
-        stopping.add_done_callback(lambda _: self._finish())
-        watching = asyncio.create_task(self._ending_session(self._watch()))
-        sharing = asyncio.create_task(self._ending_session(self._share()))
+        self._until_idle = until_idle
+        stopping = asyncio.create_task(self._ending_session(self._stopped()))
+        others = [asyncio.create_task(self._ending_session(part)) for part in (self._watch(), self._share())]
+        self._is_running = True
+        for subscription in self._subscriptions:
+            self._begin(subscription)
         try:
-            await asyncio.gather(
-                *(self._ending_session(self._consume(s, until_idle)) for s in self._subscriptions)
-            )
+            await asyncio.wait({self._ended})
+            for task in others:  # which may begin to consume
+                task.cancel()
+            await asyncio.gather(*self._consuming)
         finally:
-            stopping.cancel()
-            watching.cancel()
-            sharing.cancel()
-        self._finish()
+            for task in (stopping, *others, *self._consuming):
+                task.cancel()
         self._ended.result()
         with broker_errors_as_lost():
             async with asyncio.timeout(CLOSE_RESERVE):
-                for subscription in self._subscriptions:
-                    for queue in [*subscription.queues]:
-                        await subscription.cancel(queue)
+                for subscription in self.queues:
+                    await subscription.release()
 
     def _finish(self, reason: Exception | None = None) -> None:
         """End every part of the session, after its current batch."""
@@ -144,7 +154,9 @@ class Session:
         for subscription in self._subscriptions:
             subscription.batcher.wake()
 
-    def _note_closing(self, closing: asyncio.Future[object]) -> None:
+    def _note_closing(self, subscription: Subscription, closing: asyncio.Future[object]) -> None:
+        if subscription.is_done:
+            return
         error = None if closing.cancelled() else closing.exception()
         if isinstance(error, asyncio.CancelledError):  # raised by the client without a heartbeat
             reason = "nothing was heard from the broker, not even a heartbeat"
@@ -158,33 +170,52 @@ class Session:
         except Exception as error:  # noqa: BLE001  # raised again at the end of the session
             self._finish(error)
 
-    async def _subscribe(self, connection: Connection, read: ReadDelivery) -> Subscription:
+    async def _subscribe(
+        self, connection: Connection, read: ReadDelivery, turns: asyncio.Semaphore, queue: str
+    ) -> Subscription:
         prefetch = min(2 * self._settings.batch_size, MAX_PREFETCH)
-        subscription = await Subscription.open(connection, read, prefetch, self._delivered)
-        subscription.channel.closing.add_done_callback(self._note_closing)
+        subscription = await Subscription.open(connection, queue, read, prefetch, turns)
+        subscription.channel.closing.add_done_callback(partial(self._note_closing, subscription))
         self._subscriptions.append(subscription)
+        if self._is_running:
+            self._begin(subscription)
         return subscription
+
+    def _begin(self, subscription: Subscription) -> None:
+        consuming = asyncio.create_task(self._ending_session(self._consume(subscription)))
+        self._consuming.add(consuming)
+        consuming.add_done_callback(self._consuming.discard)
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+        self._finish()
 
     async def _share(self) -> None:
         with broker_errors_as_lost():
             await self._partitions.keep()
 
-    async def _consume(self, subscription: Subscription, until_idle: float | None) -> None:
+    async def _consume(self, subscription: Subscription) -> None:
+        """Process what comes from a queue, until the session ends, or the queue is released."""
         size, wait = self._settings.batch_size, self._settings.batch_wait / 1_000
-        while not self._ended.done():
+        while not self._ended.done() and not subscription.is_done:
             timeout: float = CONSUMER_CHECK_INTERVAL
-            if until_idle is not None:
-                timeout = min(CONSUMER_CHECK_INTERVAL, max(until_idle - self._idle_for(), 0))
-            deliveries = await subscription.batcher.batch(size, wait, timeout)
-            if deliveries:
-                await self._process(subscription, deliveries)
-            elif cancelled := subscription.cancelled:
-                raise BrokerLost(f"the consumer of {cancelled[0]} was cancelled; was the queue deleted?")
-            elif until_idle is not None and self._idle_for() >= until_idle:
+            if self._until_idle is not None:
+                timeout = min(CONSUMER_CHECK_INTERVAL, max(self._until_idle - self._idle_for(), 0))
+            if await subscription.batcher.has_any(timeout):
+                async with subscription.turns:
+                    if not self._ended.done():
+                        await self._process(subscription, await subscription.batcher.batch(size, wait))
+            elif subscription.is_cancelled:
+                raise BrokerLost(f"the consumer of {subscription.queue} was cancelled; was the queue deleted?")
+            elif self._until_idle is not None and self._idle_for() >= self._until_idle:
                 # After a pause of the process, deliveries of that time are read before this answer.
                 await self._messages_waiting()
-                if self._idle_for() >= until_idle:
+                if self._idle_for() >= self._until_idle:
                     self._finish()
+        if subscription.is_done:
+            self._subscriptions.remove(subscription)
+            with broker_errors_as_lost():
+                await subscription.channel.close()
 
     def _idle_for(self) -> float:
         """Seconds since any queue had a message."""
@@ -195,7 +226,8 @@ class Session:
     async def _process(self, subscription: Subscription, deliveries: Sequence[Delivery]) -> None:
         """Process a batch, then acknowledge it; return its messages to the broker if that takes too long."""
         now = datetime.now(UTC)
-        subscription.begin(deliveries)
+        subscription.in_progress = len(deliveries)
+        self._delivered[subscription.queue] += len(deliveries)
         processing: asyncio.Future[object] = asyncio.ensure_future(
             self._process_batch([subscription.read(delivery, now) for delivery in deliveries])
         )
@@ -221,7 +253,7 @@ class Session:
         finally:
             if processing not in self.unfinished:
                 processing.cancel()
-            subscription.in_progress = ()
+            subscription.in_progress = 0
             self._last_acknowledged = asyncio.get_running_loop().time()
 
     def _remaining_time(self) -> float:
@@ -256,13 +288,13 @@ class Session:
     async def _messages_waiting(self) -> int:
         """The number of undelivered messages. Raises BrokerLost if the broker does not list this consumer."""
         waiting = 0
-        for queue in self.queues:
+        for subscription in self.queues:
             with broker_errors_as_lost():
                 async with asyncio.timeout(self._reply_timeout):
-                    found = await self._inspector.queue_declare(queue.queue, passive=True)
-            if not found.consumer_count and queue in self.queues:  # not cancelled meanwhile
-                raise BrokerLost(f"the broker knows no consumer of {queue.queue}")
-            queue.waiting, queue.consumers = found.message_count, found.consumer_count
+                    found = await self._inspector.queue_declare(subscription.queue, passive=True)
+            if not found.consumer_count and not subscription.is_released:
+                raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")
+            subscription.waiting, subscription.consumers = found.message_count, found.consumer_count
             waiting += found.message_count or 0
         return waiting
 

@@ -1,7 +1,7 @@
-"""What one channel consumes: any number of queues, whose deliveries come to one batcher."""
+"""A consumed queue: its channel, and the batcher to which its deliveries come."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
@@ -18,87 +18,62 @@ ReadDelivery = Callable[[Delivery, datetime], Message]
 
 
 @dataclass(slots=True, eq=False)
-class ConsumedQueue:
-    """A queue that is consumed, and its state; None before the first check."""
+class Subscription:
+    """One consumed queue, and how its deliveries become messages."""
 
     queue: str
     """Its name."""
-    tag: str
-    """Of the consumer."""
-    unacknowledged_by_tag: Callable[[str], int]
-    waiting: int | None = None
-    """Messages that are not delivered."""
-    consumers: int | None = None
-    """Consumers, of all workers."""
-
-    @property
-    def unacknowledged(self) -> int:
-        """Messages that this worker has not acknowledged."""
-        return self.unacknowledged_by_tag(self.tag)
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """The queues that a channel consumes, and how their deliveries become messages."""
-
     channel: Channel
+    tag: str
+    batcher: Batcher
     read: ReadDelivery
-    delivered: Counter[str]
-    """Deliveries that came into a batch, by queue."""
-    batcher: Batcher = field(default_factory=Batcher)
-    queues: dict[str, ConsumedQueue] = field(default_factory=dict)
-    """By their names."""
+    turns: asyncio.Semaphore
+    """For batches of several queues, to be processed a few at a time."""
     acknowledged: int = 0
     """Deliveries that were committed and acknowledged."""
-    in_progress: Sequence[Delivery] = ()
+    in_progress: int = 0
     """Deliveries in the batch that is being processed."""
-    _names: dict[bytes, str] = field(default_factory=dict)
-    """The queue of each consumer, also of former ones."""
+    waiting: int | None = None
+    """Undelivered messages; None before the first check."""
+    consumers: int | None = None
+    """Consumers, of all workers, this one included; None before the first check."""
+    is_released: bool = field(default=False, init=False)
+    """Whether it is consumed no longer; what was delivered is still to be processed."""
 
     @classmethod
     async def open(
-        cls, connection: Connection, read: ReadDelivery, prefetch: int, delivered: Counter[str]
+        cls, connection: Connection, queue: str, read: ReadDelivery, prefetch: int, turns: asyncio.Semaphore
     ) -> Self:
-        """A subscription to no queue yet; each of them delivers up to `prefetch` messages in advance."""
+        """Consume a queue, with up to `prefetch` messages delivered in advance."""
+        batcher = Batcher()
         channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
         assert isinstance(channel, Channel)
         await channel.basic_qos(prefetch_count=prefetch)
-        subscription = cls(channel, read, delivered)
-        connection.frames.route_deliveries(channel.number, subscription.batcher.put)
-        return subscription
-
-    async def consume(self, queue: str) -> None:
-        """Consume a queue."""
-        tag = (await self.channel.basic_consume(queue, _bypassed)).consumer_tag
+        connection.frames.route_deliveries(channel.number, batcher.put)
+        tag = (await channel.basic_consume(queue, _bypassed)).consumer_tag
         assert tag is not None
-        self._names[tag.encode()] = queue
-        self.queues[queue] = ConsumedQueue(queue, tag, self._unacknowledged)
-
-    async def cancel(self, queue: str) -> None:
-        """Consume a queue no longer. What it has delivered is still to be processed and acknowledged."""
-        await self.channel.basic_cancel(self.queues.pop(queue).tag)
+        return cls(queue, channel, tag, batcher, read, turns)
 
     @property
-    def cancelled(self) -> Sequence[str]:
-        """The queues whose consumer the broker has cancelled."""
-        return [each.queue for each in self.queues.values() if each.tag not in self.channel.consumers]
+    def is_cancelled(self) -> bool:
+        """Whether the broker has cancelled the consumer."""
+        return not self.is_released and self.tag not in self.channel.consumers
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is released, and everything that was delivered is settled."""
+        return self.is_released and not self.unacknowledged
 
     @property
     def unacknowledged(self) -> int:
         """Deliveries that are not acknowledged."""
-        return len(self.batcher) + len(self.in_progress)
+        return len(self.batcher) + self.in_progress
 
-    def _unacknowledged(self, tag: str) -> int:
-        if len(self._names) == 1:
-            return self.unacknowledged
-        deliveries: Iterable[Delivery] = (*self.batcher, *self.in_progress)
-        return sum(delivery.consumer == tag.encode() for delivery in deliveries)
-
-    def begin(self, deliveries: Sequence[Delivery]) -> None:
-        """Note a batch that is being processed."""
-        self.in_progress = deliveries
-        for consumer, number in Counter(delivery.consumer for delivery in deliveries).items():
-            self.delivered[self._names[consumer]] += number
+    async def release(self) -> None:
+        """Consume no more."""
+        self.is_released = True
+        await self.channel.basic_cancel(self.tag)
+        self.batcher.wake()
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge deliveries."""
