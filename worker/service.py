@@ -94,7 +94,7 @@ class Worker:
         self._registry.register(WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, store.door))
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
-            probes.serving(settings.worker_probes, health, self._registry),
+            probes.serving(settings.worker_probes, health, probes.of(self._registry)),
         ):
             gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
             async with self._in_background(database_metrics):

@@ -22,8 +22,8 @@ from worker.config.settings import Settings
 from worker.listener import HttpServer, listen, url_of
 from worker.model.text import one_line
 from worker.store.database import Database
+from worker.watch import probes
 from worker.watch.health import Health
-from worker.watch.probes import serving
 from worker.watch.process_metrics import registry_of_process
 
 LOOPBACK = "127.0.0.1"
@@ -90,6 +90,6 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
-        async with serving(settings.api_probes, Health((), stopping), registry):
+        async with probes.serving(settings.api_probes, Health((), stopping), probes.of(registry)):
             await server.serve(sockets=[listener])
     _log.info("stopped")

@@ -1,7 +1,9 @@
 """The command that consumes: run."""
 
 import asyncio
+import os
 import signal
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -12,6 +14,7 @@ from worker.cli import tables
 from worker.cli.common import Json, configure_logging, log_database, run_async, screen
 from worker.config.settings import Settings
 from worker.model.outcomes import Tally
+from worker.supervisor import Supervisor
 
 _log = structlog.get_logger()
 
@@ -26,20 +29,47 @@ def run(
             metavar="SECONDS", min=0.1, help="Exit when nothing has been delivered for that many seconds."
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, max=64, help="Worker processes, kept running by this one."),
+    ] = 1,
     json: Json = False,
+    number: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Consume reports from RabbitMQ until SIGTERM or Ctrl-C, or until idle."""
     settings = Settings.load()
     configure_logging(settings)
-    tally = run_async(_run(settings, until_idle))
+    if number is not None:
+        structlog.contextvars.bind_contextvars(worker=number)
+    run_ = _run if workers == 1 else partial(_supervise, workers)
+    tally = run_async(run_(settings, until_idle, number))
     _log.info("stopped", **tally.document())
     if json or screen.is_terminal:
         tables.show_tally(tally, json)
 
 
-async def _run(settings: Settings, until_idle: float | None) -> Tally:
+async def _run(settings: Settings, until_idle: float | None, number: int | None) -> Tally:
     log_database(settings)
-    return await service.run(settings, _stop_on_signals(), until_idle)
+    stop = _stop_on_signals()
+    if number is not None:
+        _stop_with_supervisor()
+    return await service.run(settings, stop, until_idle)
+
+
+async def _supervise(workers: int, settings: Settings, until_idle: float | None, _: int | None) -> Tally:
+    return await Supervisor(settings, workers, _stop_on_signals(), until_idle).run()
+
+
+def _stop_with_supervisor() -> None:
+    """Stop as on a signal once standard input ends, which is the supervisor's."""
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        if not os.read(0, 1):
+            loop.remove_reader(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(0, read)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from statemachine import Verdict
@@ -179,6 +179,18 @@ class Tally:
             "released": self.released,
             "dead_lettered": self.dead_letter_counts(),
         }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """The tally of a summary, which does not name services."""
+        return cls(
+            received=document["received"],
+            duplicate=document["duplicate"],
+            announced=document["announced"],
+            released=document["released"],
+            dead_lettered=Counter({Reason(name): number for name, number in document["dead_lettered"].items()}),
+            by_service=Counter({("", verdict): document.get(verdict.value, 0) for verdict in Verdict}),
+        )
 
     def dead_letter_counts(self) -> Mapping[str, int]:
         """Numbers of reports that became, or still are, dead letters, by reason."""

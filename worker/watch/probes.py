@@ -4,7 +4,7 @@ A worker with a blocked loop does not answer. `/readyz` is 200, or 503 with the 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from socket import socket
@@ -24,15 +24,18 @@ from worker.watch.health import Health
 
 _log = structlog.get_logger()
 
+Metrics = Callable[[], Awaitable[bytes]]
+"""The text of the metrics, as Prometheus reads it."""
+
 
 @asynccontextmanager
-async def serving(address: Address, health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
+async def serving(address: Address, health: Health, metrics: Metrics) -> AsyncIterator[None]:
     """Serve probes for the duration of a block. Raises DeviceopsError if a configured port is in use."""
     with _listen(address) as listener:
         _log.info("answering probes", url=url_of(listener))
         server = HttpServer(
             uvicorn.Config(
-                _app(health, registry),
+                _app(health, metrics),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -59,7 +62,16 @@ def _listen(address: Address) -> socket:
         return listen(address.host, 0)  # a second worker on the same machine
 
 
-def _app(health: Health, registry: CollectorRegistry) -> Starlette:
+def of(registry: CollectorRegistry) -> Metrics:
+    """The metrics of a registry."""
+
+    async def latest() -> bytes:
+        return generate_latest(registry)
+
+    return latest
+
+
+def _app(health: Health, metrics: Metrics) -> Starlette:
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
@@ -68,9 +80,9 @@ def _app(health: Health, registry: CollectorRegistry) -> Starlette:
             return JSONResponse({"status": "not ready", "reasons": errors}, HTTPStatus.SERVICE_UNAVAILABLE)
         return JSONResponse({"status": "ready"})
 
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def shown(_: Request) -> Response:
+        return Response(await metrics(), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(
-        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)],
+        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", shown)],
     )
