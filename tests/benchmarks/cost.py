@@ -1,9 +1,11 @@
-"""Where the processor time of a worker goes, from py-spy's samples of its stacks.
+"""What a report costs, and where the processor time of a worker goes, from py-spy's samples of its stacks.
 
-A sample counts for the innermost frame that belongs to a part; code in C counts for the Python that called it, so
-that what uvloop calls by itself, above all the reading of PostgreSQL's answers, is the loop's.
+The time of worker, database and broker together depends little on how busy the machine is. A sample counts for
+the innermost frame that belongs to a part; code in C counts for the Python that called it, so that what uvloop
+calls by itself, above all the reading of PostgreSQL's answers, is the loop's.
 """
 
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ from typing import Any
 from tests.benchmarks.consuming import running
 from tests.benchmarks.sizes import Sizes, Steps
 from tests.benchmarks.stage import Stage
-from tests.benchmarks.traffic import Traffic
+from tests.benchmarks.traffic import BULK, Traffic
 
 PARTS = {
     "broker client": ("/aiormq/", "/aio_pika/", "/pamqp/", "/worker/amqp/"),
@@ -32,13 +34,44 @@ PER = 100_000
 
 
 async def cost(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
-    """Processor seconds per 100,000 reports of a worker on PostgreSQL, by part and in all."""
+    """Processor time of a report: of a worker, PostgreSQL and RabbitMQ together, and of a worker by its parts."""
     traffic = Traffic.of(sizes.reports * sizes.rounds, seed=2)
+    steps.begin(2 + 2 * sizes.rounds)
+    shapes = {"single messages": traffic, f"bulk messages of {BULK}": traffic.in_bulk()}
+    found: dict[str, list[Mapping[str, float]]] = {name: [] for name in shapes}
+    for number in range(sizes.rounds):
+        for name, shape in shapes.items():
+            steps.next(f"round {number + 1}: {name}")
+            found[name].append(await _of_all(stage, shape))
+    return {
+        "microseconds_of_a_report": {
+            name: {program: statistics.median(each[program] for each in rounds) for program in rounds[0]}
+            for name, rounds in found.items()
+        },
+        **await _of_parts(stage, traffic, steps),
+    }
+
+
+async def _of_all(stage: Stage, traffic: Traffic) -> Mapping[str, float]:
+    """Microseconds of a report, by program, and of all together. Others are not to use the services meanwhile."""
+    async with stage.scene() as scene:
+        await stage.broker.fill(scene.topology, traffic.messages)
+        async with running(scene) as workers:
+            began = await stage.broker.consumed_by(scene.topology, 1)
+            before = await workers.processor_seconds()
+            await workers.have_settled(traffic.expected.received, began)
+            after = await workers.processor_seconds()
+            await workers.stop()
+    spent = {name: (after[name] - before[name]) / traffic.expected.received * 1e6 for name in before}
+    return {**spent, "all": sum(spent.values())}
+
+
+async def _of_parts(stage: Stage, traffic: Traffic, steps: Steps) -> Mapping[str, Any]:
+    """Processor seconds per 100,000 reports of a worker on PostgreSQL, by part and in all, under the profiler."""
     samples = stage.directory / "samples"
     program = str(Path(sys.executable).with_name("py-spy"))
     options = ("--format", "raw", "--full-filenames", "--rate", str(SAMPLES), "--output", str(samples))
     profiler = (program, "record", *options, "--")
-    steps.begin(2)
     steps.next("publishing")
     async with stage.scene() as scene:
         await stage.broker.fill(scene.topology, traffic.messages)

@@ -56,6 +56,8 @@ def memory(figures: Any) -> None:
 
 
 def cost(figures: Any) -> None:
+    for spent in figures["microseconds_of_a_report"].values():
+        assert spent["workers"] + spent["PostgreSQL"] + spent["RabbitMQ"] == pytest.approx(spent["all"])
     seconds = figures["seconds"]
     assert sum(spent for part, spent in seconds.items() if part != "all") == pytest.approx(seconds["all"])
     assert seconds["all"] > 0  # a thousand reports are too few to find every part at work
