@@ -5,10 +5,11 @@ some partitions are empty before others.
 """
 
 import asyncio
+import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,25 +18,38 @@ import asyncpg
 from tests.benchmarks import broker
 from tests.benchmarks.checking import check_database, check_tally
 from tests.benchmarks.consuming import PATIENCE, Workers, running
+from tests.benchmarks.scaling import Times, rate
 from tests.benchmarks.sizes import Sizes, Steps
 from tests.benchmarks.stage import Scene, Stage
 from tests.benchmarks.traffic import Traffic
 from tests.support.services import PrivateRabbitMQ
+from worker.amqp.session import AT_ONCE
 
 WORKERS = (1, 2, 3, 4)
 PARTITIONS = (1, 8)
+MODELLED = (2, 4, 8, 16, 32)
+"""Workers, where there are processors for all; the partitions are then as many as pay."""
+BATCH = 1_000
+"""Reports, as `batch_size` is by default."""
 BACKLOG = 6
 """Times the reports of other benchmarks: the first seconds do not count."""
 END = 0.7
 """Of the backlog, when the clock stops."""
+LOOKS = "looks"
+"""How often it was looked at them."""
 LOOK = 0.05
 """Seconds between two looks at what transactions and workers do."""
-WAITING = ("at the door", "for rows")
+WAITING = ("at the door", "for rows", "for the worker")
 DOING = """
-    SELECT wait_event_type = 'Lock' AND wait_event = 'advisory', wait_event_type = 'Lock' FROM pg_stat_activity
+    SELECT CASE
+        WHEN wait_event_type = 'Lock' AND wait_event = 'advisory' THEN 'at the door'
+        WHEN wait_event_type = 'Lock' THEN 'for rows'
+        WHEN state = 'idle in transaction' THEN 'for the worker'
+        ELSE ''
+    END FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'deviceops' AND xact_start IS NOT NULL
 """
-"""Of each transaction: whether it waits at the door, whether for any lock."""
+"""What each transaction waits for, empty if it is at work in the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,8 @@ class Found:
     """Reports a second."""
     waiting: Mapping[str, float]
     """The shares of transactions' time that are spent so."""
+    transactions: float
+    """How many are open at a time."""
     microseconds: Mapping[str, float]
     """Processor time of a report, of the workers, the database and the broker."""
 
@@ -83,13 +99,64 @@ async def workers(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
         },
         "share_of_transactions": medians(lambda each: each.waiting),
         "microseconds_of_a_report": medians(lambda each: each.microseconds),
+        **_modelled(rounds, cases),
         "rounds": [{_name(*case): each[_name(*case)].rate for case in cases} for each in rounds],
     }
 
 
+def _modelled(rounds: Sequence[Mapping[str, Found]], cases: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
+    """What the model says of the same cases, and of machines with processors for all.
+
+    How a batch's time is divided comes from one worker at one queue; processor times from each case itself, as
+    they grow with the load of a machine.
+    """
+
+    def median(case: tuple[int, int], of: Callable[[Found], float]) -> float:
+        return statistics.median(of(each[_name(*case)]) for each in rounds)
+
+    def seconds(case: tuple[int, int], program: str) -> float:
+        return BATCH / 1e6 * median(case, lambda found: found.microseconds[program])
+
+    alone = cases[0]
+    transaction = BATCH / median(alone, lambda found: found.rate) * median(alone, lambda found: found.transactions)
+    inside = transaction * median(alone, lambda found: found.waiting["for the worker"])
+    share = min(inside / seconds(alone, "workers"), 1)
+    waiting = max(transaction - inside - seconds(alone, "PostgreSQL"), 0)
+
+    def times(case: tuple[int, int]) -> Times:
+        _, partitions = case
+        return Times(
+            outside=seconds(case, "workers") * (1 - share),
+            inside=seconds(case, "workers") * share,
+            database=seconds(case, "PostgreSQL"),
+            waiting=waiting,
+            broker=seconds(case, "RabbitMQ"),
+            reports=BATCH,
+            lanes=1 if partitions == 1 else AT_ONCE,
+            has_door=partitions == 1,
+        )
+
+    modelled = {case: rate(times(case), case[0], os.cpu_count() or 1) for case in cases}
+    return {
+        "model_of_this_machine": {
+            _name(*case): {"rate": found, "model / measured": found / median(case, lambda each: each.rate)}
+            for case, found in modelled.items()
+        },
+        "model_with_processors_for_all": {
+            f"{number} workers": {
+                _queues(partitions): rate(times((1, partitions)), number, 4 * number) for partitions in PARTITIONS
+            }
+            for number in MODELLED
+        },
+    }
+
+
 def _name(workers: int, partitions: int) -> str:
-    queues = "one queue" if partitions == 1 else f"{partitions} partitions"
-    return f"{workers} worker{'s' * (workers > 1)}, {queues}"
+    return f"{workers} worker{'s' * (workers > 1)}, {_queues(partitions)}"
+
+
+def _queues(partitions: int) -> str:
+    return "one queue" if partitions == 1 else f"{partitions} partitions"
 
 
 async def _measure(stage: Stage, traffic: Traffic, number: int, partitions: int) -> Found:
@@ -116,10 +183,12 @@ async def _measure(stage: Stage, traffic: Traffic, number: int, partitions: int)
             await connection.close()
         check_tally(tallies, traffic.expected)
         await check_database(scene.database_url, traffic.expected)
-    settled = last - first
+    settled = last - first or last  # of a tiny backlog nothing may be left
+    open_ = max(seen.total() - seen[LOOKS], 1)
     return Found(
         rate=settled / (at_last - at_first),
-        waiting={what: seen[what] / max(seen.total(), 1) for what in WAITING},
+        waiting={what: seen[what] / open_ for what in WAITING},
+        transactions=open_ / max(seen[LOOKS], 1),
         microseconds={name: (after[name] - before[name]) / settled * 1e6 for name in before},
     )
 
@@ -142,8 +211,8 @@ async def _look(connection: asyncpg.Connection) -> Counter[str]:
     seen: Counter[str] = Counter()
     try:
         while True:
-            for is_at_door, is_waiting in await connection.fetch(DOING):
-                seen["at the door" if is_at_door else "for rows" if is_waiting else ""] += 1
+            seen[LOOKS] += 1
+            seen.update(waiting for [waiting] in await connection.fetch(DOING))
             await asyncio.sleep(LOOK)
     except asyncio.CancelledError:
         return seen

@@ -1,0 +1,124 @@
+"""A model of several workers: what they settle on a machine with given processors, from measured times.
+
+Each lane of a worker takes one batch after another: Python outside of the transaction, the door if there is one,
+Python within the transaction, the database's processor, then its waiting for the disk. The lanes of a worker take
+turns on one thread, and all threads share the processors equally. The broker works beside.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of a batch, from a run of one worker, and how many lanes a worker has."""
+
+    outside: float
+    """The worker's, before and after the transaction."""
+    inside: float
+    """The worker's, while the transaction waits for it."""
+    database: float
+    """The database's processor."""
+    waiting: float
+    """For the disk, without a processor."""
+    broker: float
+    """The broker's processor, beside."""
+    reports: float
+    """Reports of a batch."""
+    lanes: int = 1
+    has_door: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """Something that takes time: of a thread if it has one, else none of a processor."""
+
+    thread: object | None
+    left: float
+    then: Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Machine:
+    """Threads that share processors; what needs none takes its time as it is."""
+
+    processors: float
+    now: float = 0
+    works: list[_Work] = field(default_factory=list)
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Do what is to be done, until a condition holds."""
+        while not until():
+            first = {work.thread: work for work in reversed(self.works)}  # of each thread, the others wait
+            speed = min(1, self.processors / max(len(first.keys() - {None}), 1))
+            rates = {
+                work: 1 if work.thread is None else speed
+                for work in self.works
+                if work.thread is None or first[work.thread] is work
+            }
+            step = min(work.left / rate for work, rate in rates.items())
+            self.now += step
+            for work, rate in rates.items():
+                work.left -= step * rate
+            done = [work for work in self.works if work.left < EPSILON]
+            self.works = [work for work in self.works if work.left >= EPSILON]
+            for work in done:
+                work.then()
+
+
+def rate(times: Times, workers: int, processors: float, batches: int = 400) -> float:
+    """Reports a second of so many workers on so many processors."""
+    machine = _Machine(processors)
+    settled = 0
+    queue: list[Callable[[], None]] = []
+    is_free = True
+
+    def do(thread: object | None, seconds: float, then: Callable[[], None]) -> None:
+        machine.works.append(_Work(thread, max(seconds, 2 * EPSILON), then))
+
+    def pass_door(enter: Callable[[], None]) -> None:
+        nonlocal is_free
+        if not times.has_door:
+            enter()
+        elif is_free:
+            is_free = False
+            enter()
+        else:
+            queue.append(enter)
+
+    def leave_door() -> None:
+        nonlocal is_free
+        if queue:
+            queue.pop(0)()
+        else:
+            is_free = True
+
+    def live(thread: object) -> None:
+        def begin() -> None:
+            do(object(), times.broker, lambda: None)
+            do(thread, times.outside, lambda: pass_door(decide))
+
+        def decide() -> None:
+            do(thread, times.inside, write)
+
+        def write() -> None:
+            do(object(), times.database, lambda: do(None, times.waiting, end))
+
+        def end() -> None:
+            nonlocal settled
+            settled += 1
+            if times.has_door:
+                leave_door()
+            begin()
+
+        begin()
+
+    for thread in [object() for _ in range(workers)]:
+        for _ in range(times.lanes):
+            live(thread)
+    machine.run(lambda: settled >= batches // 4)
+    began, at_first = machine.now, settled
+    machine.run(lambda: settled >= batches)
+    return (settled - at_first) * times.reports / (machine.now - began)

@@ -1,0 +1,32 @@
+"""The model of several workers: what can be said of it without measuring."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.benchmarks.scaling import Times, rate
+
+TIMES = Times(outside=0.01, inside=0.02, database=0.02, waiting=0.01, broker=0.01, reports=1_000)
+
+
+def test_one_worker_takes_the_sum_of_all_times() -> None:
+    assert rate(TIMES, 1, processors=8) == pytest.approx(1_000 / 0.06, rel=0.01)
+
+
+def test_at_the_door_the_transaction_alone_is_the_limit() -> None:
+    assert rate(TIMES, 4, processors=32) == pytest.approx(1_000 / 0.05, rel=0.01)
+
+
+def test_without_a_door_each_worker_adds_its_rate() -> None:
+    apart = replace(TIMES, has_door=False)
+    assert rate(apart, 8, processors=64) == pytest.approx(8 * rate(apart, 1, processors=8), rel=0.02)
+
+
+def test_two_lanes_hide_what_the_worker_waits_for() -> None:
+    lanes = replace(TIMES, has_door=False, lanes=2)
+    assert rate(lanes, 1, processors=8) == pytest.approx(1_000 / 0.03, rel=0.02)  # its own thread is the limit
+
+
+def test_no_more_is_done_than_processors_can() -> None:
+    apart = replace(TIMES, has_door=False)
+    assert rate(apart, 8, processors=2) == pytest.approx(2 * 1_000 / 0.06, rel=0.05)
