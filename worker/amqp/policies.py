@@ -42,13 +42,15 @@ def find_risks(settings: Settings) -> list[str]:
     """The dangers to the messages in the queues, a line each. Blocks for seconds. Raises PoliciesUnavailable."""
     fresh = settings.with_broker_login()
     tls = fresh.amqp_tls()
-    topology = Topology(settings.topology_prefix)
+    topology = Topology(settings.topology_prefix, settings.partitions)
     vhost = quote(fresh.brokers[0].path.removeprefix("/") or "/", safe="")
     found = []
-    for queue in (topology.reports, topology.dead_letters):
+    for queue in topology.queues:
         known, holders = _read(_managements(fresh), vhost, queue, tls)
         definition = known.get("effective_policy_definition") or {}
-        for key, why in _threats(definition, known.get("arguments") or {}, is_reports=queue == topology.reports):
+        for key, why in _threats(
+            definition, known.get("arguments") or {}, is_reports=queue != topology.dead_letters
+        ):
             holder = holders.get(key, "a policy")
             found.append(f"{holder} sets {key} of queue {queue} to {definition[key]}: {why}")
     return found
@@ -58,12 +60,12 @@ def find_lonely_queues(settings: Settings) -> list[str]:
     """The queues that a cluster would lose with one of its nodes, a line each; none where it cannot be read."""
     fresh = settings.with_broker_login()
     tls = fresh.amqp_tls()
-    topology = Topology(settings.topology_prefix)
+    topology = Topology(settings.topology_prefix, settings.partitions)
     vhost = quote(fresh.brokers[0].path.removeprefix("/") or "/", safe="")
     for management in _managements(fresh):
         try:
             nodes = len(_ask(management, "nodes", tls))
-            found = [_queue(management, vhost, queue, tls) for queue in (topology.reports, topology.dead_letters)]
+            found = [_queue(management, vhost, queue, tls) for queue in topology.queues]
         except _UNREADABLE:
             continue
         return [

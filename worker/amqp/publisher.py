@@ -16,7 +16,7 @@ from worker.amqp.connection import Connection, describe_error, is_broker_error
 from worker.errors import DeviceopsError
 from worker.model.identity import body_id
 from worker.model.messages import REPORT, Message
-from worker.model.parsing import named_in
+from worker.model.parsing import operation_of
 from worker.model.text import shown
 
 CONFIRM_TIMEOUT = 30
@@ -118,4 +118,4 @@ async def _publish(destination: Destination, message: Message) -> None:
 
 def routing_key(message: Message) -> str:
     """The id of its operation, so that partitions follow operations; its type if it names none, or several."""
-    return str(named_in(message).get("operation_id") or message.type or REPORT)
+    return str(operation_of(message) or message.type or REPORT)

@@ -104,6 +104,11 @@ class Topology:
         """The replacement of a dead-letter queue with the arguments of an older version."""
         return f"{self.dead_letters}.2"
 
+    @property
+    def queues(self) -> Sequence[str]:
+        """The queues that are declared."""
+        return [*map(self.queue, self.numbers), self.dead_letters]
+
     async def declare(self, channel: AbstractChannel) -> AbstractExchange:
         """Declare everything, and return the exchange to publish to.
 

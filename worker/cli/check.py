@@ -52,7 +52,9 @@ async def _check(settings: Settings) -> list[str]:
         failures.append(str(error))
     try:
         async with connected(settings) as connection:
-            screen.print(await Topology(settings.topology_prefix).verify(connection))
+            topology = Topology(settings.topology_prefix, settings.partitions)
+            for line in await topology.verify(connection):
+                screen.print(line)
             screen.print(versions.describe(connection))
             _warn(versions.warnings(connection.server.get("version", "")))
     except OutputClosed:

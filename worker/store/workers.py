@@ -33,6 +33,7 @@ class Peers:
     def __init__(self, database: Database, prefix: str) -> None:
         self._database = database
         self._prefix = prefix
+        self._is_announced = False
         self._is_logged = False
 
     async def renew(self, own: Peer) -> Sequence[Peer] | None:
@@ -47,6 +48,9 @@ class Peers:
 
     async def leave(self, own: UUID) -> None:
         """Take a worker's announcement back, if the database answers at once; else it counts as gone soon."""
+        if not self._is_announced:
+            return
+        self._is_announced = False
         with suppress(Exception):
             await self._database.run_with_timeout(self._leave(own), LEAVE_TIMEOUT)
 
@@ -55,6 +59,7 @@ class Peers:
             async with self._database.read() as connection:
                 if not await self._seen(connection):
                     return [own]
+        self._is_announced = True
         async with self._database.write(is_counted=False) as connection:
             now = self._now()
             known = await connection.execute(
