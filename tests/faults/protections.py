@@ -196,10 +196,11 @@ PROTECTIONS = (
         "test_loop_hangs.py::test_for_longer_than_anybody_waits",
         (
             (
-                "worker/watch/watchdog.py",
+                SUPERVISION,
                 "faulthandler.dump_traceback_later(seconds, exit=True, file=self._stderr)",
                 "faulthandler.dump_traceback_later(seconds, file=self._stderr)",
             ),
+            (SUPERVISION, "        os._exit(1)\n", "        return\n"),
         ),
     ),
     Protection(
