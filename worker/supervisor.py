@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -91,7 +93,13 @@ class Supervisor:
         pause = 1
         while not self._stop.is_set():
             began = asyncio.get_running_loop().time()
-            code = await self._live(worker)
+            try:
+                code = await self._live(worker)
+            except (OSError, ValueError) as error:  # no room for a process, or no summary of what it did
+                _log.warning("worker could not be run", number=worker.number, error=str(error))
+                code = 1
+            if self._stop.is_set() and code == -signal.SIGTERM:  # before it could react to it
+                return
             if self._stop.is_set() or (code == 0 and self._until_idle is not None):
                 if code and self._failure is None:
                     self._failure = WorkerFailed(f"worker {worker.number} ended with {code}")
@@ -124,7 +132,8 @@ class Supervisor:
             start_new_session=True,  # Ctrl-C is for this process to pass on
         )
         if self._stop.is_set():  # meanwhile
-            process.terminate()
+            with suppress(ProcessLookupError):
+                process.terminate()
         looking = asyncio.create_task(self._look(worker))
         try:
             assert process.stdout is not None
@@ -144,7 +153,8 @@ class Supervisor:
         await self._stop.wait()
         for worker in self._workers:
             if worker.process is not None:
-                worker.process.terminate()
+                with suppress(ProcessLookupError):
+                    worker.process.terminate()
 
     async def _look(self, worker: _Worker) -> None:
         """Note again and again whether a worker is ready."""
@@ -203,7 +213,7 @@ def _ask(url: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, _reasons(error.read())
-    except OSError:
+    except (OSError, ValueError, HTTPException):
         return 0, ""
 
 

@@ -38,9 +38,15 @@ class Persistence(Fields):
     storage: Quantity
 
 
-class RabbitmqConfiguration(Fields):
-    """What the operator adds to its own rabbitmq.conf."""
+Plugin = Annotated[str, Field(pattern=r"^\w+$", max_length=100)]
 
+
+class RabbitmqConfiguration(Fields):
+    """What the operator adds to its own rabbitmq.conf, and plugins besides its own."""
+
+    additional_plugins: Annotated[
+        list[Annotated[str, Field(pattern=r"^\w+$", max_length=100)]], Field(max_length=100)
+    ]
     additional_config: Annotated[str, Field(pattern=r"^([a-z_.]+ = [\w.]+\n)+$")]
 
 

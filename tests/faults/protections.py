@@ -653,7 +653,7 @@ PROTECTIONS = (
     Protection(
         "a worker that does not announce itself counts as gone",
         "test_partitions.py::test_a_worker_dies_and_comes_back",
-        (("worker/store/workers.py", "GONE_AFTER = timedelta(seconds=6)", "GONE_AFTER = timedelta(hours=6)"),),
+        (("worker/store/workers.py", "GONE_AFTER = timedelta(seconds=5)", "GONE_AFTER = timedelta(hours=6)"),),
     ),
     Protection(
         "queues that others declared are consumed, also when these are gone",

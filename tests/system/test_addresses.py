@@ -48,6 +48,31 @@ def test_every_command_takes_several_hosts(
         assert client.get(OF_OPERATION).status_code == httpx.codes.OK
 
 
+@pytest.mark.parametrize(
+    ("setting", "login", "path", "told"),
+    [
+        ("amqp_url", "guest:wrong", "/", "ACCESS_REFUSED"),
+        ("amqp_url", "guest:guest", "/nowhere", "does the virtual host exist"),
+        ("database_url", "", "/nowhere", 'database "nowhere" does not exist'),
+    ],
+)
+def test_a_server_that_refuses_ends_the_first_start_though_another_one_is_away(
+    deviceops_on_broker: Deviceops,
+    new_postgresql_database: NewDatabase,
+    amqp_url: str,
+    setting: str,
+    login: str,
+    path: str,
+    told: str,
+) -> None:
+    own = make_url(amqp_url if setting == "amqp_url" else new_postgresql_database())
+    scheme, user = ("amqp", login) if setting == "amqp_url" else ("postgresql", own.username)
+    url = f"{scheme}://{user}@127.0.0.1:{free_port()},{own.host}:{own.port or 5432}{path}"
+    done = deviceops_on_broker.with_settings(**{setting: url})("run")
+    assert done.returncode == 1, done.stderr
+    assert told in done.stderr
+
+
 def test_check_warns_of_what_a_failover_would_lose(
     deviceops_on_broker: Deviceops, new_postgresql_database: NewDatabase
 ) -> None:

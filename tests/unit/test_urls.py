@@ -87,13 +87,13 @@ def test_a_database_is_named_by_hosts_and_sockets_as_libpq_takes_them(
 
 
 def test_the_parameters_of_a_session_are_read_as_libpq_reads_them() -> None:
-    options = "-csearch_path=one,two%20-c%20work_mem=5MB%20--lock-timeout=7s%20-cdeviceops.note=a%5C%20b"
+    options = "-csearch_path=one,two%20-c%20work_mem=5MB%20--random-page-cost=2%20-cdeviceops.note=a%5C%20b"
     text = f"postgresql://u@a/d?application_name=ours&connect_timeout=3&options={options}"
     target = postgresql_url.target(make_url(urls.database_url(SecretStr(text)).get_secret_value()))
     assert target.settings == {
         "search_path": "one,two",
         "work_mem": "5MB",
-        "lock_timeout": "7s",
+        "random_page_cost": "2",
         "deviceops.note": "a b",
     }
     assert (target.application_name, target.connect_timeout) == ("ours", 3)
@@ -158,3 +158,9 @@ async def test_each_node_of_a_broker_is_tried_and_named() -> None:
     for port in (1, 2):
         assert f"127.0.0.1, port {port}: Connect" in str(raised.value)
     assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"])
+def test_what_gives_a_transaction_up_is_not_for_the_address_to_set(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        urls.database_url(SecretStr(f"postgresql://u@a/d?options=-c{name}=5"))

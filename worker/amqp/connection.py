@@ -121,13 +121,17 @@ async def connected(settings: Settings, failures: Failures | None = None) -> Asy
 
 
 def _no_connection(settings: Settings, failures: Sequence[tuple[URL, BaseException]]) -> BrokerUnavailable:
-    """The error for failures to connect to each node: one that may pass has precedence."""
-    reasons = {}
+    """The error for failures to connect to each node.
+
+    A node's refusal has precedence, as the others of its cluster would refuse as well; then what may pass.
+    """
+    reasons: dict[str, None] = {}
     for node, error in failures:
         hint = _hint(settings) if _is_hang_up(error) else ""
         where = f"{node.host}, port {node.port}: " if len(failures) > 1 else ""
-        reasons[f"{where}{describe_error(error)}{hint}"] = _error_class(error)
-    kind = next(kind for kind in (BrokerUnavailable, BrokerMissing, BrokerRefused) if kind in reasons.values())
+        reasons[f"{where}{describe_error(error)}{hint}"] = None
+    kinds = {_error_class(error) for _, error in failures if not _is_unknown_host(error)} or {BrokerMissing}
+    kind = next(kind for kind in (BrokerRefused, BrokerMissing, BrokerUnavailable) if kind in kinds)
     return kind(f"broker {without_password(settings.amqp_url)}: {'; '.join(reasons)}")
 
 

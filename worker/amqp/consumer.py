@@ -158,8 +158,7 @@ class Consumer:
             self._database,
         )
         try:
-            await partitions.announce()
-            await self._run(session, topology, until_idle)
+            await self._run(session, topology, partitions, until_idle)
         finally:
             self._unfinished += session.unfinished
             self._has_acknowledged = session.has_acknowledged
@@ -178,14 +177,17 @@ class Consumer:
                 return replace(topology, partitions=1)
         return topology
 
-    async def _run(self, session: Session, topology: Topology, until_idle: float | None) -> None:
+    async def _run(
+        self, session: Session, topology: Topology, partitions: Partitions, until_idle: float | None
+    ) -> None:
         async with connected(self._settings, self._failures) as connection:
             try:
+                await partitions.announce()
                 await session.open(connection, topology)
                 self._note(session.found)
                 self._was_connected, self._refused_since = True, None
                 self._session = session
-                self.dependency.mark_up(queue=topology.shown, broker=connection.shown)
+                self.dependency.mark_up(queue=session.reports, broker=connection.shown)
                 if self._policy_check is None:
                     self._policy_check = asyncio.create_task(self._warn_of_policies())
                 await session.run(until_idle)

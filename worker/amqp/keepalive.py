@@ -61,7 +61,7 @@ class Keepalive:
         """Consume until a queue is gone, or shortly before the broker's acknowledgement timeout."""
         loop = asyncio.get_running_loop()
         until = loop.time() + 2 * self._settings.hold_timeout
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with asyncio.timeout(CONNECT_TIMEOUT + topology.partitions):
             found = await topology.establish(connection)
             self._on_declared(found)
             reports = map(topology.queue, (*topology.numbers, *found.former))

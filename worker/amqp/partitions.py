@@ -6,6 +6,7 @@ workers need no agreement. Each announces itself in the database, sees who else 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID, uuid4
 
@@ -17,10 +18,16 @@ from worker.amqp.subscription import Subscription
 from worker.amqp.topology import Topology
 from worker.model.sharing import Peer, share
 
-RENEWAL = 2
+RENEWAL = 1.5
 """Seconds between two looks at who there is."""
+BINDING = 30
+"""Seconds between two times that the declared queues are bound again, lest others took them for former ones."""
+STABLE = 10
+"""Seconds for which the same workers have to be there before a former queue is unbound: all know of all then."""
 QUIET = 60
-"""Seconds for which a former queue has to be empty before it is removed: a message may be on its way to it."""
+"""Seconds without a message after which a former queue is removed: one may be on its way to it."""
+UNKNOWN = 30
+"""Seconds without an answer from the database after which a worker consumes as if it were alone."""
 
 _log = structlog.get_logger()
 
@@ -28,8 +35,11 @@ _log = structlog.get_logger()
 class Peers(Protocol):
     """The workers that consume the reports of one prefix."""
 
-    async def renew(self, own: Peer) -> Sequence[Peer] | None:
-        """Announce this worker, and return all, this one included; None if that is not known at present."""
+    async def renew(self, own: Peer, *, is_sharing: bool) -> Sequence[Peer] | None:
+        """Announce this worker, and return all, this one included; None if that is not known at present.
+
+        `is_sharing` is whether it knows of partitions: others need not hear of one that does not.
+        """
 
     async def leave(self, own: UUID) -> None:
         """Take this worker's announcement back."""
@@ -38,12 +48,21 @@ class Peers(Protocol):
 class Alone:
     """No other workers."""
 
-    async def renew(self, own: Peer) -> Sequence[Peer]:
+    async def renew(self, own: Peer, *, is_sharing: bool) -> Sequence[Peer]:  # noqa: ARG002  # the protocol's
         """Return this worker only."""
         return [own]
 
     async def leave(self, own: UUID) -> None:
         """Do nothing."""
+
+
+@dataclass(slots=True)
+class _Former:
+    """A former queue that is held: since when nothing came to it, by the loop's clock."""
+
+    since: float
+    received: int
+    """Deliveries by then."""
 
 
 class Partitions:
@@ -54,12 +73,14 @@ class Partitions:
         self._peers = peers
         self._own = Peer(uuid4(), topology.partitions)
         self._seen: Sequence[Peer] = [self._own]
+        now = asyncio.get_running_loop().time()
+        self._answered_at, self._changed_at, self._bound_at = now, now, now
+        """When the database answered, what it answered changed, and the queues were bound, by the loop's clock."""
         self._known = {*topology.numbers}
         """The queues of reports that there are, by number."""
         self.held: dict[int, Subscription] = {}
         """Those that are consumed."""
-        self._quiet_since: dict[int, float] = {}
-        """When a former queue was first seen empty, by the loop's clock."""
+        self._former: dict[int, _Former] = {}
 
     @property
     def _wanted(self) -> set[int]:
@@ -68,14 +89,21 @@ class Partitions:
         return {number for topology in topologies for number in topology.numbers}
 
     async def announce(self) -> bool:
-        """Whether workers came or went since the last announcement.
+        """Whether the database answered who there is.
 
         First called before the queues are declared, so that nobody removes as a former one what is in use again.
         """
-        peers = await self._peers.renew(self._own)
-        before, self._seen = self._seen, sorted(peers or self._seen)
+        peers = await self._peers.renew(self._own, is_sharing=self._known != {0})
+        now = asyncio.get_running_loop().time()
+        if peers is None and now - self._answered_at < UNKNOWN:
+            return False
+        before, self._seen = self._seen, [self._own] if peers is None else sorted(peers)
+        if peers is not None:
+            self._answered_at = now
+        if peers is None or self._seen != before:
+            self._changed_at = now
         self._known |= self._wanted
-        return self._seen != before
+        return peers is not None
 
     async def open(
         self, connection: Connection, consume: Callable[[str], Awaitable[Subscription]], former: Sequence[int]
@@ -88,44 +116,41 @@ class Partitions:
         self._consume = consume
         self._known.update(former)
         await self._take_share()
-        await self._unbind_former()
 
     async def keep(self) -> None:
         """Take the share anew whenever workers come or go, and remove former queues. Does not return."""
+        is_answered = True
         while True:
-            await asyncio.sleep(RENEWAL)
-            if await self.announce():
+            await asyncio.sleep(RENEWAL if is_answered else 5 * RENEWAL)
+            is_answered = await self.announce()
+            now = asyncio.get_running_loop().time()
+            if self._known != {0} and (self._changed_at > self._bound_at or now - self._bound_at > BINDING):
+                self._bound_at = now
                 await self._bind()
-                await self._take_share()
-                await self._unbind_former()
-            for number in self.held.keys() - self._wanted:
-                if self._is_quiet(number):
-                    await self._remove(number)
+            await self._take_share()
+            if is_answered and now - self._changed_at > STABLE:
+                await self._retire()
+            else:
+                self._former.clear()
 
     async def leave(self) -> None:
         """Leave the share to the others."""
         await self._peers.leave(self._own.id)
 
     async def _bind(self) -> None:
-        """Have reports come to the queues that we declare: others may have taken them for former ones."""
         async with self._connection.channel(publisher_confirms=False) as channel:
             await self._topology.bind(channel)
 
-    async def _unbind_former(self) -> None:
-        if former := self.held.keys() - self._wanted:
-            async with self._connection.channel(publisher_confirms=False) as channel:
-                for number in former:
-                    await self._topology.unbind(channel, number)
-
     async def _take_share(self) -> None:
         own = share(self._own.id, self._seen, self._known)
+        if own == self.held.keys():
+            return
         for number in sorted(self.held.keys() - own):
-            self._quiet_since.pop(number, None)
             await self.held.pop(number).release()
         for number in sorted(own - self.held.keys()):
             if number in self._topology.numbers or await self._look(number):
                 self.held[number] = await self._consume(self._topology.queue(number))
-            else:
+            elif number not in self._wanted:  # else its worker is about to declare it
                 self._known.remove(number)
         if self._known != {0}:
             queues = [self._topology.queue(number) for number in sorted(self.held)]
@@ -134,28 +159,50 @@ class Partitions:
     async def _look(self, number: int) -> Queue.DeclareOk | None:
         return await self._topology.look(self._connection, self._topology.queue(number))
 
-    def _is_quiet(self, number: int) -> bool:
-        """Whether a former queue has been empty for long enough."""
-        now = asyncio.get_running_loop().time()
-        queue = self.held[number]
-        if queue.waiting != 0 or queue.unacknowledged or queue.consumers != 1:
-            self._quiet_since.pop(number, None)
+    async def _retire(self) -> None:
+        """Unbind the former queues that are held, and remove those to which nothing has come for long enough."""
+        former = self.held.keys() - self._wanted
+        self._former = {number: found for number, found in self._former.items() if number in former}
+        if not former:
+            return
+        async with self._connection.channel(publisher_confirms=False) as channel:
+            for number in former:  # each time, as others may have bound them again
+                await self._topology.unbind(channel, number)
+        for number in sorted(former, reverse=True):
+            if await self._is_done(number):
+                await self._remove(number)
+
+    async def _is_done(self, number: int) -> bool:
+        """Whether a former queue is empty, and nothing has come to it for long enough."""
+        now, held = asyncio.get_running_loop().time(), self.held[number]
+        known = self._former.setdefault(number, _Former(now, held.batcher.received))
+        found = await self._look(number)
+        if (
+            found is None
+            or found.message_count
+            or found.consumer_count != 1
+            or held.unacknowledged
+            or held.batcher.received != known.received
+        ):
+            self._former.pop(number)
             return False
-        return now - self._quiet_since.setdefault(number, now) >= QUIET
+        return now - known.since >= QUIET
 
     async def _remove(self, number: int) -> None:
-        """Remove a former queue, after those with higher numbers, if nothing has come since it was looked at."""
+        """Remove a former queue, after those with higher numbers.
+
+        Brokers do not remove a quorum queue on the condition that it is empty. So this has to be the present: who
+        needs the queue again announces itself first.
+        """
+        loop, queue = asyncio.get_running_loop(), self._topology.queue(number)
         if number and await self._look(number + 1):
             return
-        found = await self._look(number)
-        if found is None or found.message_count or found.consumer_count != 1:
-            return
-        await self.announce()
-        if number in self._wanted:
-            return
+        async with self._connection.channel(publisher_confirms=False) as channel:
+            if not await self.announce() or number in self._wanted or not await self._is_done(number):
+                return
+            if loop.time() - self._answered_at > 1:
+                return
+            await channel.queue_delete(queue)
         self._known.remove(number)
         await self.held.pop(number).release()
-        queue = self._topology.queue(number)
-        async with self._connection.channel(publisher_confirms=False) as channel:
-            await channel.queue_delete(queue)
         _log.info("removed a former queue, which was empty", queue=queue)

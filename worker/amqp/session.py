@@ -95,6 +95,11 @@ class Session:
         return [subscription for subscription in self._subscriptions if not subscription.is_released]
 
     @property
+    def reports(self) -> str:
+        """The queues of reports that are consumed, in a log line."""
+        return ", ".join(subscription.queue for _, subscription in sorted(self._partitions.held.items()))
+
+    @property
     def queues_held(self) -> int:
         """How many queues of reports are consumed."""
         return len(self._partitions.held)
@@ -103,7 +108,7 @@ class Session:
         """Declare the topology and start consuming. Raises BrokerLost, or DeviceopsError on other arguments."""
         turns = asyncio.Semaphore(AT_ONCE)
         with broker_errors_as_lost():
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(CONNECT_TIMEOUT + topology.partitions):
                 self.found = await topology.establish(connection)
                 inspector = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
                 assert isinstance(inspector, Channel)
@@ -215,7 +220,8 @@ class Session:
         if subscription.is_done:
             self._subscriptions.remove(subscription)
             with broker_errors_as_lost():
-                await subscription.channel.close()
+                async with asyncio.timeout(self._reply_timeout):
+                    await subscription.channel.close()
 
     def _idle_for(self) -> float:
         """Seconds since any queue had a message."""
@@ -289,6 +295,8 @@ class Session:
         """The number of undelivered messages. Raises BrokerLost if the broker does not list this consumer."""
         waiting = 0
         for subscription in self.queues:
+            if subscription.is_released:  # meanwhile
+                continue
             with broker_errors_as_lost():
                 async with asyncio.timeout(self._reply_timeout):
                     found = await self._inspector.queue_declare(subscription.queue, passive=True)

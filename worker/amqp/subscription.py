@@ -39,6 +39,8 @@ class Subscription:
     """Consumers, of all workers, this one included; None before the first check."""
     is_released: bool = field(default=False, init=False)
     """Whether it is consumed no longer; what was delivered is still to be processed."""
+    _is_silent: bool = field(default=False, init=False)
+    """Whether the broker has said so: nothing more will be delivered."""
 
     @classmethod
     async def open(
@@ -62,7 +64,7 @@ class Subscription:
     @property
     def is_done(self) -> bool:
         """Whether it is released, and everything that was delivered is settled."""
-        return self.is_released and not self.unacknowledged
+        return self._is_silent and not self.unacknowledged
 
     @property
     def unacknowledged(self) -> int:
@@ -73,6 +75,7 @@ class Subscription:
         """Consume no more."""
         self.is_released = True
         await self.channel.basic_cancel(self.tag)
+        self._is_silent = True
         self.batcher.wake()
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:

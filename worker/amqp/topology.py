@@ -85,11 +85,6 @@ class Topology:
         return f"{self.reports}.{number}" if number else self.reports
 
     @property
-    def shown(self) -> str:
-        """The queues that reports go to, in a log line."""
-        return self.reports if self.partitions == 1 else f"{self.queue(1)} … {self.partitions}"
-
-    @property
     def distributor(self) -> str:
         """The exchange that hands messages on to partitions, by a hash of the routing key."""
         return f"{self.prefix}.partitions"
@@ -266,21 +261,27 @@ class Topology:
             raise DeviceopsError(f"the broker refuses to declare {self.prefix}: {error}") from error
 
     async def verify(self, connection: AbstractConnection) -> Sequence[str]:
-        """Describe the queues, a line each; none is created or bound. Raises DeviceopsError if one differs."""
+        """Describe the queues, a line each; none is created.
+
+        Raises DeviceopsError if, without partitions, something differs.
+        """
         try:
             numbers = await self.existing(connection)
         except (ChannelAccessRefused, ChannelLockedResource) as error:
             raise DeviceopsError(f"the broker refuses to look at {self.reports}: {error}") from error
-        if not numbers:
-            return [f"queue {self.reports}: not declared yet; `deviceops run` declares it"]
-        if set(numbers) == set(self.numbers):
+        if numbers == [0] and self.partitions == 1:
             await self.establish(connection)
         waiting = await self.waiting(connection)
-        return [
-            f"queue {name}: ready, {waiting[name]:,} messages wait"
-            for name in map(self.queue, numbers)
-            if name in waiting
-        ]
+        lines = []
+        for number in sorted({*numbers, *self.numbers}):
+            name = self.queue(number)
+            if number not in numbers:
+                needs = f", which needs the broker's plugin: {ENABLE_PARTITIONS}" if number else ""
+                lines.append(f"queue {name}: not declared yet; `deviceops run` declares it{needs}")
+            elif name in waiting:
+                state = "ready" if number in self.numbers else "of another number of partitions"
+                lines.append(f"queue {name}: {state}, {waiting[name]:,} messages wait")
+        return lines
 
     async def waiting(self, connection: AbstractConnection) -> dict[str, int]:
         """How many messages each queue that exists has ready to be delivered."""

@@ -7,7 +7,7 @@ import typer
 
 from worker.amqp.connection import connected
 from worker.amqp.topology import Topology
-from worker.cli.common import Yes, confirm, run_async, screen
+from worker.cli.common import Yes, configure_logging, confirm, run_async, screen
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
 
@@ -26,6 +26,7 @@ def remove(
 ) -> None:
     """Remove the exchanges and queues of DEVICEOPS_TOPOLOGY_PREFIX; `run` declares them again."""
     settings = Settings.load()
+    configure_logging(settings)
     prefix = settings.topology_prefix
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise SettingsError("--yes is needed where no terminal can answer")

@@ -1,5 +1,6 @@
 """Arguments and options that several commands have, and what they look up."""
 
+import math
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -14,6 +15,14 @@ from statemachine import SPELLINGS, State
 from worker.errors import DeviceopsError
 from worker.store import documents
 from worker.store.tables import operations
+
+
+def finite(number: float | None) -> float | None:
+    """Refuse what is in no range and below no limit. For the callback of an option."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is not a finite number")
+    return number
+
 
 SHORTEST = 4
 """Minimum of hexadecimal digits of a prefix."""

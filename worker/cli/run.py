@@ -12,6 +12,7 @@ import typer
 from worker import service
 from worker.cli import tables
 from worker.cli.common import Json, configure_logging, log_database, run_async, screen
+from worker.cli.options import finite
 from worker.config.settings import Settings
 from worker.model.outcomes import Tally
 from worker.supervisor import Supervisor
@@ -26,7 +27,10 @@ def run(
     until_idle: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", min=0.1, help="Exit when nothing has been delivered for that many seconds."
+            metavar="SECONDS",
+            min=0.1,
+            callback=finite,
+            help="Exit when nothing has been delivered for that many seconds.",
         ),
     ] = None,
     workers: Annotated[
@@ -50,9 +54,9 @@ def run(
 
 async def _run(settings: Settings, until_idle: float | None, number: int | None) -> Tally:
     log_database(settings)
-    stop = _stop_on_signals()
+    stop = _stop_on_signals(is_supervised=number is not None)
     if number is not None:
-        _stop_with_supervisor()
+        _stop_with_supervisor(stop)
     return await service.run(settings, stop, until_idle)
 
 
@@ -60,25 +64,31 @@ async def _supervise(workers: int, settings: Settings, until_idle: float | None,
     return await Supervisor(settings, workers, _stop_on_signals(), until_idle).run()
 
 
-def _stop_with_supervisor() -> None:
-    """Stop as on a signal once standard input ends, which is the supervisor's."""
+def _stop_with_supervisor(stop: asyncio.Event) -> None:
+    """Set `stop` once standard input ends, which is the supervisor's."""
     loop = asyncio.get_running_loop()
 
     def read() -> None:
         if not os.read(0, 1):
             loop.remove_reader(0)
-            os.kill(os.getpid(), signal.SIGTERM)
+            stop.set()
 
     loop.add_reader(0, read)
 
 
-def _stop_on_signals() -> asyncio.Event:
-    """Set when a signal asks to stop. A second signal has its usual effect, and ends the process at once."""
+def _stop_on_signals(*, is_supervised: bool = False) -> asyncio.Event:
+    """Set when a signal asks to stop. A second signal has its usual effect, and ends the process at once.
+
+    But not one that is supervised: systemd signals all processes of a unit, and the supervisor does so as well.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
 
     def begin_to_stop() -> None:
+        if is_supervised:
+            stop.set()
+            return
         _log.info("stopping: a signal asks for it; a second one ends the process at once")
         stop.set()
         for number in numbers:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.options import Seed
+from worker.cli.options import Seed, finite
 from worker.config.settings import Settings
 from worker.simulate import Disorder
 from worker.simulate import simulate as simulated
@@ -14,7 +14,9 @@ app = typer.Typer(add_completion=False)
 
 
 def _probability(help_text: str) -> Any:
-    return typer.Option(metavar="P", min=0.0, max=1.0, help=f"Probability (0 to 1) of {help_text}.")
+    return typer.Option(
+        metavar="P", min=0.0, max=1.0, callback=finite, help=f"Probability (0 to 1) of {help_text}."
+    )
 
 
 @app.command()

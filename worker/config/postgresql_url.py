@@ -33,6 +33,8 @@ _AUTHORITY = re.compile(
 )
 """The hosts, after the user and the password as SQLAlchemy reads them."""
 _OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.-]*)=((?:\\.|[^\s\\])*)(?:\s+|$)", re.DOTALL)
+_OWN = {"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"}
+"""Settings that decide when a transaction is given up."""
 _MAX_TIMEOUT = 3_600
 _MAX_PORT = 65_535
 
@@ -120,8 +122,15 @@ def target(url: URL) -> Target:
         sslmode,
         _timeout(query.get("connect_timeout")),
         query.get("application_name", "deviceops"),
-        dict(_settings(query.get("options", ""))),
+        _checked(dict(_settings(query.get("options", "")))),
     )
+
+
+def _checked(settings: Mapping[str, str]) -> Mapping[str, str]:
+    """Settings that a URL may make. Raises ValueError."""
+    if own := sorted(settings.keys() & _OWN):
+        raise ValueError(f"options sets {', '.join(own)}, which is deviceops' own")
+    return settings
 
 
 def shown(url: URL) -> str:

@@ -78,8 +78,9 @@ async def _require_session(database: Database, driver: Any) -> None:
     async with driver.transaction():
         backend = await driver.fetchval(_BACKEND)
     async with database.read() as connection:
-        if await connection.scalar(text(_BACKEND)) == backend:
-            raise NotListening(_UNSUPPORTED)
+        is_lent = await connection.scalar(text(_BACKEND)) == backend
+    if is_lent:  # the database itself answers
+        raise NotListening(_UNSUPPORTED)
 
 
 async def _require_echo(database: Database, driver: Any, id_: UUID, arrived: asyncio.Event) -> None:

@@ -227,10 +227,16 @@ async def _connect(
 
 
 def _summary(failures: Sequence[tuple[Host, Exception]]) -> Exception:
-    """The error for failures to connect; of several, one that may pass has precedence."""
+    """The error for failures to connect.
+
+    Of several, a server's refusal has precedence, as its standbys would refuse as well; then one that may pass.
+    """
     named = [_named(*failure) for failure in failures]
-    if len(named) == 1 or not any(map(is_transient, named)):
-        return named[0]
+    refusals: list[Exception] = [
+        error for error in named if isinstance(error, asyncpg.PostgresError) and not is_transient(error)
+    ]
+    if refusals or len(named) == 1 or not any(map(is_transient, named)):
+        return [*refusals, *named][0]
     described = (
         str(error) if isinstance(error, Unreachable) else f"{server}: {one_line_error(error)}"
         for (server, _), error in zip(failures, named, strict=True)

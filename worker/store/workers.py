@@ -1,5 +1,6 @@
 """The workers that consume the reports of one prefix, as each announces itself in the database."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,18 +17,21 @@ from worker.store.tables import UtcDateTime, workers
 
 _log = structlog.get_logger()
 
-GONE_AFTER = timedelta(seconds=6)
+GONE_AFTER = timedelta(seconds=5)
 """Without an announcement, a worker counts as gone: it died, stands still, or has no database."""
 FORGOTTEN_AFTER = timedelta(minutes=1)
 TIMEOUT = 4
 """Seconds that an announcement may take."""
+LOOK_TIMEOUT = 60
+"""Seconds that a look may take, on which nothing depends yet."""
 LEAVE_TIMEOUT = 1
+"""Seconds that taking an announcement back may take."""
 
 
 class Peers:
     """Announces workers of a prefix, and sees who else does.
 
-    Workers without partitions only look, as long as nobody has any: nothing is shared then.
+    Workers that know of no partitions only look, as long as nobody has any: nothing is shared then.
     """
 
     def __init__(self, database: Database, prefix: str) -> None:
@@ -36,12 +40,13 @@ class Peers:
         self._is_announced = False
         self._is_logged = False
 
-    async def renew(self, own: Peer) -> Sequence[Peer] | None:
+    async def renew(self, own: Peer, *, is_sharing: bool) -> Sequence[Peer] | None:
         """Announce a worker, and return all, this one included; None if the database does not answer in time."""
         try:
-            return await self._database.run_with_timeout(self._renew(own), TIMEOUT)
+            renewing = self._renew(own, is_sharing=is_sharing)
+            return await self._database.run_with_timeout(renewing, TIMEOUT if is_sharing else LOOK_TIMEOUT)
         except Exception as error:  # noqa: BLE001  # nothing but speed depends on it
-            if not self._database.is_retryable(error) and not self._is_logged:
+            if own.partitions > 1 and not self._database.is_retryable(error) and not self._is_logged:
                 self._is_logged = True
                 _log.warning("workers cannot be announced, sharing with none", error=one_line_error(error))
             return None
@@ -51,11 +56,12 @@ class Peers:
         if not self._is_announced:
             return
         self._is_announced = False
-        with suppress(Exception):
-            await self._database.run_with_timeout(self._leave(own), LEAVE_TIMEOUT)
+        leaving = asyncio.create_task(self._leave(own))
+        await asyncio.wait({leaving}, timeout=LEAVE_TIMEOUT)
+        leaving.cancel()
 
-    async def _renew(self, own: Peer) -> Sequence[Peer]:
-        if own.partitions == 1:
+    async def _renew(self, own: Peer, *, is_sharing: bool) -> Sequence[Peer]:
+        if not is_sharing:
             async with self._database.read() as connection:
                 if not await self._seen(connection):
                     return [own]
@@ -78,8 +84,9 @@ class Peers:
         return [Peer(row.id, row.partitions) for row in await connection.execute(query)]
 
     async def _leave(self, own: UUID) -> None:
-        async with self._database.write(is_counted=False) as connection:
-            await connection.execute(delete(workers).where(workers.c.id == own))
+        with suppress(Exception):
+            async with self._database.write(is_counted=False) as connection:
+                await connection.execute(delete(workers).where(workers.c.id == own))
 
     def _now(self, ago: timedelta = timedelta()) -> ColumnElement[datetime]:
         """The server's clock, some time ago; that of this machine for SQLite, whose processes share it."""

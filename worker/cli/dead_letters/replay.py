@@ -10,6 +10,7 @@ from worker.amqp.topology import Topology
 from worker.cli.common import Json, actor, configure_logging, print_json, run_async, screen
 from worker.cli.dead_letters import tables
 from worker.cli.dead_letters.options import Limit, selected, selecting
+from worker.cli.options import finite
 from worker.config.settings import Settings
 from worker.dead_letters.replay import Summary, outcome_documents, preview
 from worker.dead_letters.replay import replay as replay_selected
@@ -32,7 +33,9 @@ def replay(
     to_broker: Annotated[
         bool, typer.Option("--to-broker", help="Send the original bytes to the exchange again, for a worker.")
     ] = False,
-    rate: Annotated[float | None, typer.Option(min=0.01, max=1e6, help="Maximum number per second.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, max=1e6, callback=finite, help="Maximum number per second.")
+    ] = None,
     limit: Limit = None,
     json: Json = False,
 ) -> None:
