@@ -87,8 +87,11 @@ part() {
     esac
 }
 
-# Several processes, as most tests wait for something most of the time.
-part most --numprocesses=6 --dist=worksteal "$@"
+# Several processes, as most tests wait for something most of the time; fewer at the sizes of CI, where more of them
+# bound how long something takes.
+processes=6
+[[ " $* " == *" --full "* ]] && processes=4
+part most --numprocesses="$processes" --dist=worksteal "$@"
 # Half of the tests for each process, which is those of one version: a cluster waits for its own timeouts mostly.
 part clusters --numprocesses=2 --dist=worksteal "$@"
 # In one process: among the others, each would wait for the longest test of the other processes, and those for it.

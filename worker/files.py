@@ -74,4 +74,4 @@ def _named(label: str) -> Iterator[None]:
         yield
     except OSError as error:
         kind = OutputClosed if isinstance(error, BrokenPipeError) else FileError
-        raise kind(f"{label}: {error.strerror}") from error
+        raise kind(f"{label or repr(label)}: {error.strerror}") from error
