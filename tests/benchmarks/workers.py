@@ -120,7 +120,7 @@ def _modelled(rounds: Sequence[Mapping[str, Found]], cases: Sequence[tuple[int, 
     alone = cases[0]
     transaction = BATCH / median(alone, lambda found: found.rate) * median(alone, lambda found: found.transactions)
     inside = transaction * median(alone, lambda found: found.waiting["for the worker"])
-    share = min(inside / seconds(alone, "workers"), 1)
+    share = inside / max(seconds(alone, "workers"), inside, 1e-9)
     waiting = max(transaction - inside - seconds(alone, "PostgreSQL"), 0)
 
     def times(case: tuple[int, int]) -> Times:
