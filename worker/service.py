@@ -16,8 +16,8 @@ from worker.processing import backlog_sweeper
 from worker.processing.batches import process_messages, retry_transient
 from worker.processing.write_probe import probe_write
 from worker.store import database, schema
+from worker.store.batch_lock import BatchLock
 from worker.store.database import Database
-from worker.store.door import Door
 from worker.store.workers import Peers
 from worker.tracing import tracing
 from worker.watch import probes, watchdog
@@ -69,7 +69,7 @@ class Worker:
         self.metrics = BatchMetrics(self._registry, settings.services)
         store.on_commit = self.metrics.on_commit
         if settings.partitions == 1 and not store.is_sqlite:
-            store.door = Door(settings.topology_prefix)
+            store.batch_lock = BatchLock(settings.topology_prefix)
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until idle for `until_idle` seconds."""
@@ -91,10 +91,12 @@ class Worker:
         )
         health = Health((consumer.dependency, store.dependency), self._stop)
         database_metrics = DatabaseMetrics(store, settings.stale_after)
-        self._registry.register(WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, store.door))
+        self._registry.register(
+            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, store.batch_lock)
+        )
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
-            probes.serving(settings.worker_probes, health, probes.of(self._registry)),
+            probes.serving(settings.worker_probes, health, probes.metrics_of(self._registry)),
         ):
             gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
             async with self._in_background(database_metrics):

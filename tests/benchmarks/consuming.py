@@ -88,7 +88,7 @@ class Workers:
         return int(sum(await self.metrics("deviceops_received_total")))
 
     async def have_received(self, number: float) -> int:
-        """Return once so many are settled, or a few more: how many."""
+        """Wait until at least `number` reports are settled; gives how many are."""
         while (settled := await self.received()) < number:  # noqa: ASYNC110  # it is asked for
             await asyncio.sleep(COARSEST / 5)
         return settled

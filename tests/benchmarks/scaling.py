@@ -1,6 +1,6 @@
 """A model of several workers: what they settle on a machine with given processors, from measured times.
 
-Each lane of a worker takes one batch after another: Python outside of the transaction, the door if there is one,
+Each lane of a worker takes one batch after another: Python outside of the transaction, the batch lock if any,
 Python within the transaction, the database's processor, then its waiting for the disk. The lanes of a worker take
 turns on one thread, and all threads share the processors equally. The broker works beside.
 """
@@ -28,7 +28,7 @@ class Times:
     reports: float
     """Reports of a batch."""
     lanes: int = 1
-    has_door: bool = True
+    has_lock: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +69,7 @@ class _Machine:
 
 
 def rate(times: Times, workers: int, processors: float, batches: int = 400) -> float:
-    """Reports a second of so many workers on so many processors."""
+    """Reports per second of a number of workers on a number of processors."""
     machine = _Machine(processors)
     settled = 0
     queue: list[Callable[[], None]] = []
@@ -78,9 +78,9 @@ def rate(times: Times, workers: int, processors: float, batches: int = 400) -> f
     def do(thread: object | None, seconds: float, then: Callable[[], None]) -> None:
         machine.works.append(_Work(thread, max(seconds, 2 * EPSILON), then))
 
-    def pass_door(enter: Callable[[], None]) -> None:
+    def acquire(enter: Callable[[], None]) -> None:
         nonlocal is_free
-        if not times.has_door:
+        if not times.has_lock:
             enter()
         elif is_free:
             is_free = False
@@ -88,7 +88,7 @@ def rate(times: Times, workers: int, processors: float, batches: int = 400) -> f
         else:
             queue.append(enter)
 
-    def leave_door() -> None:
+    def release() -> None:
         nonlocal is_free
         if queue:
             queue.pop(0)()
@@ -98,7 +98,7 @@ def rate(times: Times, workers: int, processors: float, batches: int = 400) -> f
     def live(thread: object) -> None:
         def begin() -> None:
             do(object(), times.broker, lambda: None)
-            do(thread, times.outside, lambda: pass_door(decide))
+            do(thread, times.outside, lambda: acquire(decide))
 
         def decide() -> None:
             do(thread, times.inside, write)
@@ -109,8 +109,8 @@ def rate(times: Times, workers: int, processors: float, batches: int = 400) -> f
         def end() -> None:
             nonlocal settled
             settled += 1
-            if times.has_door:
-                leave_door()
+            if times.has_lock:
+                release()
             begin()
 
         begin()

@@ -39,10 +39,10 @@ LOOKS = "looks"
 """How often it was looked at them."""
 LOOK = 0.05
 """Seconds between two looks at what transactions and workers do."""
-WAITING = ("at the door", "for rows", "for the worker")
+WAITING = ("for the batch lock", "for rows", "for the worker")
 DOING = """
     SELECT CASE
-        WHEN wait_event_type = 'Lock' AND wait_event = 'advisory' THEN 'at the door'
+        WHEN wait_event_type = 'Lock' AND wait_event = 'advisory' THEN 'for the batch lock'
         WHEN wait_event_type = 'Lock' THEN 'for rows'
         WHEN state = 'idle in transaction' THEN 'for the worker'
         ELSE ''
@@ -67,7 +67,7 @@ class Found:
 
 
 async def workers(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
-    """Reports a second by workers and partitions, their ratios to one worker, what they wait for, and cost."""
+    """Reports per second by workers and partitions, ratios to one worker, waits, and cost."""
     traffic = Traffic.of(BACKLOG * sizes.reports, seed=1)
     cases = [(number, partitions) for partitions in PARTITIONS for number in WORKERS]
     steps.begin(sizes.rounds * len(cases))
@@ -133,7 +133,7 @@ def _modelled(rounds: Sequence[Mapping[str, Found]], cases: Sequence[tuple[int, 
             broker=seconds(case, "RabbitMQ"),
             reports=BATCH,
             lanes=1 if partitions == 1 else AT_ONCE,
-            has_door=partitions == 1,
+            has_lock=partitions == 1,
         )
 
     modelled = {case: rate(times(case), case[0], os.cpu_count() or 1) for case in cases}
@@ -160,7 +160,7 @@ def _queues(partitions: int) -> str:
 
 
 async def _measure(stage: Stage, traffic: Traffic, number: int, partitions: int) -> Found:
-    """What so many workers do."""
+    """Measure one case."""
     total = traffic.expected.received
     async with stage.scene(partitions=partitions) as scene:
         await stage.broker.fill(scene.topology, traffic.messages)

@@ -646,9 +646,9 @@ PROTECTIONS = (
         (("worker/amqp/connection.py", "failures.note(node)\n            found", "found"),),
     ),
     Protection(
-        "nobody waits for long at the door",
-        "test_door.py::test_the_door_is_held_for_good",
-        (("worker/store/door.py", "SET LOCAL lock_timeout = {self._timeout * 1_000:.0f};", ""),),
+        "the wait for the lock of batches is bounded",
+        "test_batch_lock.py::test_a_lock_that_is_never_released_blocks_for_seconds_only",
+        (("worker/store/batch_lock.py", "SET LOCAL lock_timeout = {self._timeout * 1_000:.0f};", ""),),
     ),
     Protection(
         "a worker that does not announce itself counts as gone",

@@ -45,7 +45,7 @@ async def scene(
             worker.start()
             await worker.is_ready()
             yield Scene(worker, ledger)
-            assert OF_ASYNCIO not in worker.log, "an error that nobody retrieved, or the like; see below"
+            assert OF_ASYNCIO not in worker.log, "asyncio logged an error"
         finally:
             worker.kill()
             sys.stdout.write(f"what the worker said:\n{worker.log[-5000:]}\n")  # shown if the test fails

@@ -76,7 +76,7 @@ def workers(figures: Any) -> None:
     assert only == figures["rates"]
     name = "4 workers, 8 partitions"
     assert figures["ratios"][f"{name} / 1 worker, 8 partitions"] == only[name] / only["1 worker, 8 partitions"]
-    assert figures["share_of_transactions"][name]["at the door"] == 0
+    assert figures["share_of_transactions"][name]["for the batch lock"] == 0
     assert list(figures["microseconds_of_a_report"][name]) == ["workers", "RabbitMQ", "PostgreSQL"]
 
 

@@ -93,10 +93,13 @@ def test_a_worker_that_dies_is_started_again(supervised: Supervised) -> None:
     assert len(set(supervised.workers) - set(before)) == 1
 
 
-def test_workers_do_not_outlive_it(supervised: Supervised) -> None:
+def test_workers_stop_in_order_when_it_is_killed(supervised: Supervised) -> None:
     workers = supervised.workers
     supervised.process.kill()
     eventually(lambda: not any(is_alive(worker) for worker in workers))
+    assert supervised.process.stderr is not None
+    events = [json.loads(line)["event"] for line in supervised.process.stderr]
+    assert events.count("stopped") == WORKERS
 
 
 def test_what_no_worker_can_start_with_ends_it(deviceops_on_broker: Deviceops) -> None:

@@ -13,20 +13,20 @@ def test_one_worker_takes_the_sum_of_all_times() -> None:
     assert rate(TIMES, 1, processors=8) == pytest.approx(1_000 / 0.06, rel=0.01)
 
 
-def test_at_the_door_the_transaction_alone_is_the_limit() -> None:
+def test_with_the_lock_the_transaction_alone_is_the_limit() -> None:
     assert rate(TIMES, 4, processors=32) == pytest.approx(1_000 / 0.05, rel=0.01)
 
 
-def test_without_a_door_each_worker_adds_its_rate() -> None:
-    apart = replace(TIMES, has_door=False)
+def test_without_the_lock_each_worker_adds_its_rate() -> None:
+    apart = replace(TIMES, has_lock=False)
     assert rate(apart, 8, processors=64) == pytest.approx(8 * rate(apart, 1, processors=8), rel=0.02)
 
 
 def test_two_lanes_hide_what_the_worker_waits_for() -> None:
-    lanes = replace(TIMES, has_door=False, lanes=2)
+    lanes = replace(TIMES, has_lock=False, lanes=2)
     assert rate(lanes, 1, processors=8) == pytest.approx(1_000 / 0.03, rel=0.02)  # its own thread is the limit
 
 
 def test_no_more_is_done_than_processors_can() -> None:
-    apart = replace(TIMES, has_door=False)
+    apart = replace(TIMES, has_lock=False)
     assert rate(apart, 8, processors=2) == pytest.approx(2 * 1_000 / 0.06, rel=0.05)

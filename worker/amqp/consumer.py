@@ -74,6 +74,7 @@ class Consumer:
         """The check of the broker's policies, made once."""
         self._can_partition = False
         """Whether the broker is known to have the plugin for partitions."""
+        self._is_unsupported_logged = False
         self._has_acknowledged = False
         """Whether the last session acknowledged any batch."""
         self.redeclared = 0
@@ -173,7 +174,9 @@ class Consumer:
                     async with asyncio.timeout(CONNECT_TIMEOUT):
                         self._can_partition = await topology.can_partition(connection)
             if not self._can_partition:
-                _log.warning("partitions are not supported, using one queue", fix=ENABLE_PARTITIONS)
+                if not self._is_unsupported_logged:
+                    self._is_unsupported_logged = True
+                    _log.warning("partitions are not supported, using one queue", fix=ENABLE_PARTITIONS)
                 return replace(topology, partitions=1)
         return topology
 

@@ -26,6 +26,8 @@ STABLE = 10
 """Seconds for which the same workers have to be there before a former queue is unbound: all know of all then."""
 QUIET = 60
 """Seconds without a message after which a former queue is removed: one may be on its way to it."""
+MAX_AGE = 1
+"""Seconds since the database answered within which a queue may be removed."""
 UNKNOWN = 30
 """Seconds without an answer from the database after which a worker consumes as if it were alone."""
 
@@ -142,9 +144,7 @@ class Partitions:
             await self._topology.bind(channel)
 
     async def _take_share(self) -> None:
-        own = share(self._own.id, self._seen, self._known)
-        if own == self.held.keys():
-            return
+        own, before = share(self._own.id, self._seen, self._known), self.held.keys() | set()
         for number in sorted(self.held.keys() - own):
             await self.held.pop(number).release()
         for number in sorted(own - self.held.keys()):
@@ -152,7 +152,7 @@ class Partitions:
                 self.held[number] = await self._consume(self._topology.queue(number))
             elif number not in self._wanted:  # else its worker is about to declare it
                 self._known.remove(number)
-        if self._known != {0}:
+        if self.held.keys() != before and self._known != {0}:
             queues = [self._topology.queue(number) for number in sorted(self.held)]
             _log.info("partitions shared", workers=len(self._seen), queues=queues)
 
@@ -191,8 +191,8 @@ class Partitions:
     async def _remove(self, number: int) -> None:
         """Remove a former queue, after those with higher numbers.
 
-        Brokers do not remove a quorum queue on the condition that it is empty. So this has to be the present: who
-        needs the queue again announces itself first.
+        RabbitMQ does not support `if-empty` for quorum queues. So the answers have to be recent, and a worker that
+        declares the queue again announces itself first.
         """
         loop, queue = asyncio.get_running_loop(), self._topology.queue(number)
         if number and await self._look(number + 1):
@@ -200,9 +200,11 @@ class Partitions:
         async with self._connection.channel(publisher_confirms=False) as channel:
             if not await self.announce() or number in self._wanted or not await self._is_done(number):
                 return
-            if loop.time() - self._answered_at > 1:
+            if loop.time() - self._answered_at > MAX_AGE:
                 return
+            self._known.remove(number)
+            held = self.held.pop(number)
+            held.is_released = True  # now: the broker cancels its consumer with it
             await channel.queue_delete(queue)
-        self._known.remove(number)
-        await self.held.pop(number).release()
+        await held.release()
         _log.info("removed a former queue, which was empty", queue=queue)

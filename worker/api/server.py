@@ -90,6 +90,6 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
-        async with probes.serving(settings.api_probes, Health((), stopping), probes.of(registry)):
+        async with probes.serving(settings.api_probes, Health((), stopping), probes.metrics_of(registry)):
             await server.serve(sockets=[listener])
     _log.info("stopped")

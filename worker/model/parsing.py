@@ -85,9 +85,8 @@ def named_in(message: Message) -> Mapping[str, UUID | str]:
 def operation_of(message: Message) -> UUID | None:
     """The operation that a message is about; None if it names none, or several."""
     named = {_named(item)["operation_id"] for item in parse(message) if not isinstance(item, Rejected)}
-    if not named:
-        named = {id_ for name, id_ in _named_in_body(message).items() if name == "operation_id"}
-    return UUID(str(named.pop())) if len(named) == 1 else None
+    found = named.pop() if len(named) == 1 else None if named else _named_in_body(message).get("operation_id")
+    return found if isinstance(found, UUID) else None
 
 
 def _named(item: Incoming | Announced) -> Mapping[str, UUID | str]:

@@ -30,7 +30,7 @@ from worker.store.postgresql import LIFETIME, Login, postgresql_engine, session_
 from worker.store.sqlite import READ_ONLY, sqlite_engine
 
 if TYPE_CHECKING:
-    from worker.store.door import Door
+    from worker.store.batch_lock import BatchLock
 
 Result = TypeVar("Result")
 
@@ -91,8 +91,8 @@ class Database:
         self.answer_timeout = ANSWER_TIMEOUT if answer_timeout is None else answer_timeout
         self._limit = limit
         self.on_commit: Callable[[float], None] = _ignore_commit
-        self.door: Door | None = None
-        """Which the transactions of batches pass, one after another."""
+        self.batch_lock: BatchLock | None = None
+        """Acquired by the transactions of batches, if set."""
         self.dependency = (
             Dependency("database", "database unavailable, paused", "database available, resumed")
             if limit is None
@@ -128,13 +128,13 @@ class Database:
     async def write(self, *, is_counted: bool = True, is_batch: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits at the end of the block and rolls back on an error.
 
-        `is_counted` is whether `on_commit` is called, `is_batch` whether it passes the `door`, if there is one.
+        `is_counted` is whether `on_commit` is called, `is_batch` whether to acquire `batch_lock`.
         """
         with self._recording_condition():
             async with time_limit(self._limit), self.engine.connect() as connection:
-                if is_batch and self.door is not None:
+                if is_batch and self.batch_lock is not None:
                     session: Any = (await connection.get_raw_connection()).driver_connection
-                    session.door = self.door  # the driver begins with the first statement
+                    session.batch_lock = self.batch_lock  # the driver begins with the first statement
                 async with connection.begin():
                     with self._invalidating():
                         yield connection

@@ -17,7 +17,7 @@ from worker.config.postgresql_url import Host, Target
 from worker.config.tls import find_error as tls_trouble
 from worker.errors import SettingsError
 from worker.failover import Failures
-from worker.store.door import Door
+from worker.store.batch_lock import BatchLock
 from worker.store.errors import Unreachable, is_transient, one_line_error, unreachable
 
 _CONNECT_ERRORS = (
@@ -74,8 +74,8 @@ class DatabaseSession(asyncpg.Connection):  # type: ignore[misc]  # the driver h
     """Whether a pooler is between."""
     names_statements = True
     """Whether prepared statements can be used again in later transactions."""
-    door: Door | None = None
-    """Which its next transaction has to pass."""
+    batch_lock: BatchLock | None = None
+    """To be acquired as the next transaction begins."""
     _server_caps: Any
     _of_transaction = ""
     _prepared = 0
@@ -112,11 +112,11 @@ class DatabaseSession(asyncpg.Connection):  # type: ignore[misc]  # the driver h
                     await self.execute(f"SELECT {_set(settings, is_local=False)}1")
 
     async def execute(self, query: str, *arguments: Any, **options: Any) -> str:
-        """As the driver's; the statement that begins a transaction passes the door."""
-        door, self.door = self.door, None
-        if door is None:
+        """As the driver's; the statement that begins a transaction also acquires the batch lock."""
+        batch_lock, self.batch_lock = self.batch_lock, None
+        if batch_lock is None:
             return await super().execute(query, *arguments, **options)  # type: ignore[no-any-return]
-        return await door.begin(super().execute, query)
+        return await batch_lock.begin(super().execute, query)
 
     async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:
         """As the driver's. A statement without a name is parsed again at each execution, by the same request."""

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from statemachine import Verdict
 from worker.amqp.consumer import Consumer
 from worker.model.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, OF_DISCARDED, REJECTED, Reason, Tally
-from worker.store.door import Door
+from worker.store.batch_lock import BatchLock
 from worker.watch.database_metrics import DatabaseMetrics
 from worker.watch.health import Health
 
@@ -25,7 +25,7 @@ class WorkerMetrics(Collector):
     health: Health
     database: DatabaseMetrics
     consumer: Consumer
-    door: Door | None
+    batch_lock: BatchLock | None
 
     def collect(self) -> Iterator[Metric]:
         """The current values."""
@@ -127,9 +127,9 @@ class WorkerMetrics(Collector):
             self.consumer.queues_held,
         )
         yield CounterMetricFamily(
-            "deviceops_door_wait_seconds",
-            "Seconds that transactions of batches waited for those of other workers before they began.",
-            0 if self.door is None else self.door.waited,
+            "deviceops_batch_lock_wait_seconds",
+            "Seconds that batches waited for the lock of batches.",
+            0 if self.batch_lock is None else self.batch_lock.waited,
         )
 
     def _database(self) -> Iterator[Metric]:

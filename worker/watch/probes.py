@@ -62,7 +62,7 @@ def _listen(address: Address) -> socket:
         return listen(address.host, 0)  # a second worker on the same machine
 
 
-def of(registry: CollectorRegistry) -> Metrics:
+def metrics_of(registry: CollectorRegistry) -> Metrics:
     """The metrics of a registry."""
 
     async def latest() -> bytes:

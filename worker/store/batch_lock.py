@@ -1,4 +1,4 @@
-"""The door: transactions of workers that share a queue pass it one after another."""
+"""An advisory lock of PostgreSQL by which workers of one queue commit their batches one after another."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -7,19 +7,19 @@ from zlib import crc32
 from worker.store.driver import asyncpg
 
 TIMEOUT = 5
-"""Maximum seconds to wait at the door: a worker that stands still behind it must not hold up the others."""
+"""Maximum seconds to wait for the lock, as a stopped process may hold it."""
 AVOIDANCE = 60
-"""Seconds for which the door is left aside after that."""
+"""Seconds without the lock after a wait that timed out."""
 _CLASS = 0x646F7074
-"""The class of the advisory locks that are doors."""
+"""The first key of these advisory locks."""
 
 
-class Door:
-    """An advisory lock of PostgreSQL, taken at the beginning of each batch's transaction, for one name.
+class BatchLock:
+    """A transaction-level advisory lock, one for each name, acquired as a batch's transaction begins.
 
-    Batches next to each other in a queue are about the same device operations. Without the door their
-    transactions wait for each other's rows amid rows that they hold already, which costs more than waiting before
-    the first one. Only speed depends on it.
+    Consecutive batches of a queue contain reports about the same device operations. Without this lock, their
+    transactions wait for each other's row locks while they hold others, which costs more than to wait before the
+    first row lock. Correctness does not depend on it.
     """
 
     def __init__(self, name: str, timeout: float = TIMEOUT) -> None:
@@ -28,10 +28,10 @@ class Door:
         self._avoided_until = 0.0
         """By the monotonic clock."""
         self.waited = 0.0
-        """Seconds that transactions waited here."""
+        """Seconds that transactions have waited for it."""
 
     async def begin(self, execute: Callable[[str], Awaitable[str]], begin: str) -> str:
-        """Begin a transaction, by the statement `begin`, and pass the door in the same request."""
+        """Begin a transaction with the statement `begin`, and acquire the lock in the same request."""
         now = time.monotonic()
         if now < self._avoided_until:
             return await execute(begin)
