@@ -12,12 +12,13 @@ from worker.amqp.consumer import Consumer
 from worker.config.settings import Settings
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
-from worker.processing import backlog_sweeper
+from worker.processing import backlog_sweeper, expiry
 from worker.processing.batches import process_messages, retry_transient
 from worker.processing.write_probe import probe_write
 from worker.store import database, schema
 from worker.store.batch_lock import BatchLock
 from worker.store.database import Database
+from worker.store.progress import ProgressStore
 from worker.store.workers import Peers
 from worker.tracing import tracing
 from worker.watch import probes, watchdog
@@ -88,6 +89,7 @@ class Worker:
             ready=ready,
             database=store.dependency,
             peers=Peers(store, settings.topology_prefix),
+            progress=ProgressStore(store, settings.topology_prefix),
         )
         health = Health((consumer.dependency, store.dependency), self._stop)
         database_metrics = DatabaseMetrics(store, settings.stale_after)
@@ -99,7 +101,7 @@ class Worker:
             probes.serving(settings.worker_probes, health, probes.metrics_of(self._registry)),
         ):
             gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
-            async with self._in_background(database_metrics):
+            async with self._in_background(database_metrics, consumer):
                 await consumer.run(until_idle)
 
     async def _process(self, messages: Sequence[Message]) -> None:
@@ -114,7 +116,7 @@ class Worker:
         for notice in self._notices:
             notice.note(tally)
 
-    def _note_released(self, tally: Tally) -> None:
+    def _note_counted(self, tally: Tally) -> None:
         self.metrics.count(tally)
         self._note(tally)
 
@@ -122,13 +124,19 @@ class Worker:
         """Release parked reports whose registration has come, once batches can be written."""
         await self._is_ready.wait()
         await backlog_sweeper.sweep_periodically(
-            self._store, self._settings.reporters, self._stop, self._note_released
+            self._store, self._settings.reporters, self._stop, self._note_counted
         )
 
+    async def _act(self, consumer: Consumer) -> None:
+        """Time out what is over, and abort, once batches can be written."""
+        await self._is_ready.wait()
+        await expiry.act_periodically(self._store, self._stop, consumer.timeout_limit, self._note_counted)
+
     @asynccontextmanager
-    async def _in_background(self, database_metrics: DatabaseMetrics) -> AsyncIterator[None]:
-        """Measure the database and release parked reports during a block; sets `stop` at its end."""
-        tasks = asyncio.create_task(database_metrics.watch(self._stop)), asyncio.create_task(self._release())
+    async def _in_background(self, database_metrics: DatabaseMetrics, consumer: Consumer) -> AsyncIterator[None]:
+        """Measure the database, release parked reports and time out during a block; sets `stop` at its end."""
+        parts = database_metrics.watch(self._stop), self._release(), self._act(consumer)
+        tasks = [asyncio.create_task(part) for part in parts]
         try:
             yield
         finally:

@@ -17,7 +17,7 @@ from worker.errors import DeviceopsError
 from worker.model import parsing as parsing_of
 from worker.model.contract import MAX_REPORTS
 from worker.model.dead_letter import DeadLetter
-from worker.model.messages import ANNOUNCEMENT, REPORTS, Item, Message
+from worker.model.messages import ANNOUNCEMENT, REPORTS, Message, Parsed
 from worker.model.outcomes import Reason
 from worker.processing import batches
 from worker.processing.batches import MAX_WEIGHT, process_messages
@@ -208,7 +208,7 @@ async def test_the_next_transaction_is_read_while_the_database_has_this_one(
     told: list[str] = []
     parsing = parsing_of.parse
 
-    def parse(one: Message) -> list[Item]:
+    def parse(one: Message) -> list[Parsed]:
         told.append("read")
         return parsing(one)
 

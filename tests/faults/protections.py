@@ -241,10 +241,10 @@ PROTECTIONS = (
         (
             (
                 LOADING,
-                "    known = await store.read_known(connection, keys.reports, keys.operations)\n"
-                "    return Known(\n        operation_types=known.operation_types,\n        new_announcements=new",
-                "    known = await store.read_known(connection, (), keys.operations)\n    return Known(\n"
-                "        operation_types=known.operation_types,\n        new_announcements=new",
+                "(connection, keys.reports, keys.operations - before.types.keys())\n    return Known(\n"
+                "        operation_types=before",
+                "(connection, (), keys.operations - before.types.keys())\n    return Known(\n"
+                "        operation_types=before",
             ),
         ),
     ),

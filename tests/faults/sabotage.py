@@ -65,7 +65,7 @@ def prepare() -> None:
         if POISON in body:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def parse_or_die(message: messages.Message) -> list[messages.Item]:
+    def parse_or_die(message: messages.Message) -> list[messages.Parsed]:
         if message.abandoned is None:  # otherwise nobody reads it
             die_of(message.body)
         return parse(message)

@@ -1,15 +1,19 @@
 """Compares what a database holds with what the independent model holds."""
 
 from collections import Counter, defaultdict
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
+
 from tests.support.databases import Stored, read
-from tests.support.model import Model
-from tests.support.streams import World, batches, interleaved
+from tests.support.model import LATER_THAN_ALL, Model
+from tests.support.streams import START, World, batches, interleaved
 from worker.model.outcomes import Tally
 from worker.model.parsing import parse
+from worker.processing import expiry
 from worker.processing.splitting import WriteTransactions, process_items
 from worker.store.database import Database
 
@@ -17,11 +21,14 @@ STREAMS = 100
 """In each group; they share its batches, so that it takes few transactions."""
 
 
-async def check_group(database: Database, seed: int, *, in_portions: bool = False) -> None:
+async def check_group(
+    database: Database, seed: int, *, in_portions: bool = False, passes_time: bool = False
+) -> None:
     """Send a group of streams to the product and to the models, and compare what they hold then.
 
     `in_portions` is whether a batch takes transactions of which the models do not know: then of an operation's
-    states only the last one is compared.
+    states only the last one is compared. `passes_time` is whether minutes pass between batches, upon which device
+    operations are timed out.
     """
     random = Random(seed)  # noqa: S311 - the same for the same seed
     worlds = [World(random) for _ in range(STREAMS)]
@@ -35,7 +42,19 @@ async def check_group(database: Database, seed: int, *, in_portions: bool = Fals
             for event in sent.events:
                 world.model.take(event)
         for world in touched.values():
+            world.model.end_transaction()
             note_states(world.model, states)
+        if passes_time and random.random() < 0.2:
+            minutes = random.choice([1, 1, 2, 10])
+            await elapse(database, 60 * minutes)
+            await expiry.act(database, expiry.all_of_them, tally.add)
+            for world in worlds:
+                world.model.clock += 60 * minutes
+                world.model.cancel()
+                note_states(world.model, states)
+                world.model.expire()
+                world.model.end_transaction()
+                note_states(world.model, states)
     await compare(database, worlds, tally, states, f"seed {seed}", in_portions=in_portions)
 
 
@@ -64,12 +83,14 @@ async def compare(
             actual = held_by_product(stored, operation)
             for held in (expected, actual) if in_portions else ():
                 held["states"] = list(held.get("states", ()))[-1:]
+                held.pop("has tripped", None)
             assert actual == expected, f"{seed}, operation {operation}, after\n{world.story(operation)}"
     operations = {operation for world in worlds for operation in world.operations}
     assert stored.operations.keys() <= operations, seed
     unreadable = sum(letter.report is None for world in worlds for letter in world.model.dead_letters)
     assert sum(n for (reason, *_), n in stored.dead_letters.items() if reason == "malformed") == unreadable, seed
-    assert tally.document() == total([world.model for world in worlds]), seed
+    found, modelled = tally.document(), total([world.model for world in worlds])
+    assert found == modelled, f"{seed}: {found}, expected {modelled}"
 
 
 def held_by_model(model: Model, operation: UUID, states: list[str]) -> dict[str, Any]:
@@ -88,6 +109,7 @@ def held_by_model(model: Model, operation: UUID, states: list[str]) -> dict[str,
         "state": model.operation_state(operation),
         "states": states,
         "counters": model.counters(operation),
+        "has tripped": model.operations[operation].has_tripped,
         "devices": {
             id_: (device.state, device.dispatched, Counter(device.history), device.document())
             for id_, device in model.devices_of(operation).items()
@@ -114,11 +136,32 @@ def held_by_product(stored: Stored, operation: UUID) -> dict[str, Any]:
         "state": found.state,
         "states": found.states,
         "counters": found.counters,
+        "has tripped": found.has_tripped,
         "devices": {
-            id_: (device.state, device.dispatched, device.history, device.reached)
+            id_: (device.state, device.dispatched, device.history, _as_modelled(device.reached))
             for id_, device in found.devices.items()
         },
     }
+
+
+def _as_modelled(reached: list[tuple[str, datetime]]) -> list[tuple[str, datetime]]:
+    """A history in which what the product did by itself has the model's time."""
+    return [(state, LATER_THAN_ALL if at > START + timedelta(days=1) else at) for state, at in reached]
+
+
+async def elapse(database: Database, seconds: int) -> None:
+    """Let time pass: everything that the database's clock has written is so much longer ago."""
+    milliseconds = 1_000 * seconds
+    times = ("registered_at", "dispatched_at", "reported_at", "expires_at")
+    changes = {
+        "device_operations": dict.fromkeys(times, milliseconds),
+        "operations": {"deadline": milliseconds, "schedule_end": milliseconds},
+        "device_operation_activity": {"recorded_at": seconds},
+    }
+    async with database.write() as connection:
+        for table, names in changes.items():
+            setting = ", ".join(f"{name} = {name} - {less}" for name, less in names.items())
+            await connection.execute(text(f"UPDATE {table} SET {setting}"))  # noqa: S608
 
 
 def total(models: list[Model]) -> dict[str, object]:

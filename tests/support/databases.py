@@ -223,6 +223,8 @@ class StoredOperation:
     expected: int | None
     state: str
     counters: dict[str, int]
+    has_tripped: bool = False
+    """Whether the abort threshold was crossed."""
     devices: dict[UUID, StoredDeviceOperation] = field(default_factory=dict)
     states: list[str] = field(default_factory=list)
 
@@ -262,6 +264,7 @@ async def read(database: Database) -> Stored:
                 row.expected_device_count,
                 row.state,
                 {name: getattr(row, name) for name in COUNTERS},
+                row.tripped is not None,
             )
             for row in await select("SELECT * FROM operations", "id")
         }

@@ -4,7 +4,7 @@ one event at a time. It imports nothing of the product; where product and model 
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 STATES = [
@@ -82,6 +82,9 @@ class Announcement:
     devices: tuple[UUID, ...] | None = None
     device_count: int | None = None
     id: str | None = None
+    timeouts: dict[str, float] | None = None
+    deadline_in: float | None = None
+    abort: tuple[float, int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ class Operation:
 
     operation_type: str | None = None
     expected: int | None = None
+    timeouts: dict[str, float] = field(default_factory=dict)
+    deadline: float | None = None
+    abort: tuple[float, int, str] | None = None
+    has_tripped: bool = False
+    is_cancelling: bool = False
 
 
 @dataclass
@@ -107,13 +115,16 @@ class DeviceOperation:
     """A registered device operation.
 
     `history` holds (state, verdict) of what was applied or late, `reached` the earliest time of each state that
-    was applied, late or repeated.
+    was applied, late or repeated. The times are those of the model's clock.
     """
 
     state: str
     dispatched: bool = False
     history: list[tuple[str, str]] = field(default_factory=list)
     reached: dict[str, datetime] = field(default_factory=dict)
+    registered_at: float = 0
+    dispatched_at: float | None = None
+    reported_at: float = 0
 
     def document(self) -> list[tuple[str, datetime]]:
         """The history as documents have it: in the order of STATES, of which it has a chain."""
@@ -179,10 +190,34 @@ def operation_state_of(device_operations: list[tuple[str, bool]], expected: int 
     return "RESOLVED"
 
 
+def kind_over(operation: Operation, device: DeviceOperation, clock: float) -> str | None:
+    """The kind of timeout by which a device operation is over, None if by none."""
+    if device.state in SETTLED:
+        return None
+    moments = {}
+    if device.dispatched_at is None and "pending" in operation.timeouts:
+        moments["pending"] = device.registered_at + operation.timeouts["pending"]
+    if device.dispatched_at is not None and "in_progress" in operation.timeouts:
+        moments["in_progress"] = device.dispatched_at + operation.timeouts["in_progress"]
+    if device.dispatched_at is not None and "step" in operation.timeouts:
+        moments["step"] = device.reported_at + operation.timeouts["step"]
+    if "total" in operation.timeouts:
+        moments["total"] = device.registered_at + operation.timeouts["total"]
+    if operation.deadline is not None:
+        moments["deadline"] = operation.deadline
+    over = [kind for kind in moments if moments[kind] <= clock]
+    return min(over, key=lambda kind: moments[kind]) if over else None
+
+
+LATER_THAN_ALL = datetime.max.replace(tzinfo=UTC)
+"""When a device operation was timed out, for the model."""
+
+
 class Model:
     """Takes events one at a time, and knows what the product should then hold."""
 
     def __init__(self) -> None:
+        self.clock: float = 0
         self.operations: dict[UUID, Operation] = {}
         self.device_operations: dict[Pair, DeviceOperation] = {}
         self.seen: dict[Pair, set[str]] = {}
@@ -218,6 +253,40 @@ class Model:
             self.dead_letters = [still for still in self.dead_letters if still is not letter]
             if letter.report.state == "CREATED":
                 self._release((letter.report.operation, letter.report.device))
+
+    def end_transaction(self) -> None:
+        """See which abort thresholds are crossed."""
+        for id_, operation in self.operations.items():
+            if operation.abort is None or operation.has_tripped:
+                continue
+            percent, least, action = operation.abort
+            states = [device.state for device in self.devices_of(id_).values()]
+            settled = [state for state in states if state in SETTLED]
+            failed = [state for state in settled if state in FAILED]
+            if len(settled) >= least and len(failed) / max(len(settled), 1) * 100 >= percent:
+                operation.has_tripped = True
+                operation.is_cancelling = action == "cancel"
+
+    def cancel(self) -> None:
+        """Cancel what is not settled of the operations that are aborted."""
+        for (id_, _), device in self.device_operations.items():
+            if self.operations[id_].is_cancelling and device.state not in SETTLED:
+                self._apply(device, "CANCELLED")
+        for operation in self.operations.values():
+            operation.is_cancelling = False
+
+    def expire(self) -> None:
+        """Time out what is over."""
+        for (id_, _), device in self.device_operations.items():
+            if kind_over(self.operations[id_], device, self.clock) is not None:
+                self._apply(device, "TIMEOUT")
+
+    def _apply(self, device: DeviceOperation, state: str) -> None:
+        device.state = state
+        device.history.append((state, "applied"))
+        device.reached.setdefault(state, LATER_THAN_ALL)
+        self.received += 1
+        self.verdicts["applied"] += 1
 
     def tally(self) -> dict[str, object]:
         """The document that `ingest --json` prints."""
@@ -274,6 +343,7 @@ class Model:
             return "operation_type_mismatch"
         if pair in self.device_operations:
             device = self.device_operations[pair]
+            was_dispatched = device.dispatched
             verdict = VERDICTS[device.state, report.state]
             if verdict == "conflict":
                 return "conflict"
@@ -288,6 +358,9 @@ class Model:
                     device.dispatched = True
             if report.state not in device.reached or report.at < device.reached[report.state]:
                 device.reached[report.state] = report.at
+            device.reported_at = self.clock
+            if device.dispatched and not was_dispatched:
+                device.dispatched_at = self.clock
             self.verdicts[verdict] += 1
         else:
             if report.operation not in self.operations:
@@ -299,7 +372,14 @@ class Model:
         return None
 
     def _register(self, pair: Pair, at: datetime) -> None:
-        self.device_operations[pair] = DeviceOperation("CREATED", False, [("CREATED", "applied")], {"CREATED": at})
+        self.device_operations[pair] = DeviceOperation(
+            "CREATED",
+            False,
+            [("CREATED", "applied")],
+            {"CREATED": at},
+            registered_at=self.clock,
+            reported_at=self.clock,
+        )
 
     def _release(self, pair: Pair) -> None:
         """Take up the reports that waited for this pair, in the order in which they arrived."""
@@ -331,6 +411,13 @@ class Model:
             operation.expected = announcement.device_count
         elif operation.expected is None and announcement.devices is not None:
             operation.expected = len(set(announcement.devices))
+        if announcement.timeouts is not None:
+            operation.timeouts = announcement.timeouts
+        if announcement.deadline_in is not None:
+            operation.deadline = self.clock + announcement.deadline_in
+        if announcement.abort is not None and announcement.abort != operation.abort:
+            operation.abort = announcement.abort
+            operation.has_tripped = operation.is_cancelling = False
         for device in announcement.devices or ():
             pair = (announcement.operation, device)
             if pair not in self.device_operations:

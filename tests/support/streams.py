@@ -17,6 +17,7 @@ MOMENTS = {
     "1969-07-20t20:17:40.5+01:00": datetime(1969, 7, 20, 19, 17, 40, 500_000, tzinfo=UTC),
 }
 TYPES = ["CONVERGE", "REBOOT", "UPGRADE"]
+ACTIONS = ["cancel", "notify"]
 
 
 @dataclass
@@ -111,9 +112,31 @@ class World:
         if self.chance(0.4):
             device_count = self.random.randint(0, 5)
             body["device_count"] = device_count
+        timeouts = deadline_in = abort = None
+        if self.chance(0.4):
+            kinds = self.random.sample(["pending", "in_progress", "step", "total"], self.random.randint(0, 3))
+            timeouts = {kind: float(self.random.choice([60, 120, 600])) for kind in kinds}
+            body["timeouts"] = timeouts
+        if self.chance(0.1):
+            deadline_in = self.random.choice([-30.0, 90.0, 330.0])
+            body["deadline"] = (datetime.now(UTC) + timedelta(seconds=deadline_in)).isoformat()
+        if self.chance(0.2):
+            percent, least = float(self.random.choice([1, 50, 100])), self.random.randint(1, 3)
+            abort = (percent, least, self.random.choice(ACTIONS))
+            body["abort"] = {"failed_percent": percent, "min_settled": least, "action": abort[2]}
         message_id = None if self.chance(0.3) else self.some_id()
         message = self.message(body, message_id, "operation.announced")
-        event = Announcement(operation, operation_type, self.now(), devices, device_count, message_id)
+        event = Announcement(
+            operation,
+            operation_type,
+            self.now(),
+            devices,
+            device_count,
+            message_id,
+            timeouts,
+            deadline_in,
+            abort,
+        )
         return Sent(message, [event])
 
     def unreadable(self) -> Sent:

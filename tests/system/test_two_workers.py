@@ -174,7 +174,9 @@ async def test_locks_on_the_same_device_operations_are_taken_in_one_order_whatev
     now = datetime.now(UTC)
     registered = {device_operation_id(operation, device): device for device in devices[:2_000]}
     await process(workers[0], [report(operation, device, "CREATED") for device in registered.values()])
-    claims = [(device_operation_id(operation, device), operation, device, now, "") for device in devices]
+    claims: list[tuple[UUID, UUID, UUID, datetime, str, int | None]] = [
+        (device_operation_id(operation, device), operation, device, now, "", None) for device in devices
+    ]
 
     async def hold(database: Database) -> None:
         async with database.write() as connection:
@@ -182,7 +184,7 @@ async def test_locks_on_the_same_device_operations_are_taken_in_one_order_whatev
 
     async def claim(database: Database) -> None:
         async with database.write() as connection:
-            inserted = await store.claim(connection, shuffled(claims), now)
+            inserted = await store.claim(connection, shuffled(claims), now, 0)
             await store.withdraw(connection, inserted, set(), set())
 
     for _ in range(ROUNDS // 4):

@@ -23,6 +23,7 @@ from worker.amqp.partitions import Alone, Partitions, Peers
 from worker.amqp.session import ProcessBatch, Session, broker_errors_as_lost
 from worker.amqp.subscription import Subscription
 from worker.amqp.topology import ENABLE_PARTITIONS, DeclaredState, Topology
+from worker.amqp.watermarks import ProgressStore
 from worker.config.settings import Settings
 from worker.dependency import Dependency
 from worker.failover import Failures
@@ -54,7 +55,9 @@ class Consumer:
         ready: Callable[[], Awaitable[None]] = _always_ready,
         database: Dependency | None = None,
         peers: Peers | None = None,
+        progress: ProgressStore | None = None,
     ) -> None:
+        self._progress = progress
         self.dependency = Dependency(
             "broker", "broker connection lost, reconnecting", "consuming", error="not connected yet"
         )
@@ -91,6 +94,15 @@ class Consumer:
     def queues_held(self) -> int:
         """How many queues of reports are consumed."""
         return 0 if self._session is None else self._session.queues_held
+
+    async def timeout_limit(self, clock: int) -> int | None:  # noqa: ARG002  # as `processing.expiry.Limit` has it
+        """The moment up to which timeouts may be taken, in milliseconds since 1970; None if none may at present.
+
+        Everything published before it is processed, and this worker has consumed long enough.
+        """
+        if self._session is None or self._session.watermarks is None:
+            return None
+        return self._session.watermarks.limit()
 
     async def run(self, until_idle: float | None = None) -> None:
         """Consume until `stop` is set, or until nothing has been delivered for `until_idle` seconds.
@@ -157,6 +169,7 @@ class Consumer:
             partitions,
             self.delivered,
             self._database,
+            self._progress,
         )
         try:
             await self._run(session, topology, partitions, until_idle)
@@ -164,6 +177,8 @@ class Consumer:
             self._unfinished += session.unfinished
             self._has_acknowledged = session.has_acknowledged
             await partitions.leave()
+            if session.watermarks is not None:
+                await session.watermarks.leave()
 
     async def _supported_topology(self) -> Topology:
         """The topology of the settings; without partitions where the broker cannot have them."""

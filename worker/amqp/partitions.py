@@ -5,7 +5,7 @@ workers need no agreement. Each announces itself in the database, sees who else 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID, uuid4
@@ -89,6 +89,10 @@ class Partitions:
         """The queues that any worker declares; others are former ones."""
         topologies = (Topology(self._topology.prefix, peer.partitions) for peer in self._seen)
         return {number for topology in topologies for number in topology.numbers}
+
+    def queues(self) -> Collection[str]:
+        """The names of the queues of reports that there are, whoever consumes them."""
+        return {self._topology.queue(number) for number in self._known}
 
     async def announce(self) -> bool:
         """Whether the database answered who there is.

@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 from aiormq.channel import Channel
+from pamqp.commands import Queue
 
 from worker.amqp.connection import CONNECT_TIMEOUT, BrokerLost, Connection, describe_error, is_broker_error
 from worker.amqp.delivery import Delivery
@@ -21,6 +22,7 @@ from worker.amqp.partitions import Partitions
 from worker.amqp.reading import as_abandoned, as_message
 from worker.amqp.subscription import ReadDelivery, Subscription
 from worker.amqp.topology import DeclaredState, Topology
+from worker.amqp.watermarks import ProgressStore, Watermarks
 from worker.config.settings import Settings
 from worker.dependency import Dependency
 from worker.errors import DeviceopsError
@@ -60,7 +62,20 @@ class Session:
         partitions: Partitions,
         delivered: Counter[str],
         database: Dependency | None = None,
+        progress: ProgressStore | None = None,
     ) -> None:
+        self.watermarks = (
+            None
+            if progress is None
+            else Watermarks(
+                progress,
+                partitions.queues,
+                self._subscriptions_of_reports,
+                self._inspect,
+                settings.timeout_grace,
+                database,
+            )
+        )
         self._settings = settings
         self._partitions = partitions
         self._delivered = delivered
@@ -128,7 +143,8 @@ class Session:
         self._last_acknowledged = loop.time()
         self._until_idle = until_idle
         stopping = asyncio.create_task(self._ending_session(self._stopped()))
-        others = [asyncio.create_task(self._ending_session(part)) for part in (self._watch(), self._share())]
+        parts = (self._watch(), self._share(), self._measure())
+        others = [asyncio.create_task(self._ending_session(part)) for part in parts]
         self._is_running = True
         for subscription in self._subscriptions:
             self._begin(subscription)
@@ -198,6 +214,19 @@ class Session:
     async def _share(self) -> None:
         with broker_errors_as_lost():
             await self._partitions.keep()
+
+    async def _measure(self) -> None:
+        if self.watermarks is not None:
+            await self.watermarks.keep()
+
+    def _subscriptions_of_reports(self) -> Sequence[Subscription]:
+        queues = self._partitions.queues()
+        return [each for each in self._subscriptions if each.queue in queues]
+
+    async def _inspect(self, queue: str) -> Queue.DeclareOk:
+        with broker_errors_as_lost():
+            async with asyncio.timeout(self._reply_timeout):
+                return await self._inspector.queue_declare(queue, passive=True)
 
     async def _consume(self, subscription: Subscription) -> None:
         """Process what comes from a queue, until the session ends, or the queue is released."""
@@ -297,9 +326,7 @@ class Session:
         for subscription in self.queues:
             if subscription.is_released:  # meanwhile
                 continue
-            with broker_errors_as_lost():
-                async with asyncio.timeout(self._reply_timeout):
-                    found = await self._inspector.queue_declare(subscription.queue, passive=True)
+            found = await self._inspect(subscription.queue)
             if not found.consumer_count and not subscription.is_released:
                 raise BrokerLost(f"the broker knows no consumer of {subscription.queue}")
             subscription.waiting, subscription.consumers = found.message_count, found.consumer_count

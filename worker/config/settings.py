@@ -25,10 +25,12 @@ from worker.config.types import (
     MessageType,
     OptionalFile,
     TopologyPrefix,
+    TypeOrAny,
 )
 from worker.errors import SettingsError
 from worker.model.contract import Name
 from worker.model.parsing import set_aliases
+from worker.model.timing import AnnouncedTimeouts, Defaults, set_defaults
 
 
 class Settings(BaseSettings):
@@ -189,6 +191,21 @@ class Settings(BaseSettings):
         description="days after receipt that `deviceops prune` keeps the reports of settled device operations; "
         "0: removes all; empty: keeps all",
     )
+    timeouts: Annotated[Json[dict[TypeOrAny, AnnouncedTimeouts]] | None, NoDecode, EMPTY_IS_NONE] = Field(
+        None,
+        description="timeouts that announcements do not name, as JSON: for each operation type, * for the others, "
+        'the seconds such as {"CONVERGE": {"pending": 600, "step": 900}, "*": {"total": 86400}}; empty: '
+        "none; the same for all workers: timeouts.md",
+    )
+    timeout_grace: float = Field(
+        30,
+        ge=0,
+        le=86_400,
+        description="seconds that `deviceops run` consumes without an interruption before it times anything out",
+    )
+    schedule_ends: bool = Field(
+        False, description="true: end_datetime of an operation's schedule_args is a deadline"
+    )
     log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: LogFormat = Field(
         "auto", description="json: one object a line; text: for people; auto: text on a terminal, else json"
@@ -233,6 +250,7 @@ class Settings(BaseSettings):
             name: path for name, path in origins.origins(cls.model_fields).items() if isinstance(path, Path)
         }
         set_aliases(settings.message_types or {})
+        set_defaults(Defaults(timeouts=settings.timeouts or {}, schedule_ends=settings.schedule_ends))
         for make in (settings.amqp_tls, settings.database_tls):
             make()  # raises SettingsError for an invalid file, before any work
         return settings

@@ -40,5 +40,6 @@ def _prefix(text: str) -> str:
     return text
 
 
+TypeOrAny = Annotated[str, Field(min_length=1, max_length=255)]
 MessageType = Annotated[str, AfterValidator(_message_type)]
 TopologyPrefix = Annotated[str, AfterValidator(_prefix)]

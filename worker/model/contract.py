@@ -1,6 +1,7 @@
 """The wire contract: the models of reports, bulk reports and announcements."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,7 @@ from statemachine import SPELLINGS, State
 from worker.model import timestamps
 from worker.model.state_names import unknown_state
 from worker.model.text import clean, shown
+from worker.model.timing import AnnouncedAbort, AnnouncedTimeouts, Timing, milliseconds
 
 FIELD = "field"
 """Key in the context of a validation error: the field, for an error that a model's validator finds."""
@@ -94,6 +96,15 @@ def _reason(value: object) -> str | None:
     return clean(text if text.isascii() else text.encode(errors="replace").decode()) or None
 
 
+_CODE = re.compile("[A-Za-z0-9._-]{1,64}")
+
+
+def _code_if_readable(value: object) -> str | LeftOut | None:
+    if value is None or value == "":
+        return None
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else LeftOut(value)
+
+
 def _sent(value: object) -> object:
     """An unreadable value in a form that is unreadable again."""
     if not isinstance(value, LeftOut):
@@ -136,6 +147,12 @@ MomentIfReadable = Annotated[
     PlainSerializer(_sent),
     _or_anything(_MOMENT),
 ]
+Code = Annotated[
+    str | LeftOut | None,
+    PlainValidator(_code_if_readable),
+    PlainSerializer(_sent),
+    _or_anything({"type": "string", "pattern": f"^({_CODE.pattern})?$"}),
+]
 ReasonText = Annotated[
     str | None, PlainValidator(_reason), _or_anything({"type": "string"}, "is kept as its JSON")
 ]
@@ -169,6 +186,9 @@ class Report(BaseModel):
     ] = None
     reason: Annotated[
         ReasonText, Field(description=f"For people. Beyond {MAX_REASON:,} characters it is cut.")
+    ] = None
+    code: Annotated[
+        Code, Field(description="For machines, such as DISK_FULL: 1 to 64 of the characters A-Z a-z 0-9 . _ -")
     ] = None
     report_id: Annotated[
         Any,
@@ -227,6 +247,14 @@ class Announcement(BaseModel):
     created_by: _IfReadable[Id] = None
     device_ids: list[Id] | None = None
     device_count: Annotated[int, Field(ge=0, lt=2**31), Integral] | None = None
+    timeouts: Annotated[
+        AnnouncedTimeouts | None,
+        Field(description="When device operations that are not settled become TIMEOUT, in seconds."),
+    ] = None
+    deadline: Annotated[Moment | None, Field(description="The moment at which all of them do (RFC 3339).")] = None
+    abort: Annotated[
+        AnnouncedAbort | None, Field(description="When the operation is stopped as too many devices fail.")
+    ] = None
 
     _left_out: dict[str, object] = PrivateAttr(default_factory=dict)
 
@@ -246,6 +274,20 @@ class Announcement(BaseModel):
                 self._left_out[name] = value.value
         self.__dict__.update(dict.fromkeys(self._left_out))
         return self
+
+    @property
+    def timing(self) -> Timing:
+        """What it says of timeouts, as that is stored."""
+        end: object = (self.schedule_args or {}).get("end_datetime")
+        try:
+            schedule_end = None if end is None else milliseconds(timestamps.as_moment(end))
+        except ValueError:
+            schedule_end = None
+        return Timing(
+            None if self.timeouts is None else self.timeouts.model_dump_json(exclude_none=True),
+            None if self.deadline is None else milliseconds(self.deadline),
+            schedule_end,
+        )
 
     @property
     def left_out(self) -> dict[str, object]:

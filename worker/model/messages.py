@@ -182,6 +182,19 @@ class Announced:
 
 
 @frozen
+class Overdue:
+    """A device operation that may be over: it is timed out if it is, once it is locked."""
+
+    id: UUID
+    """Of the device operation."""
+    operation_id: UUID
+    device_id: UUID
+    until: int
+    """It is over if its timeout was at this moment or before, in milliseconds since 1970."""
+    message: Message
+
+
+@frozen
 class Rejected:
     """A message, or one report of a bulk message, that is invalid, with what is wrong."""
 
@@ -190,7 +203,10 @@ class Rejected:
     reason: Reason = Reason.MALFORMED
 
 
-Item = Incoming | Announced | Rejected
+Parsed = Incoming | Announced | Rejected
+"""What parsing makes of a message."""
+Item = Parsed | Overdue
+"""What a transaction processes."""
 
 
 def plausible(claimed: datetime, received_at: datetime) -> datetime:

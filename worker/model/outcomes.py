@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-from statemachine import Verdict
+from statemachine import Kind, Verdict
 
 
 class Reason(StrEnum):
@@ -141,6 +141,10 @@ class Tally:
     dead_lettered: Counter[Reason] = field(default_factory=Counter)
     by_service: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counts of verdicts, DUPLICATE, REJECTED, … by service; "" where it is unreadable or untrusted."""
+    timeouts: Counter[Kind] = field(default_factory=Counter)
+    """Device operations that were timed out; each also counts as received, and under its verdict."""
+    aborts: int = 0
+    """Abort thresholds that were crossed."""
     examples: list[DeadLetterExample] = field(default_factory=list)
     """The first few new and open dead letters."""
     contradictions: list[Contradiction] = field(default_factory=list)
@@ -163,6 +167,8 @@ class Tally:
         self.released += other.released
         self.dead_lettered.update(other.dead_lettered)
         self.by_service.update(other.by_service)
+        self.timeouts.update(other.timeouts)
+        self.aborts += other.aborts
         self.examples = [*self.examples, *other.examples][:EXAMPLES]
         self.contradictions = [*self.contradictions, *other.contradictions][:EXAMPLES]
 

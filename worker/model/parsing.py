@@ -25,8 +25,8 @@ from worker.model.messages import (
     REPORTS,
     Announced,
     Incoming,
-    Item,
     Message,
+    Parsed,
     Rejected,
 )
 from worker.model.outcomes import Reason
@@ -47,7 +47,7 @@ NAMING: Mapping[str, TypeAdapter[UUID | str]] = {
 """The ids in a report, and how to read them from a document that is not a valid report."""
 
 
-def parse(message: Message) -> list[Item]:
+def parse(message: Message) -> list[Parsed]:
     """Read one message: its report or announcement, each of its reports, or what is wrong with it."""
     if message.abandoned is not None:
         return [Rejected(message.abandoned, message, Reason.UNDELIVERABLE)]
@@ -116,7 +116,7 @@ def _named_in_body(message: Message) -> Mapping[str, UUID | str]:
     return named
 
 
-def _parse_report(reading: Message, message: Message) -> list[Item]:
+def _parse_report(reading: Message, message: Message) -> list[Parsed]:
     return [_report_item(reading, message)]
 
 
@@ -148,8 +148,10 @@ def type_of_untyped(reading: Message) -> str | None:
 
 def _incoming(report: Report, reading: Message, message: Message) -> Incoming:
     at, note = report.occurred_at, None
+    if isinstance(at, LeftOut) or isinstance(report.code, LeftOut):
+        fields = {"occurred_at": at, "code": report.code}
+        note = _note({name: value.value for name, value in fields.items() if isinstance(value, LeftOut)})
     if at is None or isinstance(at, LeftOut):
-        note = None if at is None else _note({"occurred_at": at.value})
         at = reading.sent_at or message.received_at
     return Incoming(
         report,
@@ -167,7 +169,7 @@ def _identity(reading: Message, message: Message) -> str:
     return identity(reading.message_id) or body_id(message.body)
 
 
-def _parse_announcement(reading: Message, message: Message) -> list[Item]:
+def _parse_announcement(reading: Message, message: Message) -> list[Parsed]:
     try:
         announcement = _announcement.validate_json(reading.body)
     except ValidationError as error:
@@ -188,7 +190,7 @@ def _note(left_out: Mapping[str, object]) -> str | None:
     )
 
 
-def _parse_reports(reading: Message, message: Message) -> list[Item]:
+def _parse_reports(reading: Message, message: Message) -> list[Parsed]:
     body = reading.body
     try:
         reports = _reports.validate_json(body).reports
@@ -272,7 +274,7 @@ class MessageType(NamedTuple):
     title: str
     model: type[BaseModel]
     """Of its body."""
-    parse: Callable[[Message, Message], list[Item]]
+    parse: Callable[[Message, Message], list[Parsed]]
     """Makes items of the message as plain JSON, and of the message as it came."""
     own_fields: frozenset[str] = frozenset()
     """Fields that only this type has, to recognise a message that lacks its type."""

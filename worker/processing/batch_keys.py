@@ -7,8 +7,9 @@ from typing import Self
 from uuid import UUID
 
 from worker.model.identity import device_operation_id
-from worker.model.messages import Announced, Incoming, Item, Key, plausible
+from worker.model.messages import Announced, Incoming, Item, Key, Overdue, plausible
 from worker.model.state_times import entry
+from worker.model.timing import Timing
 from worker.processing.known import CREATED, Claim
 
 MAX_DEVICES = 5_000
@@ -36,6 +37,10 @@ class BatchKeys:
     reports: list[Key] = field(default_factory=list)
     stored: set[int] = field(default_factory=set)
     """Ids of the stored dead letters among the items."""
+    timing: dict[UUID, Timing] = field(default_factory=dict)
+    """What the items' announcements say of timeouts, by operation."""
+    types: dict[UUID, str] = field(default_factory=dict)
+    """The types that the items name for operations that they may create."""
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> Self:
@@ -46,6 +51,8 @@ class BatchKeys:
                 keys._add_report(item)
             elif isinstance(item, Announced):
                 keys._add_announcement(item)
+            elif isinstance(item, Overdue):
+                keys.claims[item.id] = (item.operation_id, item.device_id, item.message.received_at, "")
             letter = item.message.dead_letter_id or item.message.part_of
             if letter is not None:
                 keys.stored.add(letter)
@@ -62,6 +69,8 @@ class BatchKeys:
         if report.state is CREATED:
             since = plausible(item.at, item.message.received_at)
             self.creating.setdefault(report.operation_id, since)
+            if report.operation_type:
+                self.types.setdefault(report.operation_id, report.operation_type)
             self._add_registration(id_, report.operation_id, report.device_id, since, entry(CREATED, since))
         elif id_ not in self.claims:
             self.claims[id_] = (report.operation_id, report.device_id, item.at, "")
@@ -73,6 +82,9 @@ class BatchKeys:
         since = plausible(item.at, item.message.received_at)
         state_times = entry(CREATED, since)
         self.creating.setdefault(operation_id, since)
+        self.timing[operation_id] = self.timing.get(operation_id, Timing()).updated(item.announcement.timing)
+        if item.announcement.operation_type:
+            self.types[operation_id] = item.announcement.operation_type
         if item.key is not None and (item.begins or item.ends):
             self.announcements.add(item.key)
         if item.beginning is not None and item.begins:

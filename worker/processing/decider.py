@@ -6,13 +6,14 @@ writes the decisions after.
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid5
 
-from statemachine import SETTLED, State, Verdict, decide, shows_dispatch
+from statemachine import SETTLED, State, Times, Verdict, decide, expiry, shows_dispatch
 from worker.config.reporters import Reporters
+from worker.model.contract import Report
 from worker.model.dead_letter import DeadLetter
-from worker.model.identity import device_operation_id
-from worker.model.messages import Announced, Incoming, Item, Key, Message, plausible
+from worker.model.identity import NAMESPACE, device_operation_id
+from worker.model.messages import Announced, Incoming, Item, Key, Message, Overdue, plausible
 from worker.model.outcomes import (
     CONTRADICTING,
     DUPLICATE,
@@ -27,6 +28,7 @@ from worker.model.outcomes import (
 )
 from worker.model.state_times import entry, noted
 from worker.model.text import shown
+from worker.model.timing import SERVICE, Timing, moment, reason_of
 from worker.processing.decisions import ANNOUNCED, TAKEN_APART, Answer, Decisions, Outcome
 from worker.processing.known import CREATED, Known, TrackedDeviceOperation
 
@@ -66,6 +68,8 @@ class Decider:
         if isinstance(item, Incoming):
             self.decisions.tally.received += 1
             self._take_report(item)
+        elif isinstance(item, Overdue):
+            self._time_out(item)
         elif isinstance(item, Announced):
             self._take_announcement(item)
         else:
@@ -134,18 +138,28 @@ class Decider:
         tally.by_service[report.service_id, verdict] += 1
         if incoming.note is not None:
             tally.by_service[report.service_id, LEFT_OUT] += 1
+        code = report.code if isinstance(report.code, str) else None
         self._record(
-            incoming.key, report.state, verdict, incoming.at, report.service_id, report.reason or "", incoming.note
+            incoming.key,
+            report.state,
+            verdict,
+            incoming.at,
+            report.service_id,
+            report.reason or "",
+            incoming.note,
+            code,
         )
         if tracked is None:
-            self._register(id_, report.operation_id, report.reason, incoming.at)
+            self._register(id_, report.operation_id, report.reason, incoming.at, code)
         else:
+            tracked.reported_at = known.clock
             if verdict is APPLIED:
-                tracked.state, tracked.reason = report.state, report.reason or ""
+                tracked.state, tracked.reason, tracked.code = report.state, report.reason or "", code
                 tracked.state_times += entry(report.state, incoming.at)
             else:
                 tracked.state_times = noted(tracked.state_times, report.state, incoming.at)
-            tracked.dispatched = tracked.dispatched or shows_dispatch(verdict, report.state)
+            if not tracked.dispatched and shows_dispatch(verdict, report.state):
+                tracked.dispatched, tracked.dispatched_at = True, known.clock
         if report.state is CREATED:
             self._release_parked(id_)
         return verdict
@@ -159,19 +173,55 @@ class Decider:
         service_id: str,
         reason: str,
         note: str | None,
+        code: str | None = None,
     ) -> None:
         """Add an accepted report to the history."""
         self.known.accepted[key] = state
         id_, report_id = key
-        self.decisions.activity.append((id_, report_id, state, verdict, at, service_id, reason, self.now, note))
+        row = (id_, report_id, state, verdict, at, service_id, reason, self.now, note, code)
+        self.decisions.activity.append(row)
 
-    def _register(self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime) -> None:
-        _, _, since, claimed = self.known.claims.get(id_, _NO_CLAIM)
+    def _register(
+        self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime, code: str | None = None
+    ) -> None:
+        known = self.known
+        _, _, since, claimed = known.claims.get(id_, _NO_CLAIM)
         created = claimed if since is at else entry(CREATED, at)
-        stored = CREATED, False, claimed
-        self.known.registered[id_] = TrackedDeviceOperation(
-            operation_id, CREATED, False, created, stored, reason=reason or None
+        stored = CREATED, False, claimed, known.expiries.get(id_)
+        known.registered[id_] = TrackedDeviceOperation(
+            operation_id,
+            CREATED,
+            False,
+            created,
+            stored,
+            reason=reason or (None if code is None else ""),
+            code=code,
+            registered_at=known.clock,
+            reported_at=known.clock,
         )
+
+    def _time_out(self, item: Overdue) -> None:
+        """Apply the timeout of a device operation, if it is over: it may have moved meanwhile."""
+        tracked = self.known.registered.get(item.id)
+        timeouts = self.known.timeouts(item.operation_id)
+        if tracked is None or timeouts is None or tracked.state in SETTLED:
+            return
+        over = expiry(timeouts, Times(tracked.registered_at, tracked.dispatched_at, tracked.reported_at))
+        if over is None or over.at > item.until:
+            return  # its row gets the later moment
+        report = Report.model_construct(
+            operation_id=item.operation_id,
+            device_id=item.device_id,
+            state=State.TIMEOUT,
+            service_id=SERVICE,
+            code=over.kind.value,
+            reason=reason_of(over.kind, timeouts),
+        )
+        key = item.id, str(uuid5(NAMESPACE, f"timeout {over.at}"))
+        verdict = self._decide(Incoming(report, key, moment(over.at), item.message))
+        assert verdict is APPLIED, "TIMEOUT is above every state that is not settled"
+        self.decisions.tally.received += 1
+        self.decisions.tally.timeouts[over.kind] += 1
 
     def _release_parked(self, id_: UUID) -> None:
         """Release the parked reports of a registered device operation, the oldest first."""
@@ -253,6 +303,8 @@ class Decider:
         beginning = announced.beginning
         if announced.begins and beginning not in known.begun:
             known.operation_types[announcement.id] = announcement.operation_type
+            before = known.timing.get(announcement.id, Timing())
+            known.timing[announcement.id] = before.updated(announcement.timing)
             claimed = announcement.created_at
             if claimed is not None and plausible(claimed, message.received_at) is not claimed:
                 announcement = announcement.model_copy(update={"created_at": None})

@@ -7,12 +7,24 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from statemachine import Counters, State, contribution, operation_state
+from statemachine import (
+    SETTLED,
+    AbortAction,
+    Counters,
+    State,
+    Timeouts,
+    Times,
+    contribution,
+    expiry,
+    failed,
+    operation_state,
+)
 from worker.model.contract import Announcement
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Key
-from worker.model.operation import StoredOperation
+from worker.model.operation import StoredOperation, Task
 from worker.model.outcomes import DUPLICATE, OF_DISCARDED, REJECTED, Action, Reason, Tally
+from worker.model.timing import Tripped, effective, threshold
 from worker.processing.known import Known, TrackedDeviceOperation
 
 ANNOUNCED = "announced"
@@ -37,7 +49,9 @@ class Decisions:
 
     known: Known = field(default_factory=Known)
     tally: Tally = field(default_factory=Tally)
-    activity: list[tuple[UUID, str, State, str, datetime, str, str, int, str | None]] = field(default_factory=list)
+    activity: list[tuple[UUID, str, State, str, datetime, str, str, int, str | None, str | None]] = field(
+        default_factory=list
+    )
     """Accepted reports, as rows of the table."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     """New ones, in the order of arrival."""
@@ -57,6 +71,30 @@ class Decisions:
     """Operations whose type became known."""
     answers: list[Answer] = field(default_factory=list)
     """One for each message whose sender waits."""
+
+    def arm(self) -> None:
+        """Find when each device operation expires, now that everything is decided."""
+        known = self.known
+        of_operations: dict[UUID, Timeouts | None] = {}
+        for tracked in known.registered.values():
+            operation_id = tracked.operation_id
+            if operation_id not in of_operations:
+                of_operations[operation_id] = known.timeouts(operation_id)
+            timeouts = of_operations[operation_id]
+            tracked.expires_at = expires_at(tracked, timeouts)
+            if timeouts is not None and timeouts.step is not None and tracked.expires_at is not None:
+                tracked.is_reported_at_kept = tracked.reported_at == known.clock and not tracked.is_new
+
+    def armed_with(
+        self, operations: Mapping[UUID, StoredOperation], outdated: Collection[UUID]
+    ) -> list[tuple[UUID, int | None]]:
+        """When the device operations of `outdated` expire (id, expires at), with the operations' own timeouts."""
+        timeouts = {id_: effective(operations[id_].timing, operations[id_].operation_type) for id_ in outdated}
+        return [
+            (id_, expires_at(tracked, timeouts[tracked.operation_id]))
+            for id_, tracked in self.known.registered.items()
+            if tracked.operation_id in outdated
+        ]
 
     def counter_changes(self) -> Mapping[UUID, Counters]:
         """What to add to operations' counters, without operations that do not change."""
@@ -117,21 +155,53 @@ class Decisions:
         self.tally.by_service[service_id, REJECTED] += 1
 
 
-def operation_after(
-    before: StoredOperation, batch_type: str | None, announcements: Sequence[Announcement]
-) -> StoredOperation:
-    """An operation's row after a transaction that has counted.
+def expires_at(tracked: TrackedDeviceOperation, timeouts: Timeouts | None) -> int | None:
+    """When a device operation has to be looked at; None if it is settled or has no timeout."""
+    if timeouts is None or tracked.state in SETTLED:
+        return None
+    found = expiry(timeouts, Times(tracked.registered_at, tracked.dispatched_at, tracked.reported_at))
+    return None if found is None else found.at
 
-    An announcement's type replaces the stored one; a report's type is taken where none is stored.
+
+def operation_after(
+    before: StoredOperation, batch_type: str | None, announcements: Sequence[Announcement], at: datetime
+) -> StoredOperation:
+    """An operation's row after a transaction that has counted, at a moment by the database's clock.
+
+    An announcement's type replaces the stored one; a report's type is taken where none is stored. An abort
+    threshold that is crossed trips once; another one that is announced can trip again.
     """
-    expected = before.expected
+    expected, timing, abort, tripped = before.expected, before.timing, before.abort, before.tripped
     for announcement in announcements:
         if announcement.device_count is not None:
             expected = announcement.device_count
         elif expected is None and announcement.device_ids is not None:
             expected = len(set(announcement.device_ids))
+        timing = timing.updated(announcement.timing)
+        if announcement.abort is not None and announcement.abort.text != abort:
+            abort, tripped = announcement.abort.text, None
+    reason = None
+    if abort is not None and tripped is None and threshold(abort).is_crossed(before.counters):
+        found = Tripped(at=at, settled=before.counters.settled_device_count, failed=failed(before.counters))
+        tripped, reason = found.model_dump_json(), found.in_words(threshold(abort))
     return before._replace(
+        timing=timing,
+        abort=abort,
+        tripped=tripped,
+        reason=reason,
         operation_type=batch_type if announcements else before.operation_type or batch_type,
         state=operation_state(before.counters, expected),
         expected=expected,
     )
+
+
+def tasks_after(before: StoredOperation, after: StoredOperation, *, is_created: bool) -> Iterator[Task]:
+    """What is left to do for an operation; `is_created` is whether all of its rows are of this transaction."""
+    if after.counters.settled_device_count == after.counters.resolved_device_count:
+        return
+    before_, after_ = (effective(each.timing, each.operation_type) for each in (before, after))
+    if before_ != after_ and not is_created:
+        yield Task.ARM
+    has_tripped = after.tripped not in (None, before.tripped)
+    if has_tripped and after.abort is not None and threshold(after.abort).action is AbortAction.CANCEL:
+        yield Task.CANCEL

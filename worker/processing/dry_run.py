@@ -145,6 +145,7 @@ class DryRun:
         known.new_announcements |= found.new_announcements
         known.begun |= found.begun
         known.operation_types |= found.operation_types
+        known.timing |= found.timing
         known.accepted |= found.accepted
         kept = {key: id_ for key, id_ in found.kept.items() if not self._has_lost_identity(id_)}
         known.kept = kept | known.kept

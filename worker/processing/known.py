@@ -6,16 +6,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from statemachine import State
+from statemachine import State, Timeouts
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Key
 from worker.model.outcomes import Status
+from worker.model.timing import Timing, effective
 
 # A member looked up in its class costs more than most of what is done for a report.
 CREATED = State.CREATED
 
+_NO_TIMING = Timing()
+
 Claim = tuple[UUID, UUID, datetime, str]
 """The row that a batch inserts to register a device operation: operation, device, creation time, state times."""
+Stored = tuple[State, bool, str, int | None]
+"""State, dispatched, state times and expiry of the stored row."""
 
 
 @dataclass(slots=True)
@@ -27,17 +32,32 @@ class TrackedDeviceOperation:
     dispatched: bool = False
     state_times: str = ""
     """The states that reports have named, with the earliest time of each (see `worker.model.state_times`)."""
-    stored: tuple[State, bool, str] = (CREATED, False, "")
-    """State, dispatched and state times of the stored row."""
+    stored: Stored = (CREATED, False, "", None)
     is_new: bool = True
     """Whether this batch registers it, so that no counter includes it yet."""
     reason: str | None = None
-    """The reason to write; None keeps the stored one."""
+    """The reason to write; None keeps the stored one, and the stored code."""
+    code: str | None = None
+    """The code to write with it."""
+    registered_at: int = 0
+    """Like all that follows by the database's clock, in milliseconds since 1970."""
+    dispatched_at: int | None = None
+    """None if it is not dispatched."""
+    reported_at: int = 0
+    """When a report of it was last accepted; of the stored row, only exact while its operation has `step`."""
+    is_reported_at_kept: bool = False
+    """Whether `reported_at` has to be written though nothing else may have changed."""
+    expires_at: int | None = None
+    """When it has to be looked at whether it is over; None if it has no timeout, or is settled."""
 
     @property
     def is_changed(self) -> bool:
         """Whether it differs from the stored row."""
-        return self.reason is not None or (self.state, self.dispatched, self.state_times) != self.stored
+        return (
+            self.reason is not None
+            or self.is_reported_at_kept
+            or (self.state, self.dispatched, self.state_times, self.expires_at) != self.stored
+        )
 
 
 @dataclass(slots=True)
@@ -46,6 +66,10 @@ class Known:
 
     operation_types: dict[UUID, str | None] = field(default_factory=dict)
     """Of every operation that exists."""
+    timing: dict[UUID, Timing] = field(default_factory=dict)
+    """What announcements have said of timeouts, by operation."""
+    clock: int = 0
+    """The database's, in milliseconds since 1970."""
     new_announcements: set[Key] = field(default_factory=set)
     """Announcements of this batch, with an id, that were not processed before; processing one removes it."""
     begun: set[Key] = field(default_factory=set)
@@ -64,7 +88,13 @@ class Known:
     """The status of the stored dead letters that this batch processes again."""
     claims: Mapping[UUID, Claim] = field(default_factory=dict)
     """The rows of the device operations that this batch may register."""
+    expiries: Mapping[UUID, int | None] = field(default_factory=dict)
+    """When the device operations that loading has inserted expire, as their rows say."""
     inserted: set[UUID] = field(default_factory=set)
     """Device operations that loading has inserted; those that no decision registers are withdrawn."""
     created_operations: set[UUID] = field(default_factory=set)
     """Operations that loading has inserted; those that no decision uses are withdrawn."""
+
+    def timeouts(self, operation_id: UUID) -> Timeouts | None:
+        """The timeouts that hold for an operation; None if it has none."""
+        return effective(self.timing.get(operation_id, _NO_TIMING), self.operation_types.get(operation_id))

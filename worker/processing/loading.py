@@ -11,8 +11,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from statemachine import Timeouts, Times, expiry
 from worker.model.dead_letter import DeadLetter
 from worker.model.outcomes import Status
+from worker.model.timing import Timing, effective
 from worker.processing.backlog import ParkedReport, parked_for, read
 from worker.processing.batch_keys import BatchKeys
 from worker.processing.known import Claim, Known, TrackedDeviceOperation
@@ -37,7 +39,10 @@ async def load(connection: AsyncConnection, keys: BatchKeys, now: datetime, *, r
     begun = await store.announced_before(connection, keys.beginnings)
     registered = _tracked(keys.claims, await store.lock(connection, keys.claims.keys()))
     missing = keys.claims.keys() - registered.keys()
-    inserted = await store.claim(connection, [(id_, *keys.claims[id_]) for id_ in missing], now)
+    before = await store.read_operations(connection, keys.creating if missing & keys.registering else ())
+    expiries = _expiries(keys, missing, before)
+    rows = [(id_, *keys.claims[id_], expiries.get(id_)) for id_ in missing]
+    inserted = await store.claim(connection, rows, now, before.clock)
     registered |= _tracked(keys.claims, await store.lock_skip_locked(connection, missing - inserted))
     if len(registered) + len(inserted) < len(keys.claims):
         raise Overtaken
@@ -46,9 +51,11 @@ async def load(connection: AsyncConnection, keys: BatchKeys, now: datetime, *, r
     ids = {letter.message.dead_letter_id or 0 for letters in parked.values() for letter in letters}
     locked = await store.lock_dead_letters(connection, ids | keys.stored)
     stored = {id_: status for id_, (status, *_) in locked.items()}
-    known = await store.read_known(connection, keys.reports, keys.operations)
+    known = await store.read_known(connection, keys.reports, keys.operations - before.types.keys())
     return Known(
-        operation_types=known.operation_types,
+        operation_types=before.types | known.operations.types,
+        timing=before.timing | known.operations.timing,
+        clock=before.clock or known.operations.clock,
         new_announcements=new_announcements,
         begun=begun,
         registered=registered,
@@ -58,6 +65,7 @@ async def load(connection: AsyncConnection, keys: BatchKeys, now: datetime, *, r
         parked=_still_parked(parked, stored, keys.stored),
         stored=stored,
         claims=keys.claims,
+        expiries=expiries,
         inserted=inserted,
         created_operations=created,
     )
@@ -73,7 +81,13 @@ async def load_parked(
     letters = await read(connection, list(locked))
     keys = [letter.report.key for letter in letters if letter.report]
     before = await store.read_known(connection, keys, {each.operation_id for each in found})
-    known = Known(operation_types=before.operation_types, registered=registered, accepted=before.accepted)
+    known = Known(
+        operation_types=before.operations.types,
+        timing=before.operations.timing,
+        clock=before.operations.clock,
+        registered=registered,
+        accepted=before.accepted,
+    )
     return known, letters
 
 
@@ -87,7 +101,9 @@ async def peek(connection: AsyncConnection, keys: BatchKeys, already: Known) -> 
     announced = await store.announced_before(connection, keys.announcements | keys.beginnings)
     known = await store.read_known(connection, keys.reports, keys.operations - already.operation_types.keys())
     return Known(
-        operation_types=known.operation_types,
+        operation_types=known.operations.types,
+        timing=known.operations.timing,
+        clock=known.operations.clock,
         new_announcements=keys.announcements - announced,
         begun=keys.beginnings & announced,
         registered=registered,
@@ -109,9 +125,43 @@ def _tracked(
     claims: Mapping[UUID, Claim], rows: Iterable[store.StoredState]
 ) -> dict[UUID, TrackedDeviceOperation]:
     return {
-        id_: TrackedDeviceOperation(claims[id_][0], state, dispatched, times, (state, dispatched, times), False)
-        for id_, state, dispatched, times in rows
+        id_: TrackedDeviceOperation(
+            claims[id_][0],
+            state,
+            dispatched,
+            times,
+            (state, dispatched, times, expires_at),
+            False,
+            registered_at=registered_at,
+            # Dispatched before schema 0009: as if upon the registration.
+            dispatched_at=registered_at if dispatched and dispatched_at is None else dispatched_at,
+            reported_at=reported_at,
+            expires_at=expires_at,
+        )
+        for id_, state, dispatched, times, registered_at, dispatched_at, reported_at, expires_at in rows
     }
+
+
+def _expiries(
+    keys: BatchKeys, missing: Collection[UUID], before: store.KnownOperations
+) -> Mapping[UUID, int | None]:
+    """When device operations expire that are registered now and that nothing else is reported of.
+
+    Only a guess, which spares to write their rows twice: decisions have the last word.
+    """
+    timeouts: dict[UUID, Timeouts | None] = {}
+    for id_ in keys.creating:
+        timing = before.timing.get(id_, Timing()).updated(keys.timing.get(id_, Timing()))
+        timeouts[id_] = effective(timing, before.types.get(id_) or keys.types.get(id_))
+    if not any(timeouts.values()):
+        return {}
+    times = Times(before.clock, None, before.clock)
+    ends = {id_: found and expiry(found, times) for id_, found in timeouts.items()}
+    expiries = {}
+    for id_ in missing:
+        if (end := ends.get(keys.claims[id_][0])) is not None:
+            expiries[id_] = end.at
+    return expiries
 
 
 def _still_parked(

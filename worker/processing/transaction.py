@@ -21,11 +21,12 @@ from worker import spans
 from worker.config.reporters import Reporters
 from worker.model.messages import Incoming, Item
 from worker.model.outcomes import EXAMPLES, Status, Tally
+from worker.model.timing import effective, moment
 from worker.processing import batch_log
 from worker.processing.backlog import ParkedReport
 from worker.processing.batch_keys import BatchKeys
 from worker.processing.decider import Decider
-from worker.processing.decisions import Answer, Decisions, Outcome, operation_after
+from worker.processing.decisions import Answer, Decisions, Outcome, operation_after, tasks_after
 from worker.processing.loading import Overtaken, load, load_parked
 from worker.store import batch as store
 from worker.store.database import Database
@@ -100,13 +101,16 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
         for items in batches:
             known = await load(connection, BatchKeys.of(items), now, releases_parked=False)
             decisions = await decide(items, Decider(known, now=int(now.timestamp()), releases_parked=False))
+            decisions.arm()
             await _write_registrations(connection, decisions)
             await _write_dead_letters(connection, decisions, now, None)
             await _write_operations(connection, decisions, {}, now)
             tally.add(decisions.tally)
             for id_, change in decisions.counter_changes().items():
                 counters[id_] = counters[id_].plus(change)
-        await _write_operations(connection, Decisions(), counters, now)
+        counting = Decisions()
+        await _write_operations(connection, counting, counters, now)
+        tally.add(counting.tally)
         if not counters:
             await store.wait_for_standbys(connection)
     return tally
@@ -159,6 +163,7 @@ async def decide(items: Sequence[Item], decider: Decider) -> Decisions:
 
 async def write(connection: AsyncConnection, decisions: Decisions, now: datetime, actor: str | None) -> None:
     """Write decisions; `actor` is as for `process_batch`."""
+    decisions.arm()
     await _write_registrations(connection, decisions)
     await _write_dead_letters(connection, decisions, now, actor)
     await _write_operations(connection, decisions, decisions.counter_changes(), now)
@@ -222,20 +227,44 @@ async def _write_operations(
 ) -> None:
     """Write device operations and the history, add to operations' counters, and write what follows from them."""
     moved = [
-        (id_, tracked.state, tracked.dispatched, tracked.reason, tracked.state_times)
+        (
+            id_,
+            tracked.state,
+            tracked.dispatched,
+            tracked.reason,
+            tracked.code,
+            tracked.state_times,
+            tracked.dispatched_at,
+            tracked.reported_at,
+            tracked.expires_at,
+        )
         for id_, tracked in decisions.changed_device_operations()
     ]
     touched = counters.keys() | decisions.announced.keys() | decisions.named
     counted = {id_: counters.get(id_, Counters()) for id_ in touched}
     before = await store.write(connection, moved, decisions.activity, counted, now)
-    types, announced = decisions.known.operation_types, decisions.announced
+    known, announced = decisions.known, decisions.announced
+    at = moment(known.clock) if known.clock else now
     after = {
-        id_: operation_after(operation, types.get(id_), announced.get(id_, ()))
+        id_: operation_after(operation, known.operation_types.get(id_), announced.get(id_, ()), at)
         for id_, operation in before.items()
     }
+    # Another transaction may have announced other timeouts since they were read. It has found the rows that were
+    # there, but not those that this one has inserted.
+    outdated = {
+        id_ for id_, new in after.items() if effective(new.timing, new.operation_type) != known.timeouts(id_)
+    }
+    if outdated:
+        await store.arm(connection, decisions.armed_with(after, outdated))
+    decisions.tally.aborts += sum(new.tripped not in (None, before[id_].tripped) for id_, new in after.items())
+    await store.describe(connection, announced)
     await store.set_operations(
         connection,
         {id_: new for id_, new in after.items() if new != before[id_]},
         [(id_, new.state, now) for id_, new in after.items() if new.state != before[id_].state],
+        [
+            (id_, task)
+            for id_, new in after.items()
+            for task in tasks_after(before[id_], new, is_created=id_ in known.created_operations)
+        ],
     )
-    await store.describe(connection, announced)

@@ -20,6 +20,7 @@ from worker.model.contract import Announcement
 from worker.model.messages import Key
 from worker.model.operation import StoredOperation
 from worker.model.outcomes import Status
+from worker.model.timing import Timing
 from worker.store import statements as sql
 from worker.store.bulk import run_together
 from worker.store.rows import HistoryEntry, SettledDeadLetter
@@ -27,8 +28,9 @@ from worker.store.tables import dead_letters
 
 _WRITE_NOTHING = text("SELECT pg_logical_emit_message(true, 'deviceops', '')")
 
-StoredState = tuple[UUID, State, bool, str]
-"""A stored device operation: id, state, dispatched flag, and `reached` (see `model.state_times`)."""
+StoredState = tuple[UUID, State, bool, str, int, int | None, int, int | None]
+"""A stored device operation: id, state, dispatched flag, `reached` (see `model.state_times`), and when it was
+registered, dispatched and last reported, and expires, by the database's clock."""
 
 
 _STATES = {state.value: state for state in State}
@@ -48,15 +50,41 @@ async def take_announcements(connection: AsyncConnection, keys: Collection[Key])
     return {(row[0], row[1]) for row in await sql.TAKE_ANNOUNCEMENTS.run(connection, list(keys))}
 
 
+class KnownOperations(NamedTuple):
+    """What is stored of a batch's operations."""
+
+    types: dict[UUID, str | None]
+    timing: dict[UUID, Timing]
+    """What announcements have said of timeouts."""
+    clock: int
+    """The database's, in milliseconds since 1970; 0 if no operation was found."""
+
+
+async def read_operations(connection: AsyncConnection, ids: Collection[UUID]) -> KnownOperations:
+    """Read what is stored of operations; those that do not exist are omitted."""
+    found = KnownOperations({}, {}, 0)
+    for id_, type_, timeouts, deadline, schedule_end, clock in await sql.OPERATIONS.run(
+        connection, [(id_,) for id_ in ids]
+    ):
+        found.types[id_], found.timing[id_] = type_, Timing(timeouts, deadline, schedule_end)
+        found = found._replace(clock=clock)
+    return found
+
+
 async def claim(
-    connection: AsyncConnection, rows: Collection[tuple[UUID, UUID, UUID, datetime, str]], now: datetime
+    connection: AsyncConnection,
+    rows: Collection[tuple[UUID, UUID, UUID, datetime, str, int | None]],
+    now: datetime,
+    clock: int,
 ) -> set[UUID]:
-    """Insert device operations (id, operation, device, created at, reached); returns the ids of the new ones.
+    """Insert device operations (id, operation, device, created at, reached, expires at); gives the ids of the new.
+
+    `clock` is when they are registered, by the database's clock.
 
     The unique key then blocks other transactions from registering or parking for the same pair until the commit;
     waits for transactions that have inserted the same pair. Unused rows must be removed with `withdraw`.
     """
-    return {id_ for (id_,) in await sql.CLAIM.run(connection, list(rows), updated_at=now)}
+    return {id_ for (id_,) in await sql.CLAIM.run(connection, list(rows), updated_at=now, clock=clock)}
 
 
 async def lock(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[StoredState]:
@@ -86,8 +114,8 @@ class KnownReports(NamedTuple):
     """Accepted reports and their states."""
     kept: dict[Key, int]
     """Reports that are stored as dead letters, and the ids of these."""
-    operation_types: dict[UUID, str | None]
-    """Types of the existing operations."""
+    operations: KnownOperations
+    """Those that exist."""
     discarded: set[Key]
     """Reports whose dead letters are discarded."""
 
@@ -96,22 +124,27 @@ async def read_known(
     connection: AsyncConnection, reports: Collection[Key], operations: Collection[UUID]
 ) -> KnownReports:
     """Read what is stored of reports and operations; after `claim`, which waits for other transactions."""
-    found = KnownReports({}, {}, {}, set())
+    known = KnownOperations({}, {}, 0)
+    found = KnownReports({}, {}, known, set())
     asked = [*reports, *((id_, None) for id_ in operations)]
-    for id_, report_id, dead_letter_id, operation_type, state in await sql.KNOWN.run(connection, asked):
+    clock = 0
+    for id_, report_id, dead_letter_id, type_, state, *timing, read_at in await sql.KNOWN.run(connection, asked):
         if report_id is None:
-            found.operation_types[id_] = operation_type
+            known.types[id_], known.timing[id_], clock = type_, Timing(*timing), read_at
         elif dead_letter_id is None:
             found.accepted[id_, report_id] = State(state)
         else:
             found.kept[id_, report_id] = dead_letter_id
             if state is not None:
                 found.discarded.add((id_, report_id))
-    return found
+    return found._replace(operations=known._replace(clock=clock))
 
 
-def _states(rows: Iterable[tuple[UUID, int, bool, str]]) -> Iterable[StoredState]:
-    return ((id_, _STATES[state], dispatched, reached) for id_, state, dispatched, reached in rows)
+def _states(rows: Iterable[Any]) -> Iterable[StoredState]:
+    return (
+        (id_, _STATES[state], dispatched, reached, registered_at, dispatched_at, reported_at, expires_at)
+        for id_, state, dispatched, reached, registered_at, dispatched_at, reported_at, expires_at in rows
+    )
 
 
 async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
@@ -215,24 +248,50 @@ async def note_history(connection: AsyncConnection, entries: Sequence[HistoryEnt
 
 async def write(
     connection: AsyncConnection,
-    moved: Sequence[tuple[UUID, State, bool, str | None, str]],
-    history: Sequence[tuple[UUID, str, State, str, datetime, str, str, int, str | None]],
+    moved: Sequence[tuple[UUID, State, bool, str | None, str | None, str, int | None, int, int | None]],
+    history: Sequence[tuple[UUID, str, State, str, datetime, str, str, int, str | None, str | None]],
     deltas: Mapping[UUID, Counters],
     at: datetime,
 ) -> dict[UUID, StoredOperation]:
     """Write device operations and their history, and add to counters; returns the operations, locked.
 
-    `moved` has new values of device operations (id, state, dispatched, reason or None to keep it, reached),
-    `history` new rows of `device_operation_activity` (device operation, report id, state, verdict, created at,
-    service, reason, recorded at, note); `at` is the time of the update.
+    `moved` has new values of device operations (id, state, dispatched, reason or None to keep it and the code,
+    code, reached, dispatched at, reported at, expires at), `history` new rows of `device_operation_activity`
+    (device operation, report id, state, verdict, created at, service, reason, recorded at, note, code); `at` is
+    the time of the update.
     """
     added = [(id_, *delta) for id_, delta in deltas.items()]
     runs = (sql.MOVE, moved), (sql.RECORD, history), (sql.COUNT, added)
     rows = await run_together(connection, *runs, updated_at=at)
     return {
-        id_: StoredOperation(operation_type, state, expected, Counters(*counters))
-        for id_, operation_type, state, expected, *counters, _ in rows
+        id_: StoredOperation(
+            operation_type,
+            state,
+            expected,
+            Counters(*counters),
+            Timing(timeouts, deadline, schedule_end),
+            abort,
+            tripped,
+        )
+        for (
+            id_,
+            operation_type,
+            state,
+            expected,
+            timeouts,
+            deadline,
+            schedule_end,
+            abort,
+            tripped,
+            *counters,
+            _,
+        ) in rows
     }
+
+
+async def arm(connection: AsyncConnection, expiries: Collection[tuple[UUID, int | None]]) -> None:
+    """Set when device operations (id, expires at) have to be looked at."""
+    await sql.ARM.run(connection, list(expiries))
 
 
 async def wait_for_standbys(connection: AsyncConnection) -> None:
@@ -250,10 +309,32 @@ async def set_operations(
     connection: AsyncConnection,
     changed: Mapping[UUID, StoredOperation],
     history: Sequence[tuple[UUID, str, datetime]],
+    tasks: Sequence[tuple[UUID, str]],
 ) -> None:
-    """Write types, states and expected numbers of devices, and history rows (operation, state, time)."""
-    rows = [(id_, each.operation_type, each.state, each.expected) for id_, each in changed.items()]
-    await run_together(connection, (sql.SET_OPERATIONS, rows), (sql.NOTE_STATES, history))
+    """Write what follows from an operation's counters and announcements; history has (operation, state, time).
+
+    `tasks` are what is then left to do (operation, task).
+    """
+    rows = [
+        (
+            id_,
+            each.operation_type,
+            each.state,
+            each.expected,
+            *each.timing,
+            each.abort,
+            each.tripped,
+            each.reason,
+        )
+        for id_, each in changed.items()
+    ]
+    runs = (sql.SET_OPERATIONS, rows), (sql.NOTE_STATES, history), (sql.BEGIN_TASKS, tasks)
+    await run_together(connection, *runs)
+
+
+async def begin_tasks(connection: AsyncConnection, tasks: Sequence[tuple[UUID, str]]) -> None:
+    """Note what is left to do for operations (operation, task)."""
+    await sql.BEGIN_TASKS.run(connection, tasks)
 
 
 async def describe(connection: AsyncConnection, announced: Mapping[UUID, Sequence[Announcement]]) -> None:

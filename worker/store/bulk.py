@@ -38,6 +38,11 @@ _CLAUSES = {
     "{for_update}": ("FOR UPDATE OF o", ""),
     "{for_update_skip_locked}": ("FOR UPDATE OF o SKIP LOCKED", ""),
     "{notify}": (f"pg_notify('{CHANNEL}', CAST(operations.id AS text))", "NULL"),
+    # Milliseconds since 1970; of SQLite, whose processes share the machine, that of the machine.
+    "{clock}": (
+        "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
+        "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    ),
     # LATERAL with OFFSET 0: planned while the table is almost empty, a plain join would scan it for every row.
     "{their_dead_letters}": (
         "CROSS JOIN LATERAL (SELECT * FROM dead_letters o WHERE o.device_operation_id = rows.device_operation_id"
@@ -58,12 +63,18 @@ POSTGRESQL = URL.create("postgresql+asyncpg").get_dialect()()
 """SQLAlchemy's dialect."""
 
 
+def clock_of(dialect: str) -> str:
+    """SQL of the database's clock, in milliseconds since 1970."""
+    return _CLAUSES["{clock}"][dialect != "postgresql"]
+
+
 class Statement:
     """SQL that reads a batch's rows from `{rows}`, a relation with the named columns and PostgreSQL types.
 
-    Placeholders: `{for_update}` and `{for_update_skip_locked}` lock the rows that are read (PostgreSQL),
-    `{notify}` notifies listeners of the updated operations at the commit (PostgreSQL), and `{their_dead_letters}`
-    joins, as `d`, the dead letters of the rows' device operations.
+    Placeholders: `{for_update}` and `{for_update_skip_locked}` lock the rows that are read (PostgreSQL), `{clock}`
+    is the database's clock in milliseconds since 1970, `{notify}` notifies listeners of the updated operations at
+    the commit (PostgreSQL), and `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device
+    operations.
     `row_type` is the named tuple of a row, if it has one; its fields are the columns.
     `copied_into` is the table of a statement that only inserts its rows: many rows are then inserted by COPY on
     PostgreSQL, by `executemany` on SQLite, both in three quarters of the time.

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, contribution, operation_state
 from worker.errors import DeviceopsError
-from worker.model.operation import StoredOperation
+from worker.model.operation import StoredOperation, Task
 from worker.store import batch, consistency
 from worker.store.database import Database
 from worker.store.tables import device_operations, operations, recounts
@@ -116,7 +116,9 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
                 state = operation_state(actual[id_], before.expected)
                 if state != before.state:
                     changed = {id_: before._replace(state=state)}
-                    await batch.set_operations(connection, changed, [(id_, state, now)])
+                    await batch.set_operations(connection, changed, [(id_, state, now)], ())
+            # States may have been corrected, and so when a device operation expires.
+            await batch.begin_tasks(connection, [(drift.operation_id, Task.ARM)])
     if any(drift.operation_id is None for drift in drifted):  # missing operations exist again
         await consistency.remove_rows_without_owner(database)
 

@@ -34,12 +34,29 @@ TAKE_ANNOUNCEMENTS = Statement(
     returns={"operation_id": Uuid, "message_id": Text},
 )
 
+# What deciding needs of operations, by the clock of the database.
+OPERATIONS = Statement(
+    """
+    SELECT o.id, o.operation_type, o.timeouts, o.deadline, o.schedule_end, {clock} AS clock
+    FROM {rows} JOIN operations o ON o.id = rows.id
+    """,
+    rows={"id": "uuid"},
+    returns={
+        "id": Uuid,
+        "operation_type": Text,
+        "timeouts": Text,
+        "deadline": BigInteger,
+        "schedule_end": BigInteger,
+        "clock": BigInteger,
+    },
+)
+
 CLAIM = Statement(
     f"""
     INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at,
-        reached)
+        reached, registered_at, reported_at, expires_at)
     SELECT rows.id, rows.operation_id, rows.device_id, {State.CREATED:d}, false, '', rows.created_at, :updated_at,
-        rows.reached
+        rows.reached, :clock, :clock, rows.expires_at
     FROM {{rows}} WHERE true
     ORDER BY rows.id
     ON CONFLICT (id) DO NOTHING
@@ -51,47 +68,56 @@ CLAIM = Statement(
         "device_id": "uuid",
         "created_at": "timestamptz",
         "reached": "text",
+        "expires_at": "bigint",
     },
     returns={"id": Uuid},
 )
 
+_STORED = """
+    SELECT o.id, o.state, o.dispatched, o.reached, o.registered_at, o.dispatched_at, o.reported_at, o.expires_at
+    FROM {rows} JOIN device_operations o ON o.id = rows.id
+"""
+
 LOCK = Statement(
-    """
-    SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id
-    ORDER BY o.id {for_update}
-    """,
+    f"{_STORED} ORDER BY o.id {{for_update}}",
     rows={"id": "uuid"},
-    returns={"id": Uuid, "state": SmallInteger, "dispatched": Boolean, "reached": Text},
+    returns={
+        "id": Uuid,
+        "state": SmallInteger,
+        "dispatched": Boolean,
+        "reached": Text,
+        "registered_at": BigInteger,
+        "dispatched_at": BigInteger,
+        "reported_at": BigInteger,
+        "expires_at": BigInteger,
+    },
 )
 
 # The same without waiting: rows locked by other transactions are skipped.
 LOCK_SKIP_LOCKED = Statement(
-    """
-    SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id
-    ORDER BY o.id {for_update_skip_locked}
-    """,
+    f"{_STORED} ORDER BY o.id {{for_update_skip_locked}}",
     rows=LOCK.rows,
     returns=LOCK.returns,
 )
 
 # The same as `LOCK`, without locks.
-PEEK = Statement(
-    "SELECT o.id, o.state, o.dispatched, o.reached FROM {rows} JOIN device_operations o ON o.id = rows.id",
-    rows=LOCK.rows,
-    returns=LOCK.returns,
-)
+PEEK = Statement(_STORED, rows=LOCK.rows, returns=LOCK.returns)
 
 # What is stored of reports (by device operation and id) and of operations (by id alone).
 KNOWN = Statement(
     """
     WITH asked AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
-    SELECT device_operation_id, report_id, NULL AS dead_letter_id, NULL AS operation_type, state
+    SELECT device_operation_id, report_id, NULL AS dead_letter_id, NULL AS operation_type, state,
+        NULL AS timeouts, CAST(NULL AS bigint) AS deadline, CAST(NULL AS bigint) AS schedule_end,
+        CAST(NULL AS bigint) AS clock
     FROM asked JOIN device_operation_activity USING (device_operation_id, report_id)
     UNION ALL
-    SELECT device_operation_id, report_id, dead_letters.id, NULL, CASE WHEN status = 'discarded' THEN 0 END
+    SELECT device_operation_id, report_id, dead_letters.id, NULL, CASE WHEN status = 'discarded' THEN 0 END,
+        NULL, NULL, NULL, NULL
     FROM asked JOIN dead_letters USING (device_operation_id, report_id)
     UNION ALL
-    SELECT operations.id, NULL, NULL, operations.operation_type, NULL
+    SELECT operations.id, NULL, NULL, operations.operation_type, NULL, operations.timeouts, operations.deadline,
+        operations.schedule_end, {clock}
     FROM asked JOIN operations ON operations.id = device_operation_id WHERE report_id IS NULL
     """,
     rows={"device_operation_id": "uuid", "report_id": "text"},
@@ -101,6 +127,10 @@ KNOWN = Statement(
         "dead_letter_id": BigInteger,
         "operation_type": Text,
         "state": SmallInteger,
+        "timeouts": Text,
+        "deadline": BigInteger,
+        "schedule_end": BigInteger,
+        "clock": BigInteger,
     },
 )
 
@@ -209,18 +239,38 @@ MOVE = Statement(
     """
     UPDATE device_operations
     SET state = rows.state, dispatched = rows.dispatched,
-        reason = COALESCE(rows.reason, device_operations.reason), reached = rows.reached, updated_at = :updated_at
+        code = CASE WHEN rows.reason IS NULL THEN device_operations.code ELSE rows.code END,
+        reason = COALESCE(rows.reason, device_operations.reason), reached = rows.reached, updated_at = :updated_at,
+        dispatched_at = rows.dispatched_at, reported_at = rows.reported_at, expires_at = rows.expires_at
     FROM {rows} WHERE device_operations.id = rows.id
     """,
-    rows={"id": "uuid", "state": "smallint", "dispatched": "boolean", "reason": "text", "reached": "text"},
+    rows={
+        "id": "uuid",
+        "state": "smallint",
+        "dispatched": "boolean",
+        "reason": "text",
+        "code": "text",
+        "reached": "text",
+        "dispatched_at": "bigint",
+        "reported_at": "bigint",
+        "expires_at": "bigint",
+    },
+)
+
+# Only the moment to look: of rows that are locked, or that no other transaction can see.
+ARM = Statement(
+    """
+    UPDATE device_operations SET expires_at = rows.expires_at FROM {rows} WHERE device_operations.id = rows.id
+    """,
+    rows={"id": "uuid", "expires_at": "bigint"},
 )
 
 RECORD = Statement(
     """
     INSERT INTO device_operation_activity
-        (device_operation_id, report_id, state, verdict, created_at, service_id, reason, recorded_at, note)
+        (device_operation_id, report_id, state, verdict, created_at, service_id, reason, recorded_at, note, code)
     SELECT rows.device_operation_id, rows.report_id, rows.state, rows.verdict, rows.created_at, rows.service_id,
-        rows.reason, rows.recorded_at, rows.note
+        rows.reason, rows.recorded_at, rows.note, rows.code
     FROM {rows}
     """,
     rows={
@@ -233,6 +283,7 @@ RECORD = Statement(
         "reason": "text",
         "recorded_at": "bigint",
         "note": "text",
+        "code": "text",
     },
     copied_into="device_operation_activity",
 )
@@ -315,8 +366,8 @@ COUNT = Statement(
         FROM {{rows}} JOIN operations o ON o.id = rows.id ORDER BY o.id {{for_update}}
     ) AS rows
     WHERE operations.id = rows.id
-    RETURNING operations.id, operation_type, state, expected_device_count,
-        {", ".join(f"operations.{name}" for name in Counters._fields)}, {{notify}} AS told
+    RETURNING operations.id, operation_type, state, expected_device_count, timeouts, deadline, schedule_end, abort,
+        tripped, {", ".join(f"operations.{name}" for name in Counters._fields)}, {{notify}} AS told
     """,
     rows={"id": "uuid", **dict.fromkeys(Counters._fields, "bigint")},
     returns={
@@ -324,6 +375,11 @@ COUNT = Statement(
         "operation_type": Text,
         "state": Text,
         "expected_device_count": Integer,
+        "timeouts": Text,
+        "deadline": BigInteger,
+        "schedule_end": BigInteger,
+        "abort": Text,
+        "tripped": Text,
         **dict.fromkeys(Counters._fields, BigInteger),
         "told": Text,
     },
@@ -333,10 +389,33 @@ SET_OPERATIONS = Statement(
     """
     UPDATE operations
     SET operation_type = rows.operation_type, state = rows.state,
-        expected_device_count = rows.expected_device_count
+        expected_device_count = rows.expected_device_count, timeouts = rows.timeouts, deadline = rows.deadline,
+        schedule_end = rows.schedule_end, abort = rows.abort, tripped = rows.tripped,
+        reason = COALESCE(rows.reason, operations.reason)
     FROM {rows} WHERE operations.id = rows.id
     """,
-    rows={"id": "uuid", "operation_type": "text", "state": "text", "expected_device_count": "integer"},
+    rows={
+        "id": "uuid",
+        "operation_type": "text",
+        "state": "text",
+        "expected_device_count": "integer",
+        "timeouts": "text",
+        "deadline": "bigint",
+        "schedule_end": "bigint",
+        "abort": "text",
+        "tripped": "text",
+        "reason": "text",
+    },
+)
+
+# What is left to do for an operation after the transaction that made it so.
+BEGIN_TASKS = Statement(
+    """
+    INSERT INTO operation_tasks (operation_id, task, version)
+    SELECT rows.operation_id, rows.task, 1 FROM {rows} WHERE true ORDER BY rows.operation_id, rows.task
+    ON CONFLICT (operation_id, task) DO UPDATE SET version = operation_tasks.version + 1
+    """,
+    rows={"operation_id": "uuid", "task": "text"},
 )
 
 DESCRIBE = Statement(

@@ -69,9 +69,45 @@ operations = Table(
     Column("created_by", Uuid),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("updated_by", Uuid),
+    Column("timeouts", Text, comment="as announced, JSON: seconds by kind"),
+    Column("deadline", BigInteger, comment="as announced, in milliseconds since 1970"),
+    Column("schedule_end", BigInteger, comment="of schedule_args, in milliseconds since 1970"),
+    Column("abort", Text, comment="as announced, JSON"),
+    Column("tripped", Text, comment="JSON: when, and with which numbers, the abort threshold was crossed"),
     *(Column(name, BigInteger, nullable=False, server_default="0") for name in Counters._fields),
     Index("operations_by_creation", "state", "created_at", "id"),
     Index("operations_by_update", "state", "updated_at", "id"),
+)
+
+# What is left to do for operations by transactions of their own; `version` counts how often it was begun.
+operation_tasks = Table(
+    "operation_tasks",
+    metadata,
+    Column("operation_id", Uuid, primary_key=True),
+    Column("task", _Key, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+)
+
+# How far each worker has come with each queue, in milliseconds since 1970 by the database's clock.
+consumers = Table(
+    "consumers",
+    metadata,
+    Column("worker_id", Uuid, primary_key=True),
+    Column("queue", _Key, primary_key=True),
+    Column("topology_prefix", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("settled_until", BigInteger, nullable=False, comment="what was delivered before is settled"),
+    Column("processed_until", BigInteger, nullable=False, comment="what was published before is processed"),
+)
+
+# The settings for timeouts that the device operations were armed with: one row.
+timeout_defaults = Table(
+    "timeout_defaults",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("settings", Text, nullable=False),
+    Column("since", BigInteger, nullable=False, comment="by the database's clock, in milliseconds since 1970"),
 )
 
 operation_activity = Table(
@@ -93,6 +129,8 @@ announcements = Table(
     sqlite_with_rowid=False,
 )
 
+_CAN_EXPIRE = text("expires_at IS NOT NULL")
+
 device_operations = Table(
     "device_operations",
     metadata,
@@ -111,10 +149,23 @@ device_operations = Table(
         server_default="",
         comment="states and their times",
     ),
+    Column("code", Text, comment="of the report that moved it to its state"),
+    # By the database's clock, in milliseconds since 1970.
+    Column("registered_at", BigInteger, nullable=False),
+    Column("dispatched_at", BigInteger, comment="NULL if not dispatched, or before schema 0009"),
+    Column("reported_at", BigInteger, nullable=False, comment="when a report was last accepted"),
+    Column("expires_at", BigInteger, comment="when to look whether it is over; NULL if nothing can be"),
     # The state comes first: an order over all states merges a page of each (see `worker.store.pagination`).
     Index("device_operations_by_creation", "operation_id", "state", "created_at", "id"),
     Index("device_operations_by_update", "operation_id", "state", "updated_at", "id"),
     Index("device_operations_of_device", "device_id", "operation_id"),
+    Index(
+        "device_operations_due",
+        "expires_at",
+        "operation_id",
+        postgresql_where=_CAN_EXPIRE,
+        sqlite_where=_CAN_EXPIRE,
+    ),
 )
 
 # One row for each accepted report (applied, late or repeated). The primary key detects duplicates and clusters a
@@ -132,6 +183,7 @@ activity = Table(
     Column("reason", Text, nullable=False),
     Column("recorded_at", BigInteger, comment="by our clock, in seconds since 1970; NULL before schema 0006"),
     Column("note", Text, comment="what of the report could not be read, and was left out"),
+    Column("code", Text),
     sqlite_with_rowid=False,
 )
 

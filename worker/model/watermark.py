@@ -1,0 +1,81 @@
+"""Watermarks of queues: the moment before which everything that was published has been processed.
+
+A worker looks at a queue. If nothing in it waits for delivery, then everything published before is committed, or
+was delivered to a consumer. Once all consumers have settled what they had received by then, it is committed. The
+look counts for nothing if a consumer was lost meanwhile, whose messages went back into the queue.
+"""
+
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+GONE_AFTER = 5_000
+"""Milliseconds without a sign of a worker after which it counts as lost."""
+
+
+class Phase(StrEnum):
+    """What a worker does with a queue."""
+
+    CONSUMING = "consuming"
+    DRAINING = "draining"
+    """Nothing more is delivered to it; what was is not settled yet."""
+    GONE = "gone"
+
+
+class Progress(NamedTuple):
+    """How far a worker has come with a queue. Moments are in milliseconds since 1970, by the database's clock."""
+
+    worker_id: UUID
+    queue: str
+    phase: Phase
+    seen_at: int
+    """When it was last heard of."""
+    settled_until: int
+    """What was delivered to it before is settled."""
+    processed_until: int
+    """What was published to the queue before is processed, as it has found."""
+
+
+class Own(NamedTuple):
+    """How far this worker has come with a queue."""
+
+    queue: str
+    phase: Phase
+    age: int
+    """Milliseconds: what was delivered longer ago is settled."""
+    processed_until: int
+
+
+class Look(NamedTuple):
+    """A look at a queue in which nothing waited for delivery."""
+
+    began: int
+    ended: int
+    consumers: int
+    """Of the queue, as the broker counts them."""
+
+
+def is_confirmed(look: Look, rows: Collection[Progress], clock: int) -> bool | None:
+    """Whether everything published to a queue before a look is processed; None if it cannot be said any more.
+
+    `rows` are those of the queue.
+    """
+    present = [row for row in rows if row.phase is not Phase.GONE and row.seen_at > clock - GONE_AFTER]
+    lost = (
+        row.seen_at if row.phase is Phase.GONE else row.seen_at + GONE_AFTER for row in rows if row not in present
+    )
+    if look.began <= max(lost, default=0):
+        return None
+    if look.consumers > sum(row.phase is Phase.CONSUMING for row in present):
+        return None  # another consumer, of which nothing is known, may hold messages
+    return all(row.settled_until >= look.ended for row in present)
+
+
+def processed_until(rows: Iterable[Progress], queues: Iterable[str]) -> int | None:
+    """The moment before which everything published to any of the queues is processed; None if it is not known."""
+    found = dict.fromkeys(queues, 0)
+    for row in rows:
+        if row.queue in found:
+            found[row.queue] = max(found[row.queue], row.processed_until)
+    return min(found.values(), default=0) or None

@@ -1,0 +1,78 @@
+"""How far each worker has come with each queue, as it says in the database."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from sqlalchemy import BigInteger, delete, insert, literal_column, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.model.watermark import Own, Phase, Progress
+from worker.store.bulk import clock_of
+from worker.store.database import Database
+from worker.store.tables import consumers
+
+FORGOTTEN_AFTER = 600_000
+"""Milliseconds without a sign of a worker after which its rows are deleted."""
+TIMEOUT = 4
+"""Seconds that an answer may take."""
+
+
+class ProgressStore:
+    """Says how far a worker has come, and reads how far all have."""
+
+    def __init__(self, database: Database, prefix: str) -> None:
+        self._database = database
+        self._prefix = prefix
+
+    async def renew(self, worker_id: UUID, own: Sequence[Own]) -> tuple[int, Sequence[Progress]] | None:
+        """The database's clock and the rows of all workers, this one's included; None if it does not answer."""
+        try:
+            return await self._database.run_with_timeout(self._renew(worker_id, own), TIMEOUT)
+        except Exception:  # timeouts wait, and the processing of batches says why  # noqa: BLE001
+            return None
+
+    async def leave(self, worker_id: UUID) -> None:
+        """Say that a worker consumes nothing any more, after its connection to the broker is closed."""
+        with suppress(Exception):  # it counts as lost soon
+            await self._database.run_with_timeout(self._leave(worker_id), TIMEOUT)
+
+    async def _renew(self, worker_id: UUID, own: Sequence[Own]) -> tuple[int, Sequence[Progress]]:
+        column = consumers.c
+        async with self._database.write(is_counted=False) as connection:
+            await self._spare_the_disk(connection)
+            clock = await self._clock(connection)
+            for queue, phase, age, processed_until in own:
+                values = {
+                    "phase": phase.value,
+                    "seen_at": clock,
+                    "settled_until": clock - age,
+                    "processed_until": processed_until,
+                }
+                known = await connection.execute(
+                    update(consumers).where(column.worker_id == worker_id, column.queue == queue).values(values)
+                )
+                if not known.rowcount:
+                    await connection.execute(
+                        insert(consumers).values(
+                            worker_id=worker_id, queue=queue, topology_prefix=self._prefix, **values
+                        )
+                    )
+                    await connection.execute(delete(consumers).where(column.seen_at < clock - FORGOTTEN_AFTER))
+            query = select(*(column[name] for name in Progress._fields))
+            rows = await connection.execute(query.where(column.topology_prefix == self._prefix))
+            return clock, [Progress(*row)._replace(phase=Phase(row.phase)) for row in rows]
+
+    async def _leave(self, worker_id: UUID) -> None:
+        async with self._database.write(is_counted=False) as connection:
+            values = {"phase": Phase.GONE.value, "seen_at": await self._clock(connection)}
+            await connection.execute(update(consumers).where(consumers.c.worker_id == worker_id).values(values))
+
+    async def _clock(self, connection: AsyncConnection) -> int:
+        query = select(literal_column(clock_of(connection.dialect.name), BigInteger))
+        clock: int = (await connection.execute(query)).scalar_one()
+        return clock
+
+    async def _spare_the_disk(self, connection: AsyncConnection) -> None:
+        if not self._database.is_sqlite:  # what a crash of the server loses is written again
+            await connection.execute(text("SET LOCAL synchronous_commit = off"))
