@@ -12,8 +12,9 @@ from worker.amqp.consumer import Consumer
 from worker.config.settings import Settings
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
-from worker.processing import backlog_sweeper, expiry
+from worker.processing import backlog_sweeper
 from worker.processing.batches import process_messages, retry_transient
+from worker.processing.expiry import Expirer
 from worker.processing.write_probe import probe_write
 from worker.store import database, schema
 from worker.store.batch_lock import BatchLock
@@ -93,15 +94,16 @@ class Worker:
         )
         health = Health((consumer.dependency, store.dependency), self._stop)
         database_metrics = DatabaseMetrics(store, settings.stale_after)
+        expirer = Expirer(store, consumer.timeout_limit, self._note_counted)
         self._registry.register(
-            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, store.batch_lock)
+            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, store.batch_lock, expirer)
         )
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
             probes.serving(settings.worker_probes, health, probes.metrics_of(self._registry)),
         ):
             gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
-            async with self._in_background(database_metrics, consumer):
+            async with self._in_background(database_metrics, expirer):
                 await consumer.run(until_idle)
 
     async def _process(self, messages: Sequence[Message]) -> None:
@@ -113,6 +115,8 @@ class Worker:
         self._note(tally)
 
     def _note(self, tally: Tally) -> None:
+        for operation_id, why in tally.aborted:
+            _log.warning("abort threshold crossed", operation_id=str(operation_id), detail=why)
         for notice in self._notices:
             notice.note(tally)
 
@@ -127,15 +131,15 @@ class Worker:
             self._store, self._settings.reporters, self._stop, self._note_counted
         )
 
-    async def _act(self, consumer: Consumer) -> None:
+    async def _act(self, expirer: Expirer) -> None:
         """Time out what is over, and abort, once batches can be written."""
         await self._is_ready.wait()
-        await expiry.act_periodically(self._store, self._stop, consumer.timeout_limit, self._note_counted)
+        await expirer.run(self._stop)
 
     @asynccontextmanager
-    async def _in_background(self, database_metrics: DatabaseMetrics, consumer: Consumer) -> AsyncIterator[None]:
+    async def _in_background(self, database_metrics: DatabaseMetrics, expirer: Expirer) -> AsyncIterator[None]:
         """Measure the database, release parked reports and time out during a block; sets `stop` at its end."""
-        parts = database_metrics.watch(self._stop), self._release(), self._act(consumer)
+        parts = database_metrics.watch(self._stop), self._release(), self._act(expirer)
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             yield

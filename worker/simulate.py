@@ -4,7 +4,7 @@ Deterministic: the same arguments give the same bytes; no clock and no shared ra
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -49,29 +49,44 @@ class Disorder:
     """A report is followed by a malformed copy."""
     early: float = 0.0
     """A device is reported before its operation is announced."""
+    silent: float = 0.0
+    """A device falls silent: from some report on it sends none, or none at all."""
 
 
-def simulate(operations: int, devices: int, seed: int, disorder: Disorder) -> Iterator[str]:
-    """The lines of `operations` operations with `devices` devices each, in the order of arrival."""
+def simulate(
+    operations: int, devices: int, seed: int, disorder: Disorder, timeouts: Mapping[str, float] | None = None
+) -> Iterator[str]:
+    """The lines of `operations` operations with `devices` devices each, in the order of arrival.
+
+    `timeouts` are seconds by kind, which the announcements have.
+    """
     random = Random(seed)  # noqa: S311  # a simulation, not a secret
     arrivals: list[tuple[float, int, str]] = []
     for number in range(operations):
         begin = 60.0 * number
-        for arrival, line in _operation(random, devices, begin, disorder):
+        for arrival, line in _operation(random, devices, begin, disorder, timeouts):
             arrivals.append((arrival, len(arrivals), line))
     arrivals.sort()
     return (line for _, _, line in arrivals)
 
 
-def _operation(random: Random, devices: int, begin: float, disorder: Disorder) -> Iterator[tuple[float, str]]:
+def _operation(
+    random: Random, devices: int, begin: float, disorder: Disorder, timeouts: Mapping[str, float] | None
+) -> Iterator[tuple[float, str]]:
     operation_id = _uuid(random)
     device_ids = [_uuid(random) for _ in range(devices)]
-    yield begin, _announcement(random, operation_id, device_ids, begin)
+    yield begin, _announcement(random, operation_id, device_ids, begin, timeouts)
     for device_id in device_ids:
         yield from _device(random, operation_id, device_id, begin, disorder)
 
 
-def _announcement(random: Random, operation_id: UUID, device_ids: list[UUID], begin: float) -> str:
+def _announcement(
+    random: Random,
+    operation_id: UUID,
+    device_ids: list[UUID],
+    begin: float,
+    timeouts: Mapping[str, float] | None,
+) -> str:
     return json.dumps(
         {
             "type": ANNOUNCEMENT,
@@ -87,6 +102,7 @@ def _announcement(random: Random, operation_id: UUID, device_ids: list[UUID], be
                 "created_at": _time(begin),
                 "created_by": str(_uuid(random)),
                 "device_ids": [str(device_id) for device_id in device_ids],
+                **({"timeouts": dict(timeouts)} if timeouts else {}),
             },
         }
     )
@@ -99,6 +115,8 @@ def _device(
     states = list(path)
     if states[-1] in _CONFLICTING and random.random() < disorder.conflicts:
         states.append(_CONFLICTING[states[-1]])
+    if disorder.silent and random.random() < disorder.silent:
+        del states[random.randrange(len(path) - 1) :]
     lead = 3_600.0 if random.random() < disorder.early else 0.0
     now = begin
     for state in states:

@@ -13,7 +13,7 @@ from tests.support.model import LATER_THAN_ALL, Model
 from tests.support.streams import START, World, batches, interleaved
 from worker.model.outcomes import Tally
 from worker.model.parsing import parse
-from worker.processing import expiry
+from worker.processing.expiry import Expirer, all_of_them
 from worker.processing.splitting import WriteTransactions, process_items
 from worker.store.database import Database
 
@@ -47,7 +47,7 @@ async def check_group(
         if passes_time and random.random() < 0.2:
             minutes = random.choice([1, 1, 2, 10])
             await elapse(database, 60 * minutes)
-            await expiry.act(database, expiry.all_of_them, tally.add)
+            await Expirer(database, all_of_them, tally.add).act()
             for world in worlds:
                 world.model.clock += 60 * minutes
                 world.model.cancel()

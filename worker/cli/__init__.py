@@ -67,6 +67,10 @@ class Commands(LazyGroup):
             "Recount every operation's device operations, and look for rows that belong to nothing; exit 3 on "
             "drift.",
         ),
+        "expire": Place(
+            "worker.cli.expire",
+            "Time out what is over, once, and cancel what was aborted; `run` does it by itself.",
+        ),
         "prune": Place(
             "worker.cli.prune",
             "Remove what the settings DEVICEOPS_KEEP_… no longer keep, in small transactions; workers may run.",

@@ -27,7 +27,9 @@ from worker.config.urls import without_password
 from worker.errors import DeviceopsError
 from worker.model.messages import Message
 from worker.model.outcomes import Reason, Tally
+from worker.model.text import counted
 from worker.processing.batches import process_messages
+from worker.processing.expiry import Expirer, all_of_them
 from worker.simulate import Disorder, simulate
 from worker.store import dead_letters, queries
 from worker.store.database import Database
@@ -36,7 +38,9 @@ from worker.store.recount import find_drift
 from worker.store.selection import Selection
 
 DATABASE = "deviceops-demo.db"
-DISORDER = Disorder(disorder=0.2, duplicates=0.1, conflicts=0.02, malformed=0.005, early=0.1)
+DISORDER = Disorder(disorder=0.2, duplicates=0.1, conflicts=0.02, malformed=0.005, early=0.1, silent=0.03)
+TIMEOUTS = {"total": 9.0}
+"""Seconds, so that devices that fall silent are timed out soon after the roll-out."""
 SECONDS = 6
 """Seconds that the roll-out takes, about."""
 STEPS = 60
@@ -75,7 +79,7 @@ async def run_demo(settings: Settings, devices: int, seed: int) -> None:
         topology_prefix=f"device-operations-demo-{secrets.token_hex(4)}",
         batch_size=100,
     )
-    lines = list(simulate(1, devices, seed, DISORDER))
+    lines = list(simulate(1, devices, seed, DISORDER, TIMEOUTS))
     tally = Tally()
     async with ready_database(own, creates=True) as database:
 
@@ -84,6 +88,7 @@ async def run_demo(settings: Settings, devices: int, seed: int) -> None:
 
         async with _way(own, process) as feed:
             await _roll_out(database, lines, feed, tally)
+            await _time_out(database)
         await _conclude(database, tally)
 
 
@@ -124,6 +129,27 @@ async def _roll_out(database: Database, lines: Sequence[str], feed: Feed, tally:
         await _show(live, database, tally, len(lines))
     if not screen.is_terminal:
         screen.print()  # without a terminal, Live does not end its last line
+
+
+async def _time_out(database: Database) -> None:
+    """Wait until the devices that fell silent are timed out, so that the operation ends.
+
+    Every report was processed: none waits in a queue.
+    """
+    async with database.read() as connection:
+        [(operation, progress)] = await queries.list_operations(connection)
+    silent = progress.counters.resolved_device_count - progress.counters.settled_device_count
+    if not silent:
+        return
+    screen.print(f"{counted(silent, 'device')} fell silent: the operation is {operation.state}. Timeouts end it:")
+    tally = Tally()
+    expirer = Expirer(database, all_of_them, tally.add)
+    while tally.timeouts.total() < silent:
+        await expirer.act()
+        await asyncio.sleep(SECONDS / STEPS)
+    async with database.read() as connection:
+        found = await queries.list_operations(connection)
+    screen.print(tables.operations(found))
 
 
 async def _show(live: Live, database: Database, tally: Tally, expected: int) -> None:

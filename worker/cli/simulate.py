@@ -29,8 +29,11 @@ def simulate(
     conflicts: Annotated[float, _probability("a settled device to be contradicted")] = 0.0,
     malformed: Annotated[float, _probability("an unreadable message beside a report")] = 0.0,
     early: Annotated[float, _probability("a device to report before the announcement")] = 0.0,
+    silent: Annotated[float, _probability("a device to fall silent, so that it never settles")] = 0.0,
 ) -> None:
     """Print a fleet's life as JSON lines for ingest and publish."""
     Settings.load()  # every command rejects invalid settings
-    for line in simulated(operations, devices, seed, Disorder(disorder, duplicates, conflicts, malformed, early)):
+    for line in simulated(
+        operations, devices, seed, Disorder(disorder, duplicates, conflicts, malformed, early, silent)
+    ):
         sys.stdout.write(line + "\n")

@@ -17,7 +17,7 @@ from worker.cli.common import Json, print_json, ready_database, run_async, scree
 from worker.cli.options import IdRange, known, one_operation, uuid
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
-from worker.store import dead_letters, documents, queries
+from worker.store import dead_letters, documents, due, queries
 from worker.store.database import Database, time_limit
 
 MANY = 10**12
@@ -131,7 +131,8 @@ async def _status(
             operation_id = await one_operation(connection, wanted)
             found_one = await queries.get_operation(connection, operation_id)
             parked = await dead_letters.parked(connection, stale_before, 1, operation_id)
-            operation = tables.operation(*known(found_one, operation_id, parked))
+            shown = await due.shown(connection, operation_id)
+            operation = tables.operation(*known(found_one, operation_id, parked), shown)
             return Group(operation, "", tables.parked(parked)) if parked else operation
         found = await queries.list_operations(connection, limit or SHOWN)
         count = await queries.count_operations(connection)

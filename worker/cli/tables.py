@@ -23,12 +23,14 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from statemachine import State
+from statemachine import Expiry, State
 from worker.cli.common import notices, print_json, screen
 from worker.log_writer import writer
 from worker.model.outcomes import Tally
 from worker.model.text import one_line
+from worker.model.timing import in_words, moment
 from worker.store import documents
+from worker.store.due import Shown
 
 _STATE_STYLES = {
     "COMPLETED": "green",
@@ -144,7 +146,7 @@ def operations(found: Sequence[tuple[documents.Operation, documents.Progress]]) 
     return listing
 
 
-def operation(found: documents.Operation, progress: documents.Progress) -> Group:
+def operation(found: documents.Operation, progress: documents.Progress, shown: Shown | None = None) -> Group:
     """One operation with all its fields."""
     facts = table("", "", show_header=False)
     for name in ("schedule_type", "reason", "created_at", "created_by", "updated_at"):
@@ -154,10 +156,36 @@ def operation(found: documents.Operation, progress: documents.Progress) -> Group
     facts.add_row("history", " > ".join([*["…"][: len(states) > SHOWN_STATES], *states[-SHOWN_STATES:]]))
     if progress.expected is not None:
         facts.add_row("devices announced", f"{progress.expected:,}")
+    if shown is not None:
+        for name, value in _timing(shown):
+            facts.add_row(name, plain(value))
     counts = found.operation_stats.device_operation_statuses_count.model_dump()
     if cancelled := _Settled.of(progress).cancelled:
         counts["cancelled"] = cancelled
     return Group(operations([(found, progress)]), "", facts, "", numbers(counts))
+
+
+def _timing(shown: Shown) -> Iterator[tuple[str, str]]:
+    """What there is to say of an operation's timeouts and its abort threshold."""
+    if shown.timeouts is not None:
+        named = shown.timeouts._asdict()
+        at = named.pop("deadline")
+        said = [f"{kind} {in_words(value)}" for kind, value in named.items() if value is not None]
+        yield "timeouts", ", ".join([*said, *([] if at is None else [f"deadline {time(moment(at))}"])])
+    if shown.next_at is not None:
+        is_over = shown.next_at <= datetime.now(UTC)
+        yield "next timeout", f"{time(shown.next_at)}, {'due' if is_over else 'in ' + since(shown.next_at)}"
+    if shown.timed_out:
+        yield "timed out", ", ".join(f"{kind or 'by a report'} {n:,}" for kind, n in shown.timed_out.items())
+    if (threshold := shown.threshold) is not None:
+        limit = f"{threshold.failed_percent:g}% of at least {threshold.min_settled:,} settled: {threshold.action}"
+        tripped = shown.tripped
+        found = (
+            "not crossed"
+            if tripped is None
+            else f"crossed {time(tripped.at)}, {tripped.failed:,} of {tripped.settled:,} had failed"
+        )
+        yield "abort threshold", f"{limit}; {found}"
 
 
 def counters(counts: documents.DeviceCounts) -> Table:
@@ -177,7 +205,7 @@ def device_operations(found: Iterable[documents.DeviceOperation]) -> Table:
     return listing
 
 
-def device_operation(found: documents.DeviceOperation) -> Table:
+def device_operation(found: documents.DeviceOperation, expiry: Expiry | None = None) -> Table:
     """One device operation: its ids, its state, and the reason."""
     facts = table("", "", show_header=False)
     facts.columns[0].no_wrap = True
@@ -187,6 +215,8 @@ def device_operation(found: documents.DeviceOperation) -> Table:
     facts.add_row("state", state(found.state))
     if found.reason:
         facts.add_row("reason", plain(found.reason))
+    if expiry is not None:
+        facts.add_row("times out", f"{time(moment(expiry.at))} ({expiry.kind})")
     return facts
 
 

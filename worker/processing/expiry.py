@@ -6,7 +6,7 @@ Every transaction is complete in itself, so that a worker may die at any moment.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import perf_counter
@@ -25,7 +25,7 @@ from worker.model.timing import SERVICE, Tripped, effective, threshold
 from worker.processing.transaction import process_within
 from worker.store import batch, due
 from worker.store.database import Database
-from worker.store.due import PendingTask
+from worker.store.due import Due, PendingTask
 
 PORTION = 500
 """Device operations that one transaction times out, or cancels."""
@@ -58,47 +58,114 @@ async def all_of_them(clock: int) -> int:
     return clock
 
 
-async def act_periodically(
-    database: Database, stop: asyncio.Event, limit: Limit, note: Callable[[Tally], object]
-) -> None:
-    """Act every `INTERVAL` until `stop` is set; `note` receives the tallies."""
-    is_applied = False
-    while not stop.is_set():
-        began = asyncio.get_running_loop().time()
-        try:
-            if not is_applied:
-                await apply_settings(database)
-                is_applied = True
-            await act(database, limit, note, stop)
-        except Exception as error:  # the next look tries again  # noqa: BLE001
-            if not database.is_retryable(error):  # the processing of batches logs an unavailable database
-                _log.error("unhandled error", exc_info=error)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(began + INTERVAL - asyncio.get_running_loop().time(), 0.05)):
-                await stop.wait()
+class Expirer:
+    """Acts upon operations periodically; `note` receives the tallies."""
 
+    def __init__(self, database: Database, limit: Limit, note: Callable[[Tally], object]) -> None:
+        self._database = database
+        self._limit = limit
+        self._note = note
+        self._stop = asyncio.Event()
+        self.lag = 0.0
+        """Seconds for which the first device operation that is over has waited for its timeout."""
 
-async def act(
-    database: Database, limit: Limit, note: Callable[[Tally], object], stop: asyncio.Event | None = None
-) -> None:
-    """Do what is to be done now: tasks, then the timeouts that are due."""
-    async with database.read() as connection:
-        outlook = await due.outlook(connection)
-    until = None
-    if outlook.first is not None and outlook.first <= outlook.clock + AHEAD:
-        until = await limit(outlook.clock)  # asked early, as it takes some time to find
-    if outlook.has_tasks:
-        async with database.read() as connection:
-            tasks = await due.tasks(connection, TASKS)
-        for task in tasks:
-            await _do(database, task, note, stop)
-    while until is not None and not _is_set(stop):
-        began = perf_counter()
-        tally = await time_out(database, until)
-        if tally is None:
-            return
-        note(tally)
-        await _pause(began)
+    async def run(self, stop: asyncio.Event) -> None:
+        """Act every `INTERVAL` until `stop` is set."""
+        self._stop = stop
+        is_applied = False
+        while not stop.is_set():
+            began = asyncio.get_running_loop().time()
+            try:
+                if not is_applied:
+                    await apply_settings(self._database)
+                    is_applied = True
+                await self.act()
+            except Exception as error:  # the next look tries again  # noqa: BLE001
+                if not self._database.is_retryable(
+                    error
+                ):  # the processing of batches logs an unavailable database
+                    _log.error("unhandled error", exc_info=error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(began + INTERVAL - asyncio.get_running_loop().time(), 0.05)):
+                    await stop.wait()
+
+    async def act(self) -> bool:
+        """Do what is to be done now: tasks, then the timeouts that are due; returns whether anything is left."""
+        async with self._database.read() as connection:
+            outlook = await due.outlook(connection)
+        self.lag = 0 if outlook.first is None else max(outlook.clock - outlook.first, 0) / 1_000
+        until = None
+        if outlook.first is not None and outlook.first <= outlook.clock + AHEAD:
+            until = await self._limit(outlook.clock)  # asked early, as it takes some time to find
+        if outlook.has_tasks:
+            async with self._database.read() as connection:
+                tasks = await due.tasks(connection, TASKS)
+            for task in tasks:
+                await self._do(task)
+        timed_out = 0
+        while until is not None and not self._stop.is_set():
+            began = perf_counter()
+            tally = await time_out(self._database, until)
+            if tally is None:
+                break
+            self._note(tally)
+            timed_out += tally.timeouts.total()
+            await _pause(began)
+        if timed_out:
+            _log.info("timed out", device_operations=timed_out)
+        return outlook.has_tasks or timed_out > 0
+
+    async def _do(self, task: PendingTask) -> None:
+        is_done = await (self._arm(task) if task.task is Task.ARM else self._cancel(task))
+        if is_done:
+            async with self._database.write() as connection:
+                await due.finish(connection, task)
+
+    async def _arm(self, task: PendingTask) -> bool:
+        """Find anew when the device operations of an operation expire; returns whether that is done.
+
+        A transaction that moves one of them meanwhile either has the timeouts of now, as it reads them after it
+        has locked the row, or is waited for here. One that registers compares its timeouts under the operation's
+        lock.
+        """
+        after = _FIRST
+        while not self._stop.is_set():
+            began = perf_counter()
+            async with self._database.write() as connection:
+                found = await due.lock_unsettled(connection, task.operation_id, after, ARMED)
+                if not found:
+                    return True
+                timeouts = effective(*await due.timing_of(connection, task.operation_id))
+                has_step = timeouts is not None and timeouts.step is not None
+                reported = await due.last_reports(connection, [each.id for each in found]) if has_step else {}
+                changed = []
+                for each in found:
+                    over = _expiry(timeouts, each.since(reported.get(each.id, 0)))
+                    expires_at = None if over is None else over.at
+                    if expires_at != each.expires_at:
+                        changed.append((each.id, expires_at))
+                await batch.arm(connection, changed)
+                after = found[-1].id
+            await _pause(began)
+        return False
+
+    async def _cancel(self, task: PendingTask) -> bool:
+        """Cancel what is not settled of an operation whose threshold was crossed; returns whether that is done."""
+        while not self._stop.is_set():
+            began = perf_counter()
+            async with self._database.write(is_batch=True) as connection:
+                abort, tripped = await due.abort_of(connection, task.operation_id)
+                if abort is None or tripped is None or threshold(abort).action is not AbortAction.CANCEL:
+                    return True  # another threshold was announced
+                found = await due.take_unsettled(connection, task.operation_id, PORTION)
+                if not found:
+                    return not await due.has_unsettled(connection, task.operation_id)
+                reason = Tripped.read(tripped).in_words(threshold(abort))
+                report_id = str(uuid5(NAMESPACE, f"abort {task.operation_id} {tripped}"))
+                tally = await process_within(connection, _cancellations(found, report_id, reason))
+            self._note(tally)
+            await _pause(began)
+        return False
 
 
 async def time_out(database: Database, until: int) -> Tally | None:
@@ -143,91 +210,29 @@ async def apply_settings(database: Database) -> None:
             await due.apply_defaults(connection, settings.text)
 
 
-async def _do(
-    database: Database, task: PendingTask, note: Callable[[Tally], object], stop: asyncio.Event | None
-) -> None:
-    is_done = await (_arm(database, task, stop) if task.task is Task.ARM else _cancel(database, task, note, stop))
-    if is_done:
-        async with database.write() as connection:
-            await due.finish(connection, task)
-
-
-async def _arm(database: Database, task: PendingTask, stop: asyncio.Event | None) -> bool:
-    """Find anew when the device operations of an operation expire.
-
-    A transaction that moves one of them meanwhile either has the timeouts of now, as it reads them after it has
-    locked the row, or is waited for here. One that registers compares its timeouts under the operation's lock.
-    """
-    after = _FIRST
-    while not _is_set(stop):
-        began = perf_counter()
-        async with database.write() as connection:
-            found = await due.lock_unsettled(connection, task.operation_id, after, ARMED)
-            if not found:
-                return True
-            timeouts = effective(*await due.timing_of(connection, task.operation_id))
-            has_step = timeouts is not None and timeouts.step is not None
-            reported = await due.last_reports(connection, [each.id for each in found]) if has_step else {}
-            changed = []
-            for each in found:
-                last = each._replace(reported_at=max(each.reported_at, reported.get(each.id, 0)))
-                over = _expiry(timeouts, last)
-                expires_at = None if over is None else over.at
-                if expires_at != each.expires_at:
-                    changed.append((each.id, expires_at))
-            await batch.arm(connection, changed)
-            after = found[-1].id
-        await _pause(began)
-    return False
-
-
-async def _cancel(
-    database: Database, task: PendingTask, note: Callable[[Tally], object], stop: asyncio.Event | None
-) -> bool:
-    """Cancel what is not settled of an operation whose abort threshold was crossed."""
-    while not _is_set(stop):
-        began = perf_counter()
-        now = datetime.now(UTC)
-        async with database.write(is_batch=True) as connection:
-            abort, tripped = await due.abort_of(connection, task.operation_id)
-            if abort is None or tripped is None or threshold(abort).action is not AbortAction.CANCEL:
-                return True  # another threshold was announced
-            found = await due.take_unsettled(connection, task.operation_id, PORTION)
-            if not found:
-                return not await due.has_unsettled(connection, task.operation_id)
-            crossed = Tripped.read(tripped)
-            report_id = str(uuid5(NAMESPACE, f"abort {task.operation_id} {crossed.at.isoformat()}"))
-            message = Message(b"", now, report_id)
-            items = [
-                Incoming(
-                    Report.model_construct(
-                        operation_id=each.operation_id,
-                        device_id=each.device_id,
-                        state=State.CANCELLED,
-                        service_id=SERVICE,
-                        code=ABORTED,
-                        reason=crossed.in_words(threshold(abort)),
-                    ),
-                    (each.id, report_id),
-                    now,
-                    message,
-                )
-                for each in found
-            ]
-            tally = await process_within(connection, items)
-        note(tally)
-        await _pause(began)
-    return False
-
-
 def _expiry(timeouts: Timeouts | None, armed: due.Armed) -> Expiry | None:
     if timeouts is None:
         return None
     return expiry(timeouts, Times(armed.registered_at, armed.dispatched_at, armed.reported_at))
 
 
-def _is_set(stop: asyncio.Event | None) -> bool:
-    return stop is not None and stop.is_set()
+def _cancellations(found: Sequence[Due], report_id: str, reason: str) -> list[Incoming]:
+    now = datetime.now(UTC)
+    message = Message(b"", now, report_id)
+    reports = (
+        Report.model_construct(
+            operation_id=each.operation_id,
+            device_id=each.device_id,
+            state=State.CANCELLED,
+            service_id=SERVICE,
+            code=ABORTED,
+            reason=reason,
+        )
+        for each in found
+    )
+    return [
+        Incoming(report, (each.id, report_id), now, message) for each, report in zip(found, reports, strict=True)
+    ]
 
 
 async def _pause(began: float) -> None:

@@ -256,7 +256,7 @@ async def _write_operations(
     }
     if outdated:
         await store.arm(connection, decisions.armed_with(after, outdated))
-    decisions.tally.aborts += sum(new.tripped not in (None, before[id_].tripped) for id_, new in after.items())
+    decisions.tally.aborted += [(id_, new.reason) for id_, new in after.items() if new.reason is not None]
     await store.describe(connection, announced)
     await store.set_operations(
         connection,

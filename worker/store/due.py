@@ -1,15 +1,16 @@
 """What has to be done for operations later: timeouts that are due, and tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import BigInteger, delete, func, insert, literal, literal_column, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from statemachine import SETTLED, OperationState, State
+from statemachine import SETTLED, Expiry, OperationState, State, Threshold, Timeouts, Times, expiry
 from worker.model.operation import Task
-from worker.model.timing import Timing
+from worker.model.timing import Timing, Tripped, effective, moment, threshold
 from worker.store.bulk import clock_of
 from worker.store.tables import (
     activity,
@@ -48,6 +49,10 @@ class Armed(NamedTuple):
     dispatched_at: int | None
     reported_at: int
     expires_at: int | None
+
+    def since(self, reported_at: int) -> "Armed":
+        """With a later report."""
+        return self._replace(reported_at=max(self.reported_at, reported_at))
 
 
 class PendingTask(NamedTuple):
@@ -248,3 +253,42 @@ def _last_of(operation_id: UUID) -> UUID:
 def _armed(row: Any) -> Armed:
     dispatched_at = row.registered_at if row.dispatched and row.dispatched_at is None else row.dispatched_at
     return Armed(row.id, row.registered_at, dispatched_at, row.reported_at, row.expires_at)
+
+
+class Shown(NamedTuple):
+    """What people are shown of an operation's timeouts and its abort threshold."""
+
+    timeouts: Timeouts | None
+    next_at: datetime | None
+    """When the next device operation expires."""
+    timed_out: Mapping[str, int]
+    """Device operations in TIMEOUT, by the code of the report; empty without one."""
+    threshold: Threshold | None
+    tripped: Tripped | None
+
+
+async def shown(connection: AsyncConnection, operation_id: UUID) -> Shown:
+    """What people are shown of an operation."""
+    timeouts = effective(*await timing_of(connection, operation_id))
+    next_at = await next_timeout(connection, operation_id)
+    abort, tripped = await abort_of(connection, operation_id)
+    return Shown(
+        timeouts,
+        None if next_at is None else moment(next_at),
+        {code or "": count for code, count in await timed_out(connection, operation_id)},
+        None if abort is None else threshold(abort),
+        None if tripped is None else Tripped.read(tripped),
+    )
+
+
+async def expiry_of(connection: AsyncConnection, id_: UUID) -> Expiry | None:
+    """When a device operation expires; None if it is settled or has no timeout."""
+    column = device_operations.c
+    query = select(*(column[name] for name in Armed._fields), column.dispatched, column.operation_id)
+    row = (await connection.execute(query.where(column.id == id_))).one_or_none()
+    if row is None or row.expires_at is None:
+        return None
+    armed = _armed(row)
+    timeouts = effective(*await timing_of(connection, row.operation_id))
+    times = Times(armed.registered_at, armed.dispatched_at, armed.reported_at)
+    return None if timeouts is None else expiry(timeouts, times)

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.model.outcomes import Reason
-from worker.store import dead_letters
+from worker.store import dead_letters, due
 from worker.store.database import Database
 from worker.store.documents import Backlog
 from worker.store.recount import Recount, last_recount
@@ -33,6 +33,8 @@ class DatabaseMetrics:
         """Open dead letters by reason; None before the first query."""
         self.recount: Recount | None = None
         """The last recount; None without one, and before the first query."""
+        self.due: int | None = None
+        """Device operations that are over and not timed out; None before the first query."""
         self._database = database
         self._stale_after = timedelta(seconds=stale_after)
         self._interval = min(INTERVAL, stale_after)
@@ -55,6 +57,7 @@ class DatabaseMetrics:
             self.open = await dead_letters.open_by_reason(connection)
             longest = await dead_letters.parked(connection, stale_before, 1)
             self.recount = await last_recount(connection)
+            self.due = await due.count_due(connection, (await due.outlook(connection)).clock)
         count = self.parked.stale
         if count > self._logged_stale:
             _log.warning(

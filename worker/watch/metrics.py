@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from statemachine import Verdict
+from statemachine import Kind, Verdict
 from worker.amqp.consumer import Consumer
 from worker.model.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, OF_DISCARDED, REJECTED, Reason, Tally
+from worker.processing.expiry import Expirer
 from worker.store.batch_lock import BatchLock
 from worker.watch.database_metrics import DatabaseMetrics
 from worker.watch.health import Health
@@ -26,10 +27,12 @@ class WorkerMetrics(Collector):
     database: DatabaseMetrics
     consumer: Consumer
     batch_lock: BatchLock | None
+    expirer: Expirer
 
     def collect(self) -> Iterator[Metric]:
         """The current values."""
         yield from self._outcomes()
+        yield from self._timeouts()
         yield from self._dependencies()
         yield from self._queues()
         yield from self._database()
@@ -77,6 +80,26 @@ class WorkerMetrics(Collector):
         for reason in Reason:
             letters.add_metric([reason.value], tally.dead_lettered[reason])
         yield letters
+
+    def _timeouts(self) -> Iterator[Metric]:
+        timeouts = CounterMetricFamily(
+            "deviceops_timeouts", "Device operations that this worker timed out, by kind.", labels=["kind"]
+        )
+        for kind in Kind:
+            timeouts.add_metric([kind.value], self.tally.timeouts[kind])
+        yield timeouts
+        yield CounterMetricFamily(
+            "deviceops_aborts", "Operations whose abort threshold was crossed.", len(self.tally.aborted)
+        )
+        yield GaugeMetricFamily(
+            "deviceops_timeout_lag_seconds",
+            "How long the first device operation that is over has waited for its timeout; 0 if none is over.",
+            self.expirer.lag,
+        )
+        if self.database.due is not None:
+            yield GaugeMetricFamily(
+                "deviceops_timeouts_due", "Device operations that are over and not timed out.", self.database.due
+            )
 
     def _dependencies(self) -> Iterator[Metric]:
         health = self.health
