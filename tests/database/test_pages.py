@@ -36,6 +36,8 @@ def a_row(operation: UUID, device: UUID, random: Random) -> dict[str, Any]:
         "reason": "",
         "created_at": moment(random),
         "updated_at": moment(random),
+        "registered_at": 0,
+        "reported_at": 0,
     }
 
 

@@ -16,8 +16,9 @@ from worker.store.bulk import Statement
 from worker.store.database import Database
 from worker.store.tables import metadata
 
-NOT_OF_ONE_BATCH = {"DISCARDED", "LOCK_SKIP_LOCKED", "KEPT", "PEEK", "WEIGH_PARKED"}
-"""Those of dry runs, of what another batch inserts or kept, and of portions; they only read, as others do."""
+NOT_OF_ONE_BATCH = {"ARM", "DISCARDED", "LOCK_SKIP_LOCKED", "KEPT", "PEEK", "WEIGH_PARKED"}
+"""Those of dry runs, of what another batch inserts, kept or announced, and of portions; others read and write the
+same."""
 
 
 async def test_a_probe_runs_every_statement_of_batches(

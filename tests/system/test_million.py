@@ -24,9 +24,10 @@ FACTOR = 2
 """How many times as long as of few a call may take of many, in the median: more than noise makes of one."""
 
 DEVICE_OPERATIONS = """
-INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at)
+INSERT INTO device_operations (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at,
+    registered_at, reported_at)
 SELECT gen_random_uuid(), $1, gen_random_uuid(), (ARRAY[40, 50, 50, 50, 50, 50, 50, 60])[1 + n % 8], true, '',
-    now() - n * interval '1 millisecond', now() - (n::bigint * 7919 % 1000000) * interval '1 millisecond'
+    now() - n * interval '1 millisecond', now() - (n::bigint * 7919 % 1000000) * interval '1 millisecond', 0, 0
 FROM generate_series(1, $2::integer) AS n
 """
 ACTIVITY = """

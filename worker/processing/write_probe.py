@@ -120,15 +120,16 @@ def _batches() -> Iterator[tuple[Sequence[Item], Reporters | None]]:
     )
     yield further, None
     yield further, None  # duplicates by now
+    yield _items(ANNOUNCEMENT, {**announcement(operation), "timeouts": {"total": 60}}), None  # leaves a task
 
 
 _EXPECTED: Mapping[str, object] = {
-    "received": 17,
+    "received": 18,
     "applied": 4,
     "late": 1,
     "repeated": 0,
     "duplicate": 6,
-    "announced": 1,
+    "announced": 2,
     "released": 1,
     "dead_lettered": {
         "conflict": 1,

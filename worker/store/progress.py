@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
+import structlog
 from sqlalchemy import BigInteger, delete, insert, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.model.watermark import Own, Phase, Progress
 from worker.store.bulk import clock_of
 from worker.store.database import Database
+from worker.store.errors import one_line_error
 from worker.store.tables import consumers
+
+_log = structlog.get_logger()
 
 FORGOTTEN_AFTER = 600_000
 """Milliseconds without a sign of a worker after which its rows are deleted."""
@@ -24,12 +28,18 @@ class ProgressStore:
     def __init__(self, database: Database, prefix: str) -> None:
         self._database = database
         self._prefix = prefix
+        self._is_logged = False
 
     async def renew(self, worker_id: UUID, own: Sequence[Own]) -> tuple[int, Sequence[Progress]] | None:
         """The database's clock and the rows of all workers, this one's included; None if it does not answer."""
         try:
             return await self._database.run_with_timeout(self._renew(worker_id, own), TIMEOUT)
-        except Exception:  # timeouts wait, and the processing of batches says why  # noqa: BLE001
+        except Exception as error:  # timeouts wait  # noqa: BLE001
+            if not self._database.is_retryable(error) and not self._is_logged:
+                self._is_logged = True
+                _log.error(
+                    "workers cannot say how far they are, nothing is timed out", error=one_line_error(error)
+                )
             return None
 
     async def leave(self, worker_id: UUID) -> None:
