@@ -13,7 +13,7 @@ from worker.config.reporters import Reporters
 from worker.model.contract import Report
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import NAMESPACE, device_operation_id
-from worker.model.messages import Announced, Incoming, Item, Key, Message, Overdue, plausible
+from worker.model.messages import Announced, Incoming, Item, Message, Overdue, plausible
 from worker.model.outcomes import (
     CONTRADICTING,
     DUPLICATE,
@@ -138,23 +138,20 @@ class Decider:
         tally.by_service[report.service_id, verdict] += 1
         if incoming.note is not None:
             tally.by_service[report.service_id, LEFT_OUT] += 1
-        code = report.code if isinstance(report.code, str) else None
-        self._record(
-            incoming.key,
-            report.state,
-            verdict,
-            incoming.at,
-            report.service_id,
-            report.reason or "",
-            incoming.note,
-            code,
+        code = report.code
+        if code is not None and not isinstance(code, str):
+            code = None  # left out
+        key, reason, note = incoming.key, report.reason or "", incoming.note
+        known.accepted[key] = report.state
+        self.decisions.activity.append(
+            (id_, key[1], report.state, verdict, incoming.at, report.service_id, reason, self.now, note, code)
         )
         if tracked is None:
             self._register(id_, report.operation_id, report.reason, incoming.at, code)
         else:
             tracked.reported_at = known.clock
             if verdict is APPLIED:
-                tracked.state, tracked.reason, tracked.code = report.state, report.reason or "", code
+                tracked.state, tracked.reason, tracked.code = report.state, reason, code
                 tracked.state_times += entry(report.state, incoming.at)
             else:
                 tracked.state_times = noted(tracked.state_times, report.state, incoming.at)
@@ -163,23 +160,6 @@ class Decider:
         if report.state is CREATED:
             self._release_parked(id_)
         return verdict
-
-    def _record(
-        self,
-        key: Key,
-        state: State,
-        verdict: Verdict,
-        at: datetime,
-        service_id: str,
-        reason: str,
-        note: str | None,
-        code: str | None = None,
-    ) -> None:
-        """Add an accepted report to the history."""
-        self.known.accepted[key] = state
-        id_, report_id = key
-        row = (id_, report_id, state, verdict, at, service_id, reason, self.now, note, code)
-        self.decisions.activity.append(row)
 
     def _register(
         self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime, code: str | None = None
@@ -332,7 +312,10 @@ class Decider:
                 tracked.state_times = noted(tracked.state_times, CREATED, announced.at)  # as if it had come first
             else:
                 key = id_, announced.report_id
-                self._record(key, CREATED, APPLIED, announced.at, service, "", announced.note)
+                self.known.accepted[key] = CREATED
+                self.decisions.activity.append(
+                    (*key, CREATED, APPLIED, announced.at, service, "", self.now, announced.note, None)
+                )
                 self._register(id_, operation_id, None, announced.at)
             self._release_parked(id_)
 

@@ -53,6 +53,8 @@ class Decisions:
         default_factory=list
     )
     """Accepted reports, as rows of the table."""
+    changed: list[tuple[UUID, TrackedDeviceOperation]] = field(default_factory=list)
+    """Device operations whose rows are to be written, once `finish` has found them."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     """New ones, in the order of arrival."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
@@ -72,18 +74,31 @@ class Decisions:
     answers: list[Answer] = field(default_factory=list)
     """One for each message whose sender waits."""
 
-    def arm(self) -> None:
-        """Find when each device operation expires, now that everything is decided."""
-        known = self.known
+    def finish(self) -> None:
+        """Find when each device operation expires, and which have changed, now that everything is decided."""
+        known, changed = self.known, self.changed
         of_operations: dict[UUID, Timeouts | None] = {}
-        for tracked in known.registered.values():
+        for item in known.registered.items():
+            tracked = item[1]
             operation_id = tracked.operation_id
-            if operation_id not in of_operations:
-                of_operations[operation_id] = known.timeouts(operation_id)
-            timeouts = of_operations[operation_id]
-            tracked.expires_at = expires_at(tracked, timeouts)
-            if timeouts is not None and timeouts.step is not None and tracked.expires_at is not None:
-                tracked.is_reported_at_kept = tracked.reported_at == known.clock and not tracked.is_new
+            try:
+                timeouts = of_operations[operation_id]
+            except KeyError:
+                timeouts = of_operations[operation_id] = known.timeouts(operation_id)
+            is_kept = False
+            if timeouts is None:
+                expires = None
+            else:
+                expires = expires_at(tracked, timeouts)
+                if timeouts.step is not None and expires is not None and not tracked.is_new:
+                    is_kept = tracked.reported_at == known.clock  # needed though nothing else may have changed
+            tracked.expires_at = expires
+            if (
+                is_kept
+                or tracked.reason is not None
+                or (tracked.state, tracked.dispatched, tracked.state_times, expires) != tracked.stored
+            ):
+                changed.append(item)
 
     def armed_with(
         self, operations: Mapping[UUID, StoredOperation], outdated: Collection[UUID]
@@ -104,8 +119,7 @@ class Decisions:
                 None if tracked.is_new else tracked.stored[:2],
                 (tracked.state, tracked.dispatched),
             )
-            for tracked in self.known.registered.values()
-            if tracked.is_new or tracked.is_changed
+            for tracked in self._counted()
         )
         changes: defaultdict[UUID, Counters] = defaultdict(Counters)
         for (operation_id, before, after), times in moves.items():
@@ -113,9 +127,13 @@ class Decisions:
             changes[operation_id] = change.plus(contribution(*before), -times) if before else change
         return {operation_id: change for operation_id, change in changes.items() if any(change)}
 
-    def changed_device_operations(self) -> Iterator[tuple[UUID, TrackedDeviceOperation]]:
-        """The device operations whose rows are to be written."""
-        return ((id_, tracked) for id_, tracked in self.known.registered.items() if tracked.is_changed)
+    def _counted(self) -> Iterator[TrackedDeviceOperation]:
+        """The device operations that counters may not include as they are now."""
+        for _, tracked in self.changed:
+            if not tracked.is_new:
+                yield tracked
+        for id_ in self.known.inserted & self.known.registered.keys():
+            yield self.known.registered[id_]
 
     def unused_device_operations(self) -> set[UUID]:
         """Rows that loading inserted and no decision registered."""

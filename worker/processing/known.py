@@ -45,19 +45,8 @@ class TrackedDeviceOperation:
     """None if it is not dispatched."""
     reported_at: int = 0
     """When a report of it was last accepted; of the stored row, only exact while its operation has `step`."""
-    is_reported_at_kept: bool = False
-    """Whether `reported_at` has to be written though nothing else may have changed."""
     expires_at: int | None = None
     """When it has to be looked at whether it is over; None if it has no timeout, or is settled."""
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether it differs from the stored row."""
-        return (
-            self.reason is not None
-            or self.is_reported_at_kept
-            or (self.state, self.dispatched, self.state_times, self.expires_at) != self.stored
-        )
 
 
 @dataclass(slots=True)

@@ -132,11 +132,13 @@ def _tracked(
             times,
             (state, dispatched, times, expires_at),
             False,
-            registered_at=registered_at,
+            None,
+            None,
+            registered_at,
             # Dispatched before schema 0009: as if upon the registration.
-            dispatched_at=registered_at if dispatched and dispatched_at is None else dispatched_at,
-            reported_at=reported_at,
-            expires_at=expires_at,
+            registered_at if dispatched and dispatched_at is None else dispatched_at,
+            reported_at,
+            expires_at,
         )
         for id_, state, dispatched, times, registered_at, dispatched_at, reported_at, expires_at in rows
     }

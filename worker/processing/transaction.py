@@ -101,7 +101,7 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
         for items in batches:
             known = await load(connection, BatchKeys.of(items), now, releases_parked=False)
             decisions = await decide(items, Decider(known, now=int(now.timestamp()), releases_parked=False))
-            decisions.arm()
+            decisions.finish()
             await _write_registrations(connection, decisions)
             await _write_dead_letters(connection, decisions, now, None)
             await _write_operations(connection, decisions, {}, now)
@@ -163,7 +163,7 @@ async def decide(items: Sequence[Item], decider: Decider) -> Decisions:
 
 async def write(connection: AsyncConnection, decisions: Decisions, now: datetime, actor: str | None) -> None:
     """Write decisions; `actor` is as for `process_batch`."""
-    decisions.arm()
+    decisions.finish()
     await _write_registrations(connection, decisions)
     await _write_dead_letters(connection, decisions, now, actor)
     await _write_operations(connection, decisions, decisions.counter_changes(), now)
@@ -238,7 +238,7 @@ async def _write_operations(
             tracked.reported_at,
             tracked.expires_at,
         )
-        for id_, tracked in decisions.changed_device_operations()
+        for id_, tracked in decisions.changed
     ]
     touched = counters.keys() | decisions.announced.keys() | decisions.named
     counted = {id_: counters.get(id_, Counters()) for id_ in touched}
