@@ -124,10 +124,11 @@ async def peek_parked(
 def _tracked(
     claims: Mapping[UUID, Claim], rows: Iterable[store.StoredState]
 ) -> dict[UUID, TrackedDeviceOperation]:
+    states = store.STATES
     return {
         id_: TrackedDeviceOperation(
             claims[id_][0],
-            state,
+            state := states[code],
             dispatched,
             times,
             (state, dispatched, times, expires_at),
@@ -140,7 +141,7 @@ def _tracked(
             reported_at,
             expires_at,
         )
-        for id_, state, dispatched, times, registered_at, dispatched_at, reported_at, expires_at in rows
+        for id_, code, dispatched, times, registered_at, dispatched_at, reported_at, expires_at in rows
     }
 
 

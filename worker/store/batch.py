@@ -28,12 +28,12 @@ from worker.store.tables import dead_letters
 
 _WRITE_NOTHING = text("SELECT pg_logical_emit_message(true, 'deviceops', '')")
 
-StoredState = tuple[UUID, State, bool, str, int, int | None, int, int | None]
-"""A stored device operation: id, state, dispatched flag, `reached` (see `model.state_times`), and when it was
+StoredState = tuple[UUID, int, bool, str, int, int | None, int, int | None]
+"""A stored device operation: id, code of the state, dispatched flag, `reached` (see `model.state_times`), and when it was
 registered, dispatched and last reported, and expires, by the database's clock."""
 
 
-_STATES = {state.value: state for state in State}
+STATES = {state.value: state for state in State}
 """States by code; `State(code)` takes ten times as long."""
 
 
@@ -89,12 +89,12 @@ async def claim(
 
 async def lock(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[StoredState]:
     """Lock the registered ones of these device operations until the commit; returns their state."""
-    return _states(await sql.LOCK.run(connection, [(id_,) for id_ in ids]))
+    return await sql.LOCK.run(connection, [(id_,) for id_ in ids])
 
 
 async def lock_skip_locked(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[StoredState]:
     """Like `lock`, but skips device operations that other transactions have locked."""
-    return _states(await sql.LOCK_SKIP_LOCKED.run(connection, [(id_,) for id_ in ids]))
+    return await sql.LOCK_SKIP_LOCKED.run(connection, [(id_,) for id_ in ids])
 
 
 async def announced_before(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
@@ -104,7 +104,7 @@ async def announced_before(connection: AsyncConnection, keys: Collection[Key]) -
 
 async def peek(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[StoredState]:
     """Like `lock`, without locks."""
-    return _states(await sql.PEEK.run(connection, [(id_,) for id_ in ids]))
+    return await sql.PEEK.run(connection, [(id_,) for id_ in ids])
 
 
 class KnownReports(NamedTuple):
@@ -138,13 +138,6 @@ async def read_known(
             if state is not None:
                 found.discarded.add((id_, report_id))
     return found._replace(operations=known._replace(clock=clock))
-
-
-def _states(rows: Iterable[Any]) -> Iterable[StoredState]:
-    return (
-        (id_, _STATES[state], dispatched, reached, registered_at, dispatched_at, reported_at, expires_at)
-        for id_, state, dispatched, reached, registered_at, dispatched_at, reported_at, expires_at in rows
-    )
 
 
 async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
