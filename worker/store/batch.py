@@ -29,8 +29,8 @@ from worker.store.tables import dead_letters
 _WRITE_NOTHING = text("SELECT pg_logical_emit_message(true, 'deviceops', '')")
 
 StoredState = tuple[UUID, int, bool, str, int, int | None, int, int | None]
-"""A stored device operation: id, code of the state, dispatched flag, `reached` (see `model.state_times`), and when it was
-registered, dispatched and last reported, and expires, by the database's clock."""
+"""A stored device operation: id, code of the state, dispatched flag, `reached` (see `model.state_times`), and when it
+was registered, dispatched and last reported, and expires, by the database's clock."""
 
 
 STATES = {state.value: state for state in State}
