@@ -149,7 +149,7 @@ class Decider:
         if tracked is None:
             self._register(id_, report.operation_id, report.reason, incoming.at, code)
         else:
-            tracked.reported_at = known.clock
+            tracked.reported_at, tracked.is_reported = known.clock, True
             if verdict is APPLIED:
                 tracked.state, tracked.reason, tracked.code = report.state, reason, code
                 tracked.state_times += entry(report.state, incoming.at)

@@ -85,20 +85,14 @@ class Decisions:
                 timeouts = of_operations[operation_id]
             except KeyError:
                 timeouts = of_operations[operation_id] = known.timeouts(operation_id)
-            is_kept = False
-            if timeouts is None:
-                expires = None
-            else:
-                expires = expires_at(tracked, timeouts)
-                if timeouts.step is not None and expires is not None and not tracked.is_new:
-                    is_kept = tracked.reported_at == known.clock  # needed though nothing else may have changed
+            expires = None if timeouts is None else expires_at(tracked, timeouts)
             tracked.expires_at = expires
-            if (
-                is_kept
-                or tracked.reason is not None
-                or (tracked.state, tracked.dispatched, tracked.state_times, expires) != tracked.stored
-            ):
-                changed.append(item)
+            if (tracked.state, tracked.dispatched, tracked.state_times, expires) == tracked.stored:
+                # Of one with `step`, when it was reported is needed though nothing else has changed.
+                has_step = expires is not None and timeouts is not None and timeouts.step is not None
+                if tracked.reason is None and not (has_step and tracked.is_reported and not tracked.is_new):
+                    continue
+            changed.append(item)
 
     def armed_with(
         self, operations: Mapping[UUID, StoredOperation], outdated: Collection[UUID]

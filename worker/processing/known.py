@@ -45,6 +45,8 @@ class TrackedDeviceOperation:
     """None if it is not dispatched."""
     reported_at: int = 0
     """When a report of it was last accepted; of the stored row, only exact while its operation has `step`."""
+    is_reported: bool = False
+    """Whether a report of it is accepted by this batch."""
     expires_at: int | None = None
     """When it has to be looked at whether it is over; None if it has no timeout, or is settled."""
 

@@ -139,6 +139,7 @@ def _tracked(
             # Dispatched before schema 0009: as if upon the registration.
             registered_at if dispatched and dispatched_at is None else dispatched_at,
             reported_at,
+            False,
             expires_at,
         )
         for id_, code, dispatched, times, registered_at, dispatched_at, reported_at, expires_at in rows

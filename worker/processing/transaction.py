@@ -234,15 +234,14 @@ async def _write_operations(
             tracked.reason,
             tracked.code,
             tracked.state_times,
-            tracked.dispatched_at,
-            tracked.reported_at,
             tracked.expires_at,
+            None if tracked.is_reported else True,
         )
         for id_, tracked in decisions.changed
     ]
     touched = counters.keys() | decisions.announced.keys() | decisions.named
     counted = {id_: counters.get(id_, Counters()) for id_ in touched}
-    before = await store.write(connection, moved, decisions.activity, counted, now)
+    before = await store.write(connection, moved, decisions.activity, counted, now, decisions.known.clock)
     known, announced = decisions.known, decisions.announced
     at = moment(known.clock) if known.clock else now
     after = {

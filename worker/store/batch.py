@@ -29,8 +29,8 @@ from worker.store.tables import dead_letters
 _WRITE_NOTHING = text("SELECT pg_logical_emit_message(true, 'deviceops', '')")
 
 StoredState = tuple[UUID, int, bool, str, int, int | None, int, int | None]
-"""A stored device operation: id, code of the state, dispatched flag, `reached` (see `model.state_times`), and when it
-was registered, dispatched and last reported, and expires, by the database's clock."""
+"""A stored device operation: id, code of the state, dispatched flag, `reached` (see `model.state_times`), and when
+it was registered, dispatched and last reported, and expires, by the database's clock."""
 
 
 STATES = {state.value: state for state in State}
@@ -241,21 +241,23 @@ async def note_history(connection: AsyncConnection, entries: Sequence[HistoryEnt
 
 async def write(
     connection: AsyncConnection,
-    moved: Sequence[tuple[UUID, State, bool, str | None, str | None, str, int | None, int, int | None]],
+    moved: Sequence[tuple[UUID, State, bool, str | None, str | None, str, int | None, bool | None]],
     history: Sequence[tuple[UUID, str, State, str, datetime, str, str, int, str | None, str | None]],
     deltas: Mapping[UUID, Counters],
     at: datetime,
+    clock: int,
 ) -> dict[UUID, StoredOperation]:
     """Write device operations and their history, and add to counters; returns the operations, locked.
 
     `moved` has new values of device operations (id, state, dispatched, reason or None to keep it and the code,
-    code, reached, dispatched at, reported at, expires at), `history` new rows of `device_operation_activity`
-    (device operation, report id, state, verdict, created at, service, reason, recorded at, note, code); `at` is
-    the time of the update.
+    code, reached, expires at, True if nothing was reported or None), `history` new rows of
+    `device_operation_activity` (device operation, report id, state, verdict, created at, service, reason, recorded
+    at, note, code); `at` is the time of the update, `clock` that of the reports by the database's clock in
+    milliseconds since 1970.
     """
     added = [(id_, *delta) for id_, delta in deltas.items()]
     runs = (sql.MOVE, moved), (sql.RECORD, history), (sql.COUNT, added)
-    rows = await run_together(connection, *runs, updated_at=at)
+    rows = await run_together(connection, *runs, updated_at=at, clock=clock)
     return {
         id_: StoredOperation(
             operation_type,

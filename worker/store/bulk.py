@@ -129,7 +129,7 @@ class Statement:
         if dialect != "postgresql":
             return {key: json.dumps(rows, default=_encode)}
         columns = zip(*rows, strict=True)
-        return {f"{key}_{name}": list(column) for name, column in zip(self.rows, columns, strict=True)}
+        return {f"{key}_{name}": _array(column) for name, column in zip(self.rows, columns, strict=True)}
 
     async def _copy(self, connection: AsyncConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if connection.dialect.name == "postgresql":
@@ -219,6 +219,14 @@ def _compiled(dialect: str, *statements: Statement) -> TextClause:
     clause = text(f"WITH {parts} {last}" if others else last)
     returns = statements[-1].returns
     return clause.columns(**returns) if returns else clause  # type: ignore[return-value]
+
+
+def _array(column: tuple[Any, ...]) -> list[Any]:
+    """A column as an array; empty if it has nothing but NULL, which `unnest` adds to shorter arrays.
+
+    The driver takes 0.2 µs for each element.
+    """
+    return [] if column[0] is None and column.count(None) == len(column) else list(column)
 
 
 def _plain(kind: str, column: Iterable[Any]) -> Iterable[Any]:

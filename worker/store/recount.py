@@ -108,11 +108,11 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
         async with database.write() as connection:
             if drift.stored is None:
                 await batch.create_operations(connection, {drift.operation_id: now})
-            locked = await batch.write(connection, (), (), {drift.operation_id: Counters()}, now)
+            locked = await batch.write(connection, (), (), {drift.operation_id: Counters()}, now, 0)
             actual = await _recount(connection, device_operations.c.operation_id == drift.operation_id)
             for id_, before in locked.items():
                 delta = actual[id_].plus(before.counters, -1)
-                await batch.write(connection, (), (), {id_: delta}, now)
+                await batch.write(connection, (), (), {id_: delta}, now, 0)
                 state = operation_state(actual[id_], before.expected)
                 if state != before.state:
                     changed = {id_: before._replace(state=state)}

@@ -241,7 +241,10 @@ MOVE = Statement(
     SET state = rows.state, dispatched = rows.dispatched,
         code = CASE WHEN rows.reason IS NULL THEN device_operations.code ELSE rows.code END,
         reason = COALESCE(rows.reason, device_operations.reason), reached = rows.reached, updated_at = :updated_at,
-        dispatched_at = rows.dispatched_at, reported_at = rows.reported_at, expires_at = rows.expires_at
+        dispatched_at = CASE WHEN rows.dispatched AND NOT device_operations.dispatched THEN :clock
+            ELSE device_operations.dispatched_at END,
+        reported_at = CASE WHEN rows.is_silent THEN device_operations.reported_at ELSE :clock END,
+        expires_at = rows.expires_at
     FROM {rows} WHERE device_operations.id = rows.id
     """,
     rows={
@@ -251,13 +254,12 @@ MOVE = Statement(
         "reason": "text",
         "code": "text",
         "reached": "text",
-        "dispatched_at": "bigint",
-        "reported_at": "bigint",
         "expires_at": "bigint",
+        "is_silent": "boolean",
     },
 )
 
-# Only the moment to look: of rows that are locked, or that no other transaction can see.
+# Only the moment to look, where nothing was reported: of rows that are locked, or that nobody else can see.
 ARM = Statement(
     """
     UPDATE device_operations SET expires_at = rows.expires_at FROM {rows} WHERE device_operations.id = rows.id
