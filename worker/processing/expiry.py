@@ -35,6 +35,8 @@ TASKS = 100
 """Tasks that are read at a time."""
 INTERVAL = 1
 """Seconds between two looks at what is due."""
+LOCKED = 0.05
+"""Seconds after which rows that another transaction has locked are tried again."""
 PAUSE = 0.5
 """Pause after a portion, as a fraction of its duration: reports go on meanwhile."""
 AHEAD = 10_000
@@ -66,44 +68,46 @@ class Expirer:
         self._limit = limit
         self._note = note
         self._stop = asyncio.Event()
+        self._is_applied = False
+        """Whether the settings for timeouts are applied."""
         self.lag = 0.0
         """Seconds for which the first device operation that is over has waited for its timeout."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Act every `INTERVAL` until `stop` is set."""
+        """Act every `INTERVAL` until `stop` is set; long tasks do not delay timeouts."""
         self._stop = stop
-        is_applied = False
-        while not stop.is_set():
-            began = asyncio.get_running_loop().time()
-            try:
-                if not is_applied:
-                    await apply_settings(self._database)
-                    is_applied = True
-                await self.act()
-            except Exception as error:  # the next look tries again  # noqa: BLE001
-                if not self._database.is_retryable(
-                    error
-                ):  # the processing of batches logs an unavailable database
-                    _log.error("unhandled error", exc_info=error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(began + INTERVAL - asyncio.get_running_loop().time(), 0.05)):
-                    await stop.wait()
+        await asyncio.gather(self._repeat(self._apply_settings_and_do_tasks), self._repeat(self.take_timeouts))
 
     async def act(self) -> bool:
-        """Do what is to be done now: tasks, then the timeouts that are due; returns whether anything is left."""
+        """Do everything once: tasks, then the timeouts that are due; returns whether there was anything."""
+        has_done_tasks = await self.do_tasks()
+        return await self.take_timeouts() or has_done_tasks
+
+    async def do_tasks(self) -> bool:
+        """Do some of the tasks; returns whether there were any."""
         async with self._database.read() as connection:
-            outlook = await due.outlook(connection)
-        self.lag = 0 if outlook.first is None else max(outlook.clock - outlook.first, 0) / 1_000
-        until = None
-        if outlook.first is not None and outlook.first <= outlook.clock + AHEAD:
-            until = await self._limit(outlook.clock)  # asked early, as it takes some time to find
-        if outlook.has_tasks:
-            async with self._database.read() as connection:
-                tasks = await due.tasks(connection, TASKS)
-            for task in tasks:
-                await self._do(task)
+            tasks = await due.tasks(connection, TASKS)
+        for task in tasks:
+            if self._stop.is_set():
+                break
+            is_done = await (self._arm(task) if task.task is Task.ARM else self._cancel(task))
+            if is_done:
+                async with self._database.write() as connection:
+                    await due.finish(connection, task)
+            else:
+                await asyncio.sleep(LOCKED)
+        return bool(tasks)
+
+    async def take_timeouts(self) -> bool:
+        """Time out what is over and may be; returns whether anything was."""
+        async with self._database.read() as connection:
+            clock, first = await due.outlook(connection)
+        self.lag = 0 if first is None else max(clock - first, 0) / 1_000
+        if first is None or first > clock + AHEAD:
+            return False
+        until = await self._limit(clock)  # asked early, as it takes some time to find
         timed_out = 0
-        while until is not None and not self._stop.is_set():
+        while until is not None and first <= until and not self._stop.is_set():
             began = perf_counter()
             tally = await time_out(self._database, until)
             if tally is None:
@@ -113,13 +117,28 @@ class Expirer:
             await _pause(began)
         if timed_out:
             _log.info("timed out", device_operations=timed_out)
-        return outlook.has_tasks or timed_out > 0
+        return timed_out > 0
 
-    async def _do(self, task: PendingTask) -> None:
-        is_done = await (self._arm(task) if task.task is Task.ARM else self._cancel(task))
-        if is_done:
-            async with self._database.write() as connection:
-                await due.finish(connection, task)
+    async def _repeat(self, work: Callable[[], Awaitable[object]]) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            began = loop.time()
+            try:
+                await work()
+            except Exception as error:  # the next time tries again  # noqa: BLE001
+                # The processing of batches logs an unavailable database.
+                if not self._database.is_retryable(error):
+                    _log.error("unhandled error", exc_info=error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(began + INTERVAL - loop.time(), LOCKED)):
+                    await self._stop.wait()
+
+    async def _apply_settings_and_do_tasks(self) -> None:
+        if not self._is_applied:
+            await apply_settings(self._database)
+            self._is_applied = True
+        while await self.do_tasks() and not self._stop.is_set():
+            pass
 
     async def _arm(self, task: PendingTask) -> bool:
         """Find anew when the device operations of an operation expire; returns whether that is done.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, delete, func, insert, literal, literal_column, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,7 +30,6 @@ class Outlook(NamedTuple):
     clock: int
     first: int | None
     """When the first device operation has to be looked at; None if none can expire."""
-    has_tasks: bool
 
 
 class Due(NamedTuple):
@@ -67,9 +66,8 @@ async def outlook(connection: AsyncConnection) -> Outlook:
     """What there is to do; costs the same whatever number of device operations."""
     column = device_operations.c.expires_at
     first = select(column).where(column.is_not(None)).order_by(column).limit(1).scalar_subquery()
-    query = select(_clock(connection), first, select(operation_tasks.c.task).exists())
-    clock, first_at, has_tasks = (await connection.execute(query)).one()
-    return Outlook(clock, first_at, has_tasks)
+    clock, first_at = (await connection.execute(select(_clock(connection), first))).one()
+    return Outlook(clock, first_at)
 
 
 async def take_due(connection: AsyncConnection, until: int, limit: int) -> Sequence[Due]:
@@ -133,9 +131,15 @@ async def timed_out(connection: AsyncConnection, operation_id: UUID) -> Sequence
 
 
 async def tasks(connection: AsyncConnection, limit: int) -> Sequence[PendingTask]:
-    """Some of the tasks, drawn by lot, so that several workers do different ones."""
-    query = select(operation_tasks).order_by(func.random()).limit(limit)
-    return [PendingTask(row.operation_id, Task(row.task), row.version) for row in await connection.execute(query)]
+    """Some of the tasks, from a place drawn by lot on, so that several workers do different ones."""
+    column, drawn = operation_tasks.c.operation_id, uuid4()
+    found: list[PendingTask] = []
+    for place in (column >= drawn, column < drawn):
+        query = select(operation_tasks).where(place).order_by(column).limit(limit - len(found))
+        found += [
+            PendingTask(row.operation_id, Task(row.task), row.version) for row in await connection.execute(query)
+        ]
+    return found
 
 
 async def finish(connection: AsyncConnection, task: PendingTask) -> None:
