@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from worker.amqp.consumer import Consumer
+from worker.amqp.topology import Topology
 from worker.config.settings import Settings
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
@@ -68,8 +69,7 @@ class Worker:
         self._registry = registry_of_process({"batches": store})
         self.metrics = BatchMetrics(self._registry, settings.services)
         store.on_commit = self.metrics.on_commit
-        if settings.partitions == 1 and not store.is_sqlite:
-            store.batch_lock = BatchLock(settings.topology_prefix)
+        self._batch_lock = None if store.is_sqlite else BatchLock(settings.topology_prefix)
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until idle for `until_idle` seconds."""
@@ -88,11 +88,12 @@ class Worker:
             ready=ready,
             database=store.dependency,
             peers=Peers(store, settings.topology_prefix),
+            use=self._use,
         )
         health = Health((consumer.dependency, store.dependency), self._stop)
         database_metrics = DatabaseMetrics(store, settings.stale_after)
         self._registry.register(
-            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, store.batch_lock)
+            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, self._batch_lock)
         )
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
@@ -101,6 +102,10 @@ class Worker:
             gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
             async with self._in_background(database_metrics):
                 await consumer.run(until_idle)
+
+    def _use(self, topology: Topology) -> None:
+        """Have batches of one queue committed one after another, those of partitions side by side."""
+        self._store.batch_lock = self._batch_lock if topology.partitions == 1 else None
 
     async def _process(self, messages: Sequence[Message]) -> None:
         """Process a batch, measured and traced."""

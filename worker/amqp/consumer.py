@@ -38,11 +38,16 @@ async def _always_ready() -> None:
     """Return when messages can be processed."""
 
 
+def _ignore_topology(_topology: Topology) -> None:
+    """Do nothing."""
+
+
 class Consumer:
     """Consumes batches until it is stopped, or idle, and reconnects after each loss of the broker.
 
     `ready` returns when messages can be processed; `database` is the dependency for which a batch may have to
-    wait.
+    wait. `use` is called before each session with the topology that it consumes: the broker may not support
+    partitions.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Consumer:
         ready: Callable[[], Awaitable[None]] = _always_ready,
         database: Dependency | None = None,
         peers: Peers | None = None,
+        use: Callable[[Topology], None] = _ignore_topology,
     ) -> None:
         self.dependency = Dependency(
             "broker", "broker connection lost, reconnecting", "consuming", error="not connected yet"
@@ -64,6 +70,7 @@ class Consumer:
         self._ready = ready
         self._database = database
         self._peers = peers or Alone()
+        self._use = use
         self._failures = Failures()
         self._was_connected = False
         self._refused_since: float | None = None
@@ -148,6 +155,7 @@ class Consumer:
         if self._stop.is_set():
             return
         topology = await self._supported_topology()
+        self._use(topology)
         partitions = Partitions(topology, self._peers)
         session = Session(
             self._settings,
