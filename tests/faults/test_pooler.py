@@ -139,8 +139,8 @@ async def test_statements_are_prepared_once_only_where_the_pooler_keeps_track_of
             assert (raw.is_pooled, raw.names_statements) == (True, keeps_track)
             assert await raw.fetchval("SELECT 8765") == 8765  # as batches do, past SQLAlchemy
             for statement in ("SELECT 4321", "SELECT 8765"):
-                count = f"SELECT count(*) FROM pg_prepared_statements WHERE statement = '{statement}'"
-                assert await connection.scalar(text(count)) == keeps_track
+                count = text("SELECT count(*) FROM pg_prepared_statements WHERE statement = :statement")
+                assert await connection.scalar(count, {"statement": statement}) == keeps_track
     await database.close()
 
 
