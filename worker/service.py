@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from worker.amqp.consumer import Consumer
+from worker.amqp.topology import Topology
 from worker.config.settings import Settings
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
@@ -70,8 +71,7 @@ class Worker:
         self._registry = registry_of_process({"batches": store})
         self.metrics = BatchMetrics(self._registry, settings.services)
         store.on_commit = self.metrics.on_commit
-        if settings.partitions == 1 and not store.is_sqlite:
-            store.batch_lock = BatchLock(settings.topology_prefix)
+        self._batch_lock = None if store.is_sqlite else BatchLock(settings.topology_prefix)
 
     async def run(self, until_idle: float | None) -> None:
         """Consume until `stop` is set, or until idle for `until_idle` seconds."""
@@ -91,12 +91,13 @@ class Worker:
             database=store.dependency,
             peers=Peers(store, settings.topology_prefix),
             progress=ProgressStore(store, settings.topology_prefix),
+            use=self._use,
         )
         health = Health((consumer.dependency, store.dependency), self._stop)
         database_metrics = DatabaseMetrics(store, settings.stale_after)
         expirer = Expirer(store, consumer.timeout_limit, self._note_counted)
         self._registry.register(
-            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, store.batch_lock, expirer)
+            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, self._batch_lock, expirer)
         )
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
@@ -105,6 +106,10 @@ class Worker:
             gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
             async with self._in_background(database_metrics, expirer):
                 await consumer.run(until_idle)
+
+    def _use(self, topology: Topology) -> None:
+        """Have batches of one queue committed one after another, those of partitions side by side."""
+        self._store.batch_lock = self._batch_lock if topology.partitions == 1 else None
 
     async def _process(self, messages: Sequence[Message]) -> None:
         """Process a batch, measured and traced."""

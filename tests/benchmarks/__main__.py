@@ -16,8 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.benchmarks import chart, stage
 from tests.benchmarks.cost import cost
 from tests.benchmarks.growth import growth
+from tests.benchmarks.large import large
 from tests.benchmarks.latency import latency
 from tests.benchmarks.memory import memory
+from tests.benchmarks.poolers import poolers
 from tests.benchmarks.replicas import replicas
 from tests.benchmarks.sizes import DEFAULT, QUICK, Sizes, Steps
 from tests.benchmarks.tables import conditions, tables
@@ -34,7 +36,9 @@ class Name(StrEnum):
     MEMORY = "memory"
     COST = "cost"
     REPLICAS = "replicas"
+    POOLERS = "poolers"
     WORKERS = "workers"
+    LARGE = "large"
 
 
 BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mapping[str, Any]]]] = {
@@ -44,7 +48,9 @@ BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mappin
     Name.MEMORY: memory,
     Name.COST: cost,
     Name.REPLICAS: replicas,
+    Name.POOLERS: poolers,
     Name.WORKERS: workers,
+    Name.LARGE: large,
 }
 
 

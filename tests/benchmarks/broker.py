@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import aio_pika
@@ -17,6 +17,9 @@ PATIENCE = 120
 """Seconds that the broker has to store what was published, and a consumer to connect."""
 LOOK = 0.002
 """Seconds between two looks at a queue."""
+
+Key = Callable[[Message], str]
+"""The routing key of a message."""
 
 
 class Broker:
@@ -37,19 +40,19 @@ class Broker:
         finally:
             await topology.delete(self._connection)
 
-    async def fill(self, topology: Topology, messages: Iterable[Message]) -> None:
+    async def fill(self, topology: Topology, messages: Iterable[Message], key: Key = routing_key) -> None:
         """Publish messages, and return once the broker has all of them in the queue, where nobody consumes."""
         before, _ = await self._look(topology)
         count = 0
         for message in messages:
-            await self.send(topology, message)
+            await self.send(topology, message, key=key)
             count += 1
         deadline = time.monotonic() + PATIENCE
         while (await self._look(topology))[0] < before + count:
             assert time.monotonic() < deadline, "the broker does not store what was published"
             await asyncio.sleep(0.02)
 
-    async def send(self, topology: Topology, message: Message, sent: float = 0) -> None:
+    async def send(self, topology: Topology, message: Message, sent: float = 0, *, key: Key = routing_key) -> None:
         """Publish a message, without a confirmation; `sent` is when that was due, for who measures."""
         properties = spec.Basic.Properties(
             content_type="application/json",
@@ -60,7 +63,7 @@ class Broker:
             headers={"sent": str(sent)} if sent else None,
         )
         await self._channel.basic_publish(
-            message.body, exchange=topology.exchange, routing_key=routing_key(message), properties=properties
+            message.body, exchange=topology.exchange, routing_key=key(message), properties=properties
         )
 
     async def consumed_by(self, topology: Topology, consumers: int) -> float:

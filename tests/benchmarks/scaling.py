@@ -1,14 +1,20 @@
 """A model of several workers: what they settle on a machine with given processors, from measured times.
 
-Each lane of a worker takes one batch after another: Python outside of the transaction, the batch lock if any,
-Python within the transaction, the database's processor, then its waiting for the disk. The lanes of a worker take
-turns on one thread, and all threads share the processors equally. The broker works beside.
+Each lane of a worker takes one batch after another: Python outside of the transaction, the batch lock if any, then
+statement after statement Python and the database's processor, and at last the database's waiting for the disk. The
+lanes of a worker take turns on one thread, and all threads share the processors equally. The broker works beside.
+
+How a batch's time is divided among its statements is drawn by lot: were it the same for all, each of two lanes
+would always work while the other one waits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from random import Random
 
 EPSILON = 1e-9
+STATEMENTS = 12
+"""Of a batch, from BEGIN to COMMIT: ten to fifteen, counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +30,7 @@ class Times:
     waiting: float
     """For the disk, without a processor."""
     broker: float
-    """The broker's processor, beside."""
+    """Of a processor, for what works beside: the broker, and what measures."""
     reports: float
     """Reports of a batch."""
     lanes: int = 1
@@ -74,6 +80,7 @@ def rate(times: Times, workers: int, processors: float, batches: int = 400) -> f
     settled = 0
     queue: list[Callable[[], None]] = []
     is_free = True
+    random = Random(1)  # the same for the same arguments
 
     def do(thread: object | None, seconds: float, then: Callable[[], None]) -> None:
         machine.works.append(_Work(thread, max(seconds, 2 * EPSILON), then))
@@ -98,13 +105,19 @@ def rate(times: Times, workers: int, processors: float, batches: int = 400) -> f
     def live(thread: object) -> None:
         def begin() -> None:
             do(object(), times.broker, lambda: None)
-            do(thread, times.outside, lambda: acquire(decide))
+            read(_divided(times.outside, random))
 
-        def decide() -> None:
-            do(thread, times.inside, write)
+        def read(parts: Iterator[float]) -> None:
+            if (part := next(parts, None)) is None:
+                acquire(lambda: write(_divided(times.inside, random), _divided(times.database, random)))
+            else:
+                do(thread, part, lambda: read(parts))
 
-        def write() -> None:
-            do(object(), times.database, lambda: do(None, times.waiting, end))
+        def write(own: Iterator[float], of_database: Iterator[float]) -> None:
+            if (part := next(own, None)) is None:
+                do(None, times.waiting, end)
+            else:
+                do(thread, part, lambda: do(object(), next(of_database), lambda: write(own, of_database)))
 
         def end() -> None:
             nonlocal settled
@@ -122,3 +135,9 @@ def rate(times: Times, workers: int, processors: float, batches: int = 400) -> f
     began, at_first = machine.now, settled
     machine.run(lambda: settled >= batches)
     return (settled - at_first) * times.reports / (machine.now - began)
+
+
+def _divided(seconds: float, random: Random) -> Iterator[float]:
+    """The parts of a time, one for each statement."""
+    cuts = sorted(random.random() for _ in range(STATEMENTS - 1))
+    return (seconds * (end - begin) for begin, end in zip([0.0, *cuts], [*cuts, 1.0], strict=True))

@@ -26,10 +26,12 @@ class Sizes:
     """Tried by the bare consumer, which then keeps the best."""
     concurrencies: tuple[int, ...] = (1, 8, 32)
     """Tried by the usual consumer, which then keeps the best."""
+    large: int = 100_000
+    """Devices of one large operation."""
 
 
 DEFAULT = Sizes()
-QUICK = Sizes(1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,))
+QUICK = Sizes(1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,), 200)
 """Enough to see that everything works; the figures mean nothing."""
 
 

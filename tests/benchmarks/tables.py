@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from tests.benchmarks.throughput import CONSUMERS
+from tests.support.services import POOLERS
 
 TARGETS = {
     "c/b": "at least 25",
@@ -17,6 +18,8 @@ TARGETS = {
     "rate 1000000/10000": "at least 0.9",
     "read an operation 1000000/1000": "at most 1.2",
     "end/first": "at most 1.1",
+    **{f"sessions, PgBouncer {version} / direct": "at least 0.9" for version in POOLERS},
+    **{f"transactions, PgBouncer {version} / direct": "at least 0.8" for version in POOLERS},
 }
 """What the ratios are to reach, on two cores that broker and database share."""
 

@@ -7,6 +7,7 @@ operations: their counters are contended, as in life.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import islice
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -56,6 +57,11 @@ class Traffic:
         operations = max(1, round(reports / REPORTS_OF_A_DEVICE / DEVICES))
         devices = max(1, round(reports / REPORTS_OF_A_DEVICE / operations))
         return cls.from_lines(_lines(operations, devices, seed, disorder, unknown))
+
+    @classmethod
+    def of_one(cls, devices: int, reports: int, seed: int) -> "Traffic":
+        """One operation's: the announcement of all its devices, and at most so many of the messages after it."""
+        return cls.from_lines(islice(_lines(1, devices, seed, BAD, UNKNOWN), 1 + reports))
 
     @classmethod
     def from_lines(cls, lines: Iterator[str]) -> "Traffic":

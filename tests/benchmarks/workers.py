@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
+from sqlalchemy import make_url
 
 from tests.benchmarks import broker
+from tests.benchmarks.broker import Key
 from tests.benchmarks.checking import check_database, check_tally
 from tests.benchmarks.consuming import PATIENCE, Workers, running
 from tests.benchmarks.scaling import Times, rate
@@ -23,7 +25,11 @@ from tests.benchmarks.sizes import Sizes, Steps
 from tests.benchmarks.stage import Scene, Stage
 from tests.benchmarks.traffic import Traffic
 from tests.support.services import PrivateRabbitMQ
+from worker.amqp.publisher import routing_key
 from worker.amqp.session import AT_ONCE
+from worker.model.messages import Message
+from worker.processing.batches import process_messages
+from worker.store.database import Database
 
 WORKERS = (1, 2, 3, 4)
 PARTITIONS = (1, 8)
@@ -35,6 +41,8 @@ BACKLOG = 6
 """Times the reports of other benchmarks: the first seconds do not count."""
 END = 0.7
 """Of the backlog, when the clock stops."""
+BENCHMARK = "benchmark"
+"""What measures, which takes its part of the processors."""
 LOOKS = "looks"
 """How often it was looked at them."""
 LOOK = 0.05
@@ -63,7 +71,7 @@ class Found:
     transactions: float
     """How many are open at a time."""
     microseconds: Mapping[str, float]
-    """Processor time of a report, of the workers, the database and the broker."""
+    """Processor time of a report, of the workers, the database, the broker, and what measures them."""
 
 
 async def workers(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]:
@@ -79,7 +87,7 @@ async def workers(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
                 found = {}
                 for case in cases[:: -1 if number % 2 else 1]:
                     steps.next(f"round {number + 1}: {_name(*case)}")
-                    found[_name(*case)] = await _measure(own, traffic, *case)
+                    found[_name(*case)] = await measure(own, traffic, *case)
                 rounds.append(found)
 
     def medians(group: Callable[[Found], Mapping[str, float]]) -> Mapping[str, Mapping[str, float]]:
@@ -97,6 +105,7 @@ async def workers(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
             for number, partitions in cases
             if number > 1
         },
+        "transactions_open": medians(lambda each: {"transactions_open": each.transactions}),
         "share_of_transactions": medians(lambda each: each.waiting),
         "microseconds_of_a_report": medians(lambda each: each.microseconds),
         **_modelled(rounds, cases),
@@ -130,7 +139,7 @@ def _modelled(rounds: Sequence[Mapping[str, Found]], cases: Sequence[tuple[int, 
             inside=seconds(case, "workers") * share,
             database=seconds(case, "PostgreSQL"),
             waiting=waiting,
-            broker=seconds(case, "RabbitMQ"),
+            broker=seconds(case, "RabbitMQ") + seconds(case, BENCHMARK),
             reports=BATCH,
             lanes=1 if partitions == 1 else AT_ONCE,
             has_lock=partitions == 1,
@@ -159,22 +168,31 @@ def _queues(partitions: int) -> str:
     return "one queue" if partitions == 1 else f"{partitions} partitions"
 
 
-async def _measure(stage: Stage, traffic: Traffic, number: int, partitions: int) -> Found:
-    """Measure one case."""
+async def measure(
+    stage: Stage,
+    traffic: Traffic,
+    number: int,
+    partitions: int,
+    *,
+    earlier: Sequence[Message] = (),
+    key: Key = routing_key,
+) -> Found:
+    """Measure one case; `earlier` messages are processed before the others are published."""
     total = traffic.expected.received
     async with stage.scene(partitions=partitions) as scene:
-        await stage.broker.fill(scene.topology, traffic.messages)
+        await _process(scene, earlier)
+        await stage.broker.fill(scene.topology, traffic.messages, key)
         connection = await asyncpg.connect(scene.postgresql_url)
         try:
             async with running(scene, number) as running_ones:
                 began = await stage.broker.consumed_by(scene.topology, 1)
                 await _shared(running_ones, scene)
                 first, at_first = await running_ones.received(), time.monotonic()
-                before = await running_ones.processor_seconds()
+                before = await _spent(running_ones)
                 looking = asyncio.create_task(_look(connection))
                 last = await running_ones.have_received(END * total)
                 at_last = time.monotonic()
-                after = await running_ones.processor_seconds()
+                after = await _spent(running_ones)
                 looking.cancel()
                 seen = await looking
                 await running_ones.have_settled(total, began)
@@ -191,6 +209,19 @@ async def _measure(stage: Stage, traffic: Traffic, number: int, partitions: int)
         transactions=open_ / max(seen[LOOKS], 1),
         microseconds={name: (after[name] - before[name]) / settled * 1e6 for name in before},
     )
+
+
+async def _spent(running_ones: Workers) -> Mapping[str, float]:
+    """Seconds of the processors that each program has taken so far."""
+    return {**await running_ones.processor_seconds(), BENCHMARK: time.process_time()}
+
+
+async def _process(scene: Scene, messages: Sequence[Message]) -> None:
+    database = Database(make_url(scene.database_url))
+    try:
+        await process_messages(database, messages)
+    finally:
+        await database.close()
 
 
 async def _shared(running_ones: Workers, scene: Scene) -> None:

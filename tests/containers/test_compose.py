@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from tests.containers.files import CONTAINER, TOOLS, commands, compose, default, image, our_services
+from worker.amqp.topology import ENABLE_PARTITIONS
 from worker.config import api_tokens, secret_files
 from worker.config.settings import Settings
 
+PARTITIONS = "DEVICEOPS_PARTITIONS"
 SECRET_SETTINGS = ("amqp_url", "database_url", "api_tokens")
 
 
@@ -78,6 +80,16 @@ def test_every_file_that_is_mounted_is_there() -> None:
     files = [CONTAINER / mount.partition(":")[0] for mount in mounts if mount.startswith(".")]
     assert files
     assert [file for file in files if not file.is_file()] == []
+
+
+def test_the_broker_has_the_plugin_for_partitions_beside_those_of_its_image() -> None:
+    lines = (CONTAINER / "enabled_plugins").read_text().splitlines()
+    [terms] = [line for line in lines if not line.startswith("%")]
+    plugin = ENABLE_PARTITIONS.rpartition(" ")[2]
+    assert terms == f"[{plugin},rabbitmq_management,rabbitmq_prometheus]."
+    assert "./enabled_plugins:/etc/rabbitmq/enabled_plugins:ro" in compose()["services"]["rabbitmq"]["volumes"]
+    partitions = our_services()["worker"]["environment"][PARTITIONS]
+    assert partitions == f"${{{PARTITIONS}:-{default('partitions')}}}"
 
 
 def test_prometheus_scrapes_the_services_where_they_answer() -> None:

@@ -61,6 +61,12 @@ def test_the_servers_of_a_cluster_differ_by_their_names_and_volumes_only(
         assert mounted == {each["source"] for each in first["secrets"]}
 
 
+def test_every_broker_of_a_cluster_has_the_plugins_of_a_single_one(services: Object) -> None:
+    mounts = [each for name in BROKERS for each in services[name]["volumes"] if each["type"] == "bind"]
+    plugins = [each["source"] for each in mounts if each["target"] == "/etc/rabbitmq/enabled_plugins"]
+    assert plugins == [str(CONTAINER / "enabled_plugins")] * len(BROKERS)
+
+
 def test_every_file_that_is_mounted_is_there(services: Object) -> None:
     mounts = [each for service in services.values() for each in service.get("volumes", ())]
     files = [Path(each["source"]) for each in mounts if each["type"] == "bind"]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.fleet import Fleet
 from tests.faults.ledger import Comparison, Ledger
-from tests.faults.outages import feeding
+from tests.faults.outages import feeding, session, waits_for_a_lock
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
@@ -18,6 +18,7 @@ from tests.support.brokering import connect
 from tests.support.services import PrivateRabbitMQ
 from worker.amqp.partitions import QUIET
 from worker.amqp.topology import Topology
+from worker.store.batch_lock import BatchLock
 
 pytestmark = pytest.mark.each_private_broker(full=True)
 
@@ -171,7 +172,14 @@ async def test_a_broker_without_the_plugin_has_one_queue(
     await worker.is_ready()
     assert "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange" in worker.log
     fleet = Fleet(Random(4), devices=40)  # noqa: S311
-    await ledger.publish(fleet)
-    await ledger.caught_up()
+    async with session(sturdy_database) as own:
+        await BatchLock(str(worker.settings["topology_prefix"])).begin(own.execute, "BEGIN;")
+        await ledger.publish(fleet)
+        async with asyncio.timeout(AGAIN_WITHIN):
+            while not await waits_for_a_lock(own):  # noqa: ASYNC110  # it is asked for
+                await asyncio.sleep(0.05)
+        await own.execute("ROLLBACK")
+        await ledger.caught_up()
     assert await ledger.compare(fleet) == Comparison(0, 0, "")
+    assert worker.metrics()["deviceops_batch_lock_wait_seconds_total"] > 0
     assert await worker.stop() == 0

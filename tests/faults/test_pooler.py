@@ -137,8 +137,24 @@ async def test_statements_are_prepared_once_only_where_the_pooler_keeps_track_of
             raw = (await connection.get_raw_connection()).driver_connection
             assert raw is not None
             assert (raw.is_pooled, raw.names_statements) == (True, keeps_track)
-            count = "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 4321'"
-            assert await connection.scalar(text(count)) == keeps_track
+            assert await raw.fetchval("SELECT 8765") == 8765  # as batches do, past SQLAlchemy
+            for statement in ("SELECT 4321", "SELECT 8765"):
+                count = text("SELECT count(*) FROM pg_prepared_statements WHERE statement = :statement")
+                assert await connection.scalar(count, {"statement": statement}) == keeps_track
+    await database.close()
+
+
+async def test_without_a_pooler_every_statement_is_prepared_once(sturdy_database: str) -> None:
+    database = Database(make_url(sturdy_database))
+    plans = "SELECT generic_plans + custom_plans FROM pg_prepared_statements WHERE statement = $1"
+    for number in range(3):
+        async with database.write() as connection:
+            await connection.execute(text("SELECT 4321"))
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            await raw.fetch("SELECT 8765")  # as batches do, past SQLAlchemy
+            for statement in ("SELECT 4321", "SELECT 8765"):
+                assert [row[0] for row in await raw.fetch(plans, statement)] == [number + 1]
     await database.close()
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import make_url
@@ -15,6 +15,7 @@ from tests.benchmarks.checking import check_database
 from tests.benchmarks.throughput import LEAST
 from tests.benchmarks.traffic import Traffic
 from tests.support.databases import NewDatabase
+from tests.support.services import POOLERS, PoolMode
 from worker.model.outcomes import Reason
 from worker.processing.batches import process_messages
 from worker.store.database import Database
@@ -70,6 +71,14 @@ def replicas(figures: Any) -> None:
     assert figures["ratios"]["both / one of each"] == only["both"] / only["one of each"]
 
 
+def poolers(figures: Any) -> None:
+    names = [f"{mode}s, PgBouncer {version}" for version in POOLERS for mode in get_args(PoolMode)]
+    assert list(figures["rates"]) == ["direct", *names]
+    [only] = figures["rounds"]
+    assert only == figures["rates"]
+    assert figures["ratios"] == {f"{name} / direct": only[name] / only["direct"] for name in names}
+
+
 def workers(figures: Any) -> None:
     assert all(rate > 0 for rate in figures["rates"].values())
     [only] = figures["rounds"]
@@ -77,11 +86,20 @@ def workers(figures: Any) -> None:
     name = "4 workers, 8 partitions"
     assert figures["ratios"][f"{name} / 1 worker, 8 partitions"] == only[name] / only["1 worker, 8 partitions"]
     assert figures["share_of_transactions"][name]["for the batch lock"] == 0
-    assert list(figures["microseconds_of_a_report"][name]) == ["workers", "RabbitMQ", "PostgreSQL"]
+    assert list(figures["microseconds_of_a_report"][name]) == ["workers", "RabbitMQ", "PostgreSQL", "benchmark"]
+
+
+def large(figures: Any) -> None:
+    assert all(rate > 0 for rate in figures["rates"].values())
+    [only] = figures["rounds"]
+    assert only == figures["rates"]
+    first, last = "1 worker, one queue", "4 workers, 8 partitions by device"
+    assert figures["ratios"][f"{last} / {first}"] == only[last] / only[first]
+    assert figures["share_of_transactions"][last]["for the batch lock"] == 0
 
 
 BENCHMARKS: Mapping[str, Callable[[Any], None]] = {
-    each.__name__: each for each in (throughput, latency, growth, memory, cost, replicas, workers)
+    each.__name__: each for each in (throughput, latency, growth, memory, cost, replicas, poolers, workers, large)
 }
 
 

@@ -24,7 +24,8 @@ def test_without_the_lock_each_worker_adds_its_rate() -> None:
 
 def test_two_lanes_hide_what_the_worker_waits_for() -> None:
     lanes = replace(TIMES, has_lock=False, lanes=2)
-    assert rate(lanes, 1, processors=8) == pytest.approx(1_000 / 0.03, rel=0.02)  # its own thread is the limit
+    alone, limit = rate(TIMES, 1, processors=8), 1_000 / 0.03  # its own thread
+    assert 1.5 * alone < rate(lanes, 1, processors=8) < 0.95 * limit  # at times both wait
 
 
 def test_no_more_is_done_than_processors_can() -> None:

@@ -39,11 +39,16 @@ async def _always_ready() -> None:
     """Return when messages can be processed."""
 
 
+def _ignore_topology(_topology: Topology) -> None:
+    """Do nothing."""
+
+
 class Consumer:
     """Consumes batches until it is stopped, or idle, and reconnects after each loss of the broker.
 
     `ready` returns when messages can be processed; `database` is the dependency for which a batch may have to
-    wait.
+    wait. `use` is called before each session with the topology that it consumes: the broker may not support
+    partitions.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Consumer:
         database: Dependency | None = None,
         peers: Peers | None = None,
         progress: ProgressStore | None = None,
+        use: Callable[[Topology], None] = _ignore_topology,
     ) -> None:
         self._progress = progress
         self.dependency = Dependency(
@@ -67,6 +73,7 @@ class Consumer:
         self._ready = ready
         self._database = database
         self._peers = peers or Alone()
+        self._use = use
         self._failures = Failures()
         self._was_connected = False
         self._refused_since: float | None = None
@@ -160,6 +167,7 @@ class Consumer:
         if self._stop.is_set():
             return
         topology = await self._supported_topology()
+        self._use(topology)
         partitions = Partitions(topology, self._peers)
         session = Session(
             self._settings,

@@ -35,6 +35,8 @@ _IS_NAMED = "SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 _REFUSALS = ("22023", "25001", "42501", "42704", "55P02")
 """Settings: an invalid value, not after a query, no privilege, unknown, cannot be changed now."""
 _NAMES = {"read-write": "writable", "primary": "the primary", "standby": "a standby"}
+_STATEMENTS = 100
+"""Prepared statements that a connection keeps for queries that are given as text, as by default of the driver."""
 _LOCKS = 0x646F7073
 """The class of the advisory locks by which our transactions are found behind a pooler."""
 
@@ -77,6 +79,8 @@ class DatabaseSession(asyncpg.Connection):  # type: ignore[misc]  # the driver h
     batch_lock: BatchLock | None = None
     """To be acquired as the next transaction begins."""
     _server_caps: Any
+    _stmt_cache: Any
+    _stmt_cache_enabled: bool
     _of_transaction = ""
     _prepared = 0
 
@@ -110,6 +114,9 @@ class DatabaseSession(asyncpg.Connection):  # type: ignore[misc]  # the driver h
                 self.backend = Backend(pid, started)
                 if settings:
                     await self.execute(f"SELECT {_set(settings, is_local=False)}1")
+        if self.names_statements:  # the driver's cache, which gives names too
+            self._stmt_cache.set_max_size(_STATEMENTS)
+            self._stmt_cache_enabled = True
 
     async def execute(self, query: str, *arguments: Any, **options: Any) -> str:
         """As the driver's; the statement that begins a transaction also acquires the batch lock."""
@@ -208,7 +215,7 @@ async def _connect(
             port=server.port,
             target_session_attrs="any",  # see set_up
             timeout=None,  # the one above
-            statement_cache_size=0,  # no names, but for those that `prepare` gives
+            statement_cache_size=0,  # no names before `set_up` knows whether there may be any
             server_settings={"application_name": target.application_name},
             connection_class=DatabaseSession,
         )
