@@ -109,6 +109,16 @@ def test_schema_and_parser_agree_on_every_odd_value_in_every_field(example: Exam
             assert_agreement(template.replace(json.dumps(mark), value).encode(), example.type)
 
 
+@pytest.mark.parametrize("name", odd_values.NESTED_FIELDS)
+def test_schema_and_parser_agree_on_every_odd_value_within_timeouts_and_abort(name: str) -> None:
+    mark = "the value goes here"
+    [example] = [example for example in EXAMPLES if example.name == "announcement"]
+    for field in odd_values.NESTED_FIELDS[name]:
+        template = json.dumps({**example.body, name: {**example.body[name], field: mark}})
+        for value in odd_values.JSON:
+            assert_agreement(template.replace(json.dumps(mark), value).encode(), ANNOUNCEMENT)
+
+
 ID = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
 SPELLINGS_OF_ID = [ID, ID.upper(), ID.replace("-", ""), f"{{{ID}}}", f"urn:uuid:{ID}"]
 NO_IDS = [f"URN:UUID:{ID}", f"{{{ID.replace('-', '')}}}", f"{ID}\n", f"({ID})", ID[:-1], f"{ID[:-1]}g", ""]
@@ -176,6 +186,9 @@ def test_schema_and_parser_agree_on_documents_that_are_almost_right(data: st.Dat
     fields = odd_values.ANNOUNCEMENT_FIELDS if example.type == ANNOUNCEMENT else odd_values.REPORT_FIELDS
     changes = st.dictionaries(st.sampled_from(fields), near_misses | odd_values.values, max_size=2)
     body = {**example.body, **data.draw(changes)}
+    for name, names in odd_values.NESTED_FIELDS.items() if example.type == ANNOUNCEMENT else ():
+        if isinstance(before := body.get(name), dict):
+            body[name] = before | data.draw(st.dictionaries(st.sampled_from(names), odd_values.values, max_size=1))
     for field in data.draw(st.sets(st.sampled_from(fields), max_size=1)):
         body.pop(field, None)
     assert_agreement(encoded(body), example.type)
