@@ -130,6 +130,37 @@ async def test_a_duplicate_begins_no_step(database: Database) -> None:
     assert await act(database) == {Kind.STEP: 1}
 
 
+async def test_a_step_that_is_announced_later_begins_with_the_last_report_of_before(database: Database) -> None:
+    await announce(database, [ONE])
+    await report(database, ONE, "PROCESSING", report_id="first")
+    await elapse(database, 100)
+    await report(database, ONE, "PROCESSING")  # it changes no state
+    await elapse(database, 10)
+    await announce(database, timeouts={"step": 60})
+    assert not await act(database)
+
+    await report(database, ONE, "PROCESSING", report_id="first")  # nor does a duplicate
+
+    assert not await act(database)
+    await elapse(database, 51)
+    assert await act(database) == {Kind.STEP: 1}
+
+
+async def test_a_step_begins_with_the_last_report_whatever_the_clock_of_the_worker_said(
+    database: Database,
+) -> None:
+    await announce(database, [ONE])
+    await report(database, ONE, "PROCESSING")
+    async with database.write() as connection:
+        await connection.execute(text(f"UPDATE device_operation_activity SET recorded_at = recorded_at + {HOUR}"))
+    await announce(database, timeouts={"step": 60})
+    assert not await act(database)
+
+    await elapse(database, 61)
+
+    assert await act(database) == {Kind.STEP: 1}
+
+
 async def test_the_earliest_timeout_holds(database: Database) -> None:
     await announce(database, [ONE, OTHER], timeouts={"pending": 100, "in_progress": 10, "step": 50, "total": 60})
     await report(database, OTHER, "PROCESSING")

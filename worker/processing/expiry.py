@@ -139,11 +139,12 @@ class Expirer:
                 has_step = timeouts is not None and timeouts.step is not None
                 reported = await due.last_reports(connection, [each.id for each in found]) if has_step else {}
                 changed = []
-                for each in found:
-                    over = _expiry(timeouts, each.since(reported.get(each.id, 0)))
-                    expires_at = None if over is None else over.at
-                    if expires_at != each.expires_at:
-                        changed.append((each.id, expires_at))
+                for before in found:
+                    armed = before.since(reported.get(before.id, 0))
+                    over = _expiry(timeouts, armed)
+                    armed = armed._replace(expires_at=None if over is None else over.at)
+                    if armed != before:
+                        changed.append((armed.id, armed.expires_at, armed.reported_at))
                 await batch.arm(connection, changed)
                 after = found[-1].id
             await _pause(began)
