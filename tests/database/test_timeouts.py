@@ -181,7 +181,7 @@ async def test_a_deadline_ends_everything_that_is_not_settled(database: Database
 
 @pytest.mark.parametrize(
     "deadline",
-    ["2026-01-31T08:00:00Z", "1970-01-01T00:00:00Z"],
+    ["2026-01-31T08:00:00Z", "1970-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z"],
 )
 async def test_a_deadline_in_the_past_ends_it_at_once(database: Database, deadline: str) -> None:
     await announce(database, [ONE], deadline=deadline)

@@ -46,6 +46,8 @@ ABORTED = "aborted"
 """The code of a cancellation after an abort."""
 
 _FIRST = UUID(int=0)
+_LEAST = -(2**63)
+"""Before every moment: a deadline may lie before 1970."""
 _log = structlog.get_logger()
 
 Limit = Callable[[int], Awaitable[int | None]]
@@ -184,7 +186,7 @@ async def count_over(database: Database) -> Mapping[UUID, Counter[Kind]]:
     """What `time_out` would time out now, by operation and kind."""
     counts: dict[UUID, Counter[Kind]] = {}
     timeouts: dict[UUID, Timeouts | None] = {}
-    after = (-1, _FIRST)
+    after = (_LEAST, _FIRST)
     async with database.read() as connection:
         clock = (await due.outlook(connection)).clock
         while found := await due.due_after(connection, clock, after, ARMED):
