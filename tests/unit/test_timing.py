@@ -14,7 +14,7 @@ from worker.model.parsing import parse
 from worker.model.timing import Defaults, Timing, effective, in_words
 
 ABORT = {"failed_percent": 20, "min_settled": 100, "action": "cancel"}
-NO_DURATIONS = [
+NO_DURATIONS: list[object] = [
     -1,
     0,
     0.0,
@@ -28,33 +28,36 @@ NO_DURATIONS = [
     [60],
     {},
 ]
-NO_TIMES = ["2026-01-31", "2026-01-31T08:00:00", "tomorrow", "", 1769846400, 1.5, True, [], {}]
-BAD = [
-    *(
-        (f"timeouts.{kind}", {"timeouts": {kind: value}})
-        for kind in ("pending", "in_progress", "step", "total")
-        for value in NO_DURATIONS
-    ),
-    *(("timeouts.soon", {"timeouts": {"soon": value}}) for value in (1, None)),
-    ("timeouts.deadline", {"timeouts": {"deadline": "2026-01-31T08:00:00Z"}}),
-    *(("timeouts", {"timeouts": value}) for value in (60, "60", True, [], [60])),
-    *(("deadline", {"deadline": value}) for value in NO_TIMES),
-    *(
-        ("abort.failed_percent", {"abort": {**ABORT, "failed_percent": value}})
-        for value in (0, 0.5, 101, 100.5, -1, float("nan"), float("inf"), 10**400, "20", True, None)
-    ),
-    *(
-        ("abort.min_settled", {"abort": {**ABORT, "min_settled": value}})
-        for value in (0, -1, 1.5, 2**31, 10**400, "1", True, None)
-    ),
-    *(("abort.action", {"abort": {**ABORT, "action": value}}) for value in ("stop", "CANCEL", "", 1, True, None)),
-    *((f"abort.{name}", {"abort": {n: v for n, v in ABORT.items() if n != name}}) for name in ABORT),
-    ("abort.after", {"abort": {**ABORT, "after": 1}}),
-    *(("abort", {"abort": value}) for value in (20, "cancel", True, [])),
-]
+NO_TIMES: list[object] = ["2026-01-31", "2026-01-31T08:00:00", "tomorrow", "", 1769846400, 1.5, True, [], {}]
+NO_OBJECTS: list[object] = [60, "60", True, [], [60]]
+NOT_IN_ABORT: dict[str, list[object]] = {
+    "failed_percent": [0, 0.5, 101, 100.5, -1, float("nan"), float("inf"), 10**400, "20", True, None],
+    "min_settled": [0, -1, 1.5, 2**31, 10**400, "1", True, None],
+    "action": ["stop", "CANCEL", "", 1, True, None],
+}
 
 
-@pytest.mark.parametrize(("field", "fields"), BAD, ids=str)
+def wrong() -> Iterator[tuple[str, dict[str, object]]]:
+    """Fields of an announcement that are refused, after the name that the refusal gives."""
+    for kind in ("pending", "in_progress", "step", "total"):
+        for value in NO_DURATIONS:
+            yield f"timeouts.{kind}", {"timeouts": {kind: value}}
+    yield "timeouts.soon", {"timeouts": {"soon": 1}}
+    yield "timeouts.soon", {"timeouts": {"soon": None}}
+    yield "timeouts.deadline", {"timeouts": {"deadline": "2026-01-31T08:00:00Z"}}
+    for value in NO_TIMES:
+        yield "deadline", {"deadline": value}
+    for name, values in NOT_IN_ABORT.items():
+        yield f"abort.{name}", {"abort": {n: v for n, v in ABORT.items() if n != name}}
+        for value in values:
+            yield f"abort.{name}", {"abort": {**ABORT, name: value}}
+    yield "abort.after", {"abort": {**ABORT, "after": 1}}
+    for name in ("timeouts", "abort"):
+        for value in NO_OBJECTS:
+            yield name, {name: value}
+
+
+@pytest.mark.parametrize(("field", "fields"), wrong(), ids=str)
 def test_a_timeout_or_threshold_that_cannot_hold_is_malformed_and_named(
     field: str, fields: dict[str, object]
 ) -> None:
