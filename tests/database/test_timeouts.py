@@ -152,7 +152,7 @@ async def test_a_step_begins_with_the_last_report_whatever_the_clock_of_the_work
     await announce(database, [ONE])
     await report(database, ONE, "PROCESSING")
     async with database.write() as connection:
-        await connection.execute(text(f"UPDATE device_operation_activity SET recorded_at = recorded_at + {HOUR}"))
+        await connection.execute(text("UPDATE device_operation_activity SET recorded_at = recorded_at + 3600"))
     await announce(database, timeouts={"step": 60})
     assert not await act(database)
 
@@ -211,7 +211,8 @@ async def test_the_end_of_a_schedule_is_a_deadline_only_where_the_setting_says_s
 
 async def test_a_schedule_without_a_readable_end_has_none(database: Database) -> None:
     timing.set_defaults(Defaults(schedule_ends=True))
-    for end in (None, "soon", 5, [], "2026-01-31"):
+    ends: list[object] = [None, "soon", 5, [], "2026-01-31"]
+    for end in ends:
         await announce(database, [ONE], schedule_type="WINDOW", schedule_args={"end_datetime": end})
     await elapse(database, 100 * HOUR)
     assert not await act(database)

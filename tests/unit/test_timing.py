@@ -57,7 +57,7 @@ def wrong() -> Iterator[tuple[str, dict[str, object]]]:
             yield name, {name: value}
 
 
-@pytest.mark.parametrize(("field", "fields"), wrong(), ids=str)
+@pytest.mark.parametrize(("field", "fields"), [*wrong()], ids=str)
 def test_a_timeout_or_threshold_that_cannot_hold_is_malformed_and_named(
     field: str, fields: dict[str, object]
 ) -> None:
