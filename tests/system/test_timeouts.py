@@ -12,7 +12,7 @@ from tests.support.command import Deviceops
 from tests.support.elapsing import elapse_at
 from tests.support.seed import OPERATION as SEED_OPERATION
 from tests.support.sending import ANNOUNCEMENT, DEVICES, OPERATIONS, announcement_body, report_body
-from tests.support.serving import DEVICE_OPERATIONS, OF_OPERATION, PATH, announce, put, refused
+from tests.support.serving import DEVICE_OPERATIONS, OF_OPERATION, PATH, announce, put, refused, serving
 from tests.support.serving import DEVICES as SEED_DEVICES
 from tests.support.serving import OPERATIONS as ALL_OPERATIONS
 
@@ -309,3 +309,13 @@ def test_a_report_over_http_has_a_code(api: httpx.Client) -> None:
         ("FAILURE", "DISK_FULL"),
     ]
     assert "not a code" in found[1]["note"]
+
+
+def test_an_abort_that_a_call_causes_is_logged(deviceops_on_sqlite: Deviceops) -> None:
+    with serving(deviceops_on_sqlite) as server, server.client() as client:
+        announce(client, SEED_DEVICES[:2], abort={**ABORT, "min_settled": 1})
+        put(client, "FAILURE")
+        server.stop()
+        [line] = [line for line in server.log if line["event"] == "abort threshold crossed"]
+    assert (line["level"], line["operation_id"]) == ("warning", SEED_OPERATION["id"])
+    assert line["detail"].startswith("aborted: 1 of 1 settled device operations failed")
