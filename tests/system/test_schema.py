@@ -149,6 +149,17 @@ def test_device_operations_of_version_8_are_timed_out_as_if_registered_and_dispa
     assert empty.document("recount") == {"operations": 1, "drifted": []}
 
 
+async def test_workers_of_version_8_that_were_left_running_still_register(empty: Deviceops) -> None:
+    operation, url = UUID(OPERATION), empty.settings["database_url"]
+    ids = DEVICES | {f"of_{name}": device_operation_id(operation, device) for name, device in DEVICES.items()}
+    values = {**ids, "operation": operation, "at": datetime(2026, 1, 31, 8, tzinfo=UTC)}
+    empty.out("migrate")
+
+    make(url, "0009", OF_VERSION_8, values)
+
+    assert empty.document("recount") == {"operations": 1, "drifted": []}
+
+
 async def test_migrating_takes_no_right_to_temporary_tables(new_empty_postgresql_database: str) -> None:
     url, role = make_url(new_empty_postgresql_database), f"deviceops_test_{secrets.token_hex(8)}"
     owner = Database(url)
