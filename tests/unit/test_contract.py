@@ -48,9 +48,11 @@ def test_each_example_is_in_the_document_and_its_schema_takes_it(example: Exampl
 
 
 def test_the_page_for_producers_shows_a_report_of_the_examples_and_an_announcement_that_the_schema_takes() -> None:
-    report, announcement, *_ = (json.loads(block.text) for block in blocks("deploy/producers.md", "json"))
+    report, *announcements = (json.loads(block.text) for block in blocks("deploy/producers.md", "json"))
     assert report in [example.body for example in EXAMPLES]
-    VALIDATORS[ANNOUNCEMENT].validate(announcement)
+    [with_timeouts] = (json.loads(block.text) for block in blocks("deploy/timeouts.md", "json"))
+    for announcement in (*announcements, with_timeouts):
+        VALIDATORS[ANNOUNCEMENT].validate(announcement)
 
 
 def payload_schema(type_: str) -> dict[str, Any]:
