@@ -12,6 +12,8 @@
 Besides:
 
 - `dead_letters`: replay, correct, discard, export and import of rejected messages, retention
+- `processing.expiry`: timeouts, cancellation after an abort, changed timeouts; `amqp.watermarks`: up to which
+  moment nothing waits in a queue
 - `processing.direct`: synchronous processing for HTTP; `processing.dry_run`: what a replay would do;
   `processing.write_probe`: a batch that is written and rolled back before anything is consumed;
   `processing.backlog`: parked reports

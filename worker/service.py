@@ -14,6 +14,7 @@ from worker.config.settings import Settings
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
 from worker.processing import backlog_sweeper
+from worker.processing.batch_log import log_aborts
 from worker.processing.batches import process_messages, retry_transient
 from worker.processing.expiry import Expirer
 from worker.processing.write_probe import probe_write
@@ -120,8 +121,7 @@ class Worker:
         self._note(tally)
 
     def _note(self, tally: Tally) -> None:
-        for operation_id, why in tally.aborted:
-            _log.warning("abort threshold crossed", operation_id=str(operation_id), detail=why)
+        log_aborts(tally)
         for notice in self._notices:
             notice.note(tally)
 

@@ -6,9 +6,8 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
 from tests.support.databases import Stored, read
+from tests.support.elapsing import elapse
 from tests.support.model import LATER_THAN_ALL, Model
 from tests.support.streams import START, World, batches, interleaved
 from worker.model.outcomes import Tally
@@ -147,21 +146,6 @@ def held_by_product(stored: Stored, operation: UUID) -> dict[str, Any]:
 def _as_modelled(reached: list[tuple[str, datetime]]) -> list[tuple[str, datetime]]:
     """A history in which what the product did by itself has the model's time."""
     return [(state, LATER_THAN_ALL if at > START + timedelta(days=1) else at) for state, at in reached]
-
-
-async def elapse(database: Database, seconds: int) -> None:
-    """Let time pass: everything that the database's clock has written is so much longer ago."""
-    milliseconds = 1_000 * seconds
-    times = ("registered_at", "dispatched_at", "reported_at", "expires_at")
-    changes = {
-        "device_operations": dict.fromkeys(times, milliseconds),
-        "operations": {"deadline": milliseconds, "schedule_end": milliseconds},
-        "device_operation_activity": {"recorded_at": seconds},
-    }
-    async with database.write() as connection:
-        for table, names in changes.items():
-            setting = ", ".join(f"{name} = {name} - {less}" for name, less in names.items())
-            await connection.execute(text(f"UPDATE {table} SET {setting}"))  # noqa: S608
 
 
 def total(models: list[Model]) -> dict[str, object]:

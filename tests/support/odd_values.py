@@ -21,7 +21,7 @@ GOOD, OTHER, THIRD = DEVICES
 """One device is reported well; whatever else is in the batch is about others of the same operation."""
 
 WELL = report_body(OPERATIONS[0], OTHER, "PROCESSING")
-REPORT_FIELDS = [*WELL, "operation_type", "reason", "report_id", "occurred_at", "unknown"]
+REPORT_FIELDS = [*WELL, "operation_type", "reason", "code", "report_id", "occurred_at", "unknown"]
 ANNOUNCEMENT_FIELDS = [
     *announcement_body(OPERATIONS[0]),
     "operation",
@@ -34,8 +34,16 @@ ANNOUNCEMENT_FIELDS = [
     "created_by",
     "device_ids",
     "device_count",
+    "timeouts",
+    "deadline",
+    "abort",
     "unknown",
 ]
+NESTED_FIELDS = {
+    "timeouts": ["pending", "in_progress", "step", "total", "unknown"],
+    "abort": ["failed_percent", "min_settled", "action", "unknown"],
+}
+"""The fields of an announcement's fields."""
 
 TIMES = [
     "0001-01-01T00:00:00Z",
@@ -51,7 +59,25 @@ TIMES = [
 ]
 TEXTS = ["", " ", "\0", "a\0b", "\ud800", "\udfff\ud800", "\n", "a\r\nb\u2028c\x85", "\U0001f680", "x" * 300]
 IDS = [OTHER.hex, OTHER.urn, f"{{{OTHER}}}", f"\0{OTHER}", f" {OTHER}", str(OTHER)[:-1], f"{OTHER}0"]
-NUMBERS = [0, -1, 40, 40.0, 10.5, -0.0, 2**31 - 1, 2**31, 2**63, 2**64, 10**400, -(10**400), 1e308]
+NUMBERS = [
+    0,
+    -1,
+    0.5,
+    1,
+    40,
+    100,
+    100.5,
+    40.0,
+    10.5,
+    -0.0,
+    2**31 - 1,
+    2**31,
+    2**63,
+    2**64,
+    10**400,
+    -(10**400),
+    1e308,
+]
 NESTS: list[object] = [
     [],
     {},

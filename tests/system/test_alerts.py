@@ -13,6 +13,7 @@ from sqlalchemy import make_url, text
 from tests.support.brokering import eventually, report, send
 from tests.support.command import Deviceops
 from tests.support.prometheus import MONITORING, prometheus, promtool
+from tests.support.sending import ANNOUNCEMENT, DEVICES, OPERATIONS, announcement_body, report_body
 from tests.support.serving import serving
 from tests.support.watching import running
 from worker.store.database import Database
@@ -38,7 +39,7 @@ def alerts() -> Iterator[dict[str, Any]]:
 async def test_each_alert_fires_at_the_fault_that_it_is_for(
     deviceops_on_broker: Deviceops, channel: AbstractChannel, tmp_path: Path
 ) -> None:
-    deviceops = deviceops_on_broker.with_settings(stale_after="1", stall_timeout="4")
+    deviceops = deviceops_on_broker.with_settings(stale_after="1", stall_timeout="4", timeout_grace="3600")
     folder = tmp_path / "prometheus"
     folder.mkdir()
     with running(deviceops) as worker, serving(deviceops) as server:
@@ -54,6 +55,9 @@ async def test_each_alert_fires_at_the_fault_that_it_is_for(
             late = datetime.now(UTC) - timedelta(minutes=2)
             await send(exchange, *(b"unreadable %d" % number for number in range(30)), timestamp=late)
             await send(exchange, report("SUCCESS"))
+            announcement, failure = over_and_aborted()
+            await send(exchange, announcement, type=ANNOUNCEMENT)
+            await send(exchange, failure)
             await miscount(deviceops)
             assert deviceops("recount").returncode == 3
             others = {alert["alert"] for alert in alerts()} - {"DeviceopsNotConsuming"}
@@ -64,6 +68,14 @@ async def test_each_alert_fires_at_the_fault_that_it_is_for(
             (alert,) = eventually(lambda: watcher.firing().get("DeviceopsNotConsuming"))
             assert alert["labels"]["instance"] == f"127.0.0.1:{worker.port}"
             assert alert["annotations"]["runbook_url"] == "deploy/monitoring/runbooks.md#deviceopsnotconsuming"
+
+
+def over_and_aborted() -> tuple[dict[str, Any], dict[str, Any]]:
+    """An announcement of an operation that nothing more can come of, and a report with which it is aborted."""
+    abort = {"failed_percent": 1, "min_settled": 1, "action": "notify"}
+    late = datetime.now(UTC) - timedelta(hours=1)
+    announcement = announcement_body(OPERATIONS[0], DEVICES, deadline=late.isoformat(), abort=abort)
+    return announcement, report_body(OPERATIONS[0], DEVICES[0], "FAILURE")
 
 
 async def miscount(deviceops: Deviceops) -> None:

@@ -96,6 +96,7 @@ def test_a_device_operation_shows_its_states_and_a_page_has_every_report(
         "verdict": "repeated",
         "service_id": "a",
         "reason": "r" * 100,
+        "code": None,
         "created_at": "2026-01-31T09:00:00Z",
         "note": None,
     }

@@ -128,6 +128,16 @@ def test_the_settings_for_who_may_report(deviceops_on_sqlite: Deviceops) -> None
     assert "CONVERGE" in printed
 
 
+def test_the_settings_and_the_command_for_timeouts(deviceops_on_sqlite: Deviceops) -> None:
+    printed = run("set -a\n" + block("deploy/timeouts.md", "timeouts") + LOADED, deviceops_on_sqlite)
+    assert "CONVERGE" in printed
+    assert "604800" in printed
+
+    both = run(block("deploy/timeouts.md", "expire"), deviceops_on_sqlite)
+    assert "would time out" in both
+    assert "timed out" in both
+
+
 def test_the_addresses_of_clusters(tmp_path: Path) -> None:
     printed = run("set -a\n" + block("deploy/clusters.md", "cluster-addresses") + LOADED, Deviceops(tmp_path))
 

@@ -1,5 +1,6 @@
 """The schema and its versions: the migrations make what the code describes, and take the data along."""
 
+import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, inspect, make_url, text
 
 from tests.support.command import Deviceops
 from tests.support.databases import in_a_thread
+from tests.support.elapsing import elapse_at
 from tests.support.old_schema import DEVICES, OPERATION, line, make, make_version_1
 from worker.model.identity import device_operation_id
 from worker.store import schema
@@ -107,6 +109,55 @@ def test_version_6_takes_what_documents_show_from_the_history_that_is_there(empt
         document = empty.document("device", OPERATION, str(DEVICES[device]))
         shown = [tuple(entry.values()) for entry in document["device_operation_activity"]]
         assert [(state, datetime.fromisoformat(at)) for state, at in shown] == expected
+
+
+OF_VERSION_8 = (
+    """
+    INSERT INTO operations (id, operation_type, state, created_at, updated_at, resolved_device_count,
+        dispatched_device_count, success_device_count, in_created, in_processing, in_success)
+    VALUES (:operation, 'CONVERGE', 'DISPATCHING', :at, :at, 3, 2, 1, 1, 1, 1)
+    """,
+    """
+    INSERT INTO device_operations
+        (id, operation_id, device_id, state, dispatched, reason, created_at, updated_at, reached)
+    VALUES (:of_one, :operation, :one, 10, false, '', :at, :at, ''),
+        (:of_other, :operation, :other, 40, true, '', :at, :at, ''),
+        (:of_third, :operation, :third, 50, true, '', :at, :at, '')
+    """,
+)
+
+
+def test_device_operations_of_version_8_are_timed_out_as_if_registered_and_dispatched_at_the_migration(
+    empty: Deviceops,
+) -> None:
+    operation, url = UUID(OPERATION), empty.settings["database_url"]
+    ids = DEVICES | {f"of_{name}": device_operation_id(operation, device) for name, device in DEVICES.items()}
+    make(url, "0008", OF_VERSION_8, {**ids, "operation": operation, "at": datetime(2026, 1, 31, 8, tzinfo=UTC)})
+    empty.out("migrate")
+    assert empty.document("expire")["timed_out"] == 0
+    assert empty.document("recount") == {"operations": 1, "drifted": []}
+
+    body = {"id": OPERATION, "operation_type": "CONVERGE", "timeouts": {"pending": 60, "in_progress": 600}}
+    empty.out("ingest", "-", lines=json.dumps({"type": "operation.announced", "body": body}))
+
+    assert empty.document("expire")["timed_out"] == 0, "it counts from the migration"
+    for seconds, kind in ((61, "pending"), (540, "in_progress")):
+        elapse_at(url, seconds)
+        assert empty.document("expire")["kinds"] == {kind: 1}
+    states = {found["device_id"]: found["state"] for found in empty.document("devices", OPERATION)["results"]}
+    assert states == dict(zip(map(str, DEVICES.values()), ("TIMEOUT", "TIMEOUT", "SUCCESS"), strict=True))
+    assert empty.document("recount") == {"operations": 1, "drifted": []}
+
+
+async def test_workers_of_version_8_that_were_left_running_still_register(empty: Deviceops) -> None:
+    operation, url = UUID(OPERATION), empty.settings["database_url"]
+    ids = DEVICES | {f"of_{name}": device_operation_id(operation, device) for name, device in DEVICES.items()}
+    values = {**ids, "operation": operation, "at": datetime(2026, 1, 31, 8, tzinfo=UTC)}
+    empty.out("migrate")
+
+    make(url, "0009", OF_VERSION_8, values)
+
+    assert empty.document("recount") == {"operations": 1, "drifted": []}
 
 
 async def test_migrating_takes_no_right_to_temporary_tables(new_empty_postgresql_database: str) -> None:

@@ -48,9 +48,11 @@ def test_each_example_is_in_the_document_and_its_schema_takes_it(example: Exampl
 
 
 def test_the_page_for_producers_shows_a_report_of_the_examples_and_an_announcement_that_the_schema_takes() -> None:
-    report, announcement, *_ = (json.loads(block.text) for block in blocks("deploy/producers.md", "json"))
+    report, *announcements = (json.loads(block.text) for block in blocks("deploy/producers.md", "json"))
     assert report in [example.body for example in EXAMPLES]
-    VALIDATORS[ANNOUNCEMENT].validate(announcement)
+    [with_timeouts] = (json.loads(block.text) for block in blocks("deploy/timeouts.md", "json"))
+    for announcement in (*announcements, with_timeouts):
+        VALIDATORS[ANNOUNCEMENT].validate(announcement)
 
 
 def payload_schema(type_: str) -> dict[str, Any]:
@@ -107,6 +109,16 @@ def test_schema_and_parser_agree_on_every_odd_value_in_every_field(example: Exam
         template = json.dumps(body)
         for value in odd_values.JSON:
             assert_agreement(template.replace(json.dumps(mark), value).encode(), example.type)
+
+
+@pytest.mark.parametrize("name", odd_values.NESTED_FIELDS)
+def test_schema_and_parser_agree_on_every_odd_value_within_timeouts_and_abort(name: str) -> None:
+    mark = "the value goes here"
+    [example] = [example for example in EXAMPLES if example.name == "announcement"]
+    for field in odd_values.NESTED_FIELDS[name]:
+        template = json.dumps({**example.body, name: {**example.body[name], field: mark}})
+        for value in odd_values.JSON:
+            assert_agreement(template.replace(json.dumps(mark), value).encode(), ANNOUNCEMENT)
 
 
 ID = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
@@ -176,6 +188,9 @@ def test_schema_and_parser_agree_on_documents_that_are_almost_right(data: st.Dat
     fields = odd_values.ANNOUNCEMENT_FIELDS if example.type == ANNOUNCEMENT else odd_values.REPORT_FIELDS
     changes = st.dictionaries(st.sampled_from(fields), near_misses | odd_values.values, max_size=2)
     body = {**example.body, **data.draw(changes)}
+    for name, names in odd_values.NESTED_FIELDS.items() if example.type == ANNOUNCEMENT else ():
+        if isinstance(before := body.get(name), dict):
+            body[name] = before | data.draw(st.dictionaries(st.sampled_from(names), odd_values.values, max_size=1))
     for field in data.draw(st.sets(st.sampled_from(fields), max_size=1)):
         body.pop(field, None)
     assert_agreement(encoded(body), example.type)

@@ -20,7 +20,7 @@ from worker.api.reports import IdempotencyKey, origin, refuse
 from worker.api.responses import TAKES_BODY, ApiError, Content, StateConflict, errors
 from worker.api.routing import Route
 from worker.config.api_tokens import Scope
-from worker.model.contract import MomentIfReadable, Name, ReasonText, TypeName, as_state
+from worker.model.contract import Code, MomentIfReadable, Name, ReasonText, TypeName, as_state
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import REPORT, Message
 from worker.model.outcomes import Reason
@@ -62,6 +62,7 @@ class DeviceOperationReport(BaseModel):
     state: Annotated[State, BeforeValidator(as_state), WithJsonSchema(_SCHEMA_OF_STATES)]
     service_id: Name
     reason: ReasonText = None
+    code: Code = Field(None, description="For machines: 1 to 64 of the characters A-Z a-z 0-9 . _ -")
     occurred_at: MomentIfReadable = Field(None, description="When the state was reached; default: now.")
 
 
@@ -76,6 +77,7 @@ class CancellationRequest(BaseModel):
     state: Literal["CANCELLATION_REQUESTED"]
     service_id: Name | None = None
     reason: ReasonText = None
+    code: Code = Field(None, description="For machines: 1 to 64 of the characters A-Z a-z 0-9 . _ -")
     occurred_at: MomentIfReadable = Field(None, description="When the cancellation was requested; default: now.")
 
 

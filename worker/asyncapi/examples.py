@@ -70,6 +70,8 @@ EXAMPLES = (
             "created_at": "2026-01-31T07:59:00Z",
             "device_ids": [_FIRST, _SECOND],
             "device_count": 3,
+            "timeouts": {"pending": 600, "step": 900, "total": 86400},
+            "abort": {"failed_percent": 20, "min_settled": 100, "action": "cancel"},
         },
         ["announced"],
         "the operation is known now, and two of its three devices are registered",
@@ -122,7 +124,7 @@ EXAMPLES = (
         {
             "reports": [
                 _report(_SECOND, "DISPATCHED", occurred_at="2026-01-31T08:00:01+00:00"),
-                _report(_SECOND, "FAILURE", reason="no answer from the device"),
+                _report(_SECOND, "FAILURE", reason="no answer from the device", code="NO_ANSWER"),
                 _report(_THIRD, "SUCCEEDED"),
             ]
         },
@@ -142,5 +144,18 @@ EXAMPLES = (
         _report(_SECOND, "PROCESSING", operation_type="REBOOT"),
         [Reason.OPERATION_TYPE_MISMATCH],
         "the operation is a CONVERGE",
+    ),
+    Example(
+        "announced-again",
+        ANNOUNCEMENT,
+        {
+            "id": OPERATION,
+            "operation_type": "CONVERGE",
+            "timeouts": {"step": 1800},
+            "deadline": "2026-02-01T08:00:00Z",
+            "abort": {"failed_percent": 10, "min_settled": 100, "action": "notify"},
+        },
+        ["announced"],
+        "its timeouts and its abort threshold replace those of before",
     ),
 )

@@ -230,7 +230,7 @@ def range_shown(offset: int, shown: int, count: int) -> Text:
 
 def reports(found: Iterable[documents.AcceptedReport]) -> Table:
     """Accepted reports of a device operation; those that changed no state are dimmed."""
-    listing = table("when", "reported", "verdict", "service", "reason", "note")
+    listing = table("when", "reported", "verdict", "service", "code", "reason", "note")
     listing.columns[0].no_wrap = listing.columns[1].no_wrap = True
     for report in found:
         style = "" if report.verdict == "applied" else "dim"
@@ -239,6 +239,7 @@ def reports(found: Iterable[documents.AcceptedReport]) -> Table:
             report.state,
             report.verdict,
             plain(report.service_id),
+            plain(report.code or ""),
             plain(report.reason),
             plain(report.note or ""),
             style=style,

@@ -195,7 +195,7 @@ class Settings(BaseSettings):
         None,
         description="timeouts that announcements do not name, as JSON: for each operation type, * for the others, "
         'the seconds such as {"CONVERGE": {"pending": 600, "step": 900}, "*": {"total": 86400}}; empty: '
-        "none; the same for all workers: timeouts.md",
+        "none; the same for all workers, see deploy/timeouts.md",
     )
     timeout_grace: float = Field(
         30,

@@ -222,6 +222,8 @@ class Announcement(BaseModel):
                     "schedule_type": "IMMEDIATE",
                     "arguments": {"converge_with_provision": True},
                     "device_ids": ["3bafab7b-4400-4bcf-8e6e-09f954699940"],
+                    "timeouts": {"pending": 600, "step": 900, "total": 86_400},
+                    "abort": {"failed_percent": 20, "min_settled": 100, "action": "cancel"},
                 }
             ],
             # As `_name` has it.

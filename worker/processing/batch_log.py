@@ -1,4 +1,4 @@
-"""One debug log line for a committed batch, without anything that was sent but ids."""
+"""Log lines for committed transactions, without anything that was sent but ids."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -32,6 +32,12 @@ def log_batch(items: Sequence[Item], keys: BatchKeys, tally: Tally, seconds: flo
         operation_ids=_first(operations),
         message_ids=[one_line(text) for text in _first(ids)],
     )
+
+
+def log_aborts(tally: Tally) -> None:
+    """Log each abort threshold that was crossed."""
+    for operation_id, why in tally.aborted:
+        _log.warning("abort threshold crossed", operation_id=str(operation_id), detail=why)
 
 
 def _first(ids: Iterable[object]) -> list[str]:

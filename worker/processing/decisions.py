@@ -96,11 +96,11 @@ class Decisions:
 
     def armed_with(
         self, operations: Mapping[UUID, StoredOperation], outdated: Collection[UUID]
-    ) -> list[tuple[UUID, int | None]]:
-        """When the device operations of `outdated` expire (id, expires at), with the operations' own timeouts."""
+    ) -> list[tuple[UUID, int | None, int]]:
+        """When those of `outdated` expire (id, expires at, reported at), with the operations' own timeouts."""
         timeouts = {id_: effective(operations[id_].timing, operations[id_].operation_type) for id_ in outdated}
         return [
-            (id_, expires_at(tracked, timeouts[tracked.operation_id]))
+            (id_, expires_at(tracked, timeouts[tracked.operation_id]), tracked.reported_at)
             for id_, tracked in self.known.registered.items()
             if tracked.operation_id in outdated
         ]

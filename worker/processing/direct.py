@@ -14,6 +14,7 @@ from worker.model.dead_letter import DeadLetter
 from worker.model.identity import NAMESPACE, device_operation_id
 from worker.model.messages import Incoming, Message, Origin, Rejected
 from worker.model.parsing import parse
+from worker.processing.batch_log import log_aborts
 from worker.processing.decisions import Answer
 from worker.processing.splitting import WriteTransactions, process_items
 from worker.processing.transaction import process_together
@@ -37,7 +38,7 @@ async def process_message(
     if isinstance(item, Incoming):
         item = replace(item, unless_settled=unless_settled)
     answers: list[Answer] = []
-    await process_items(WriteTransactions(database, reporters, answers=answers), [item])
+    log_aborts(await process_items(WriteTransactions(database, reporters, answers=answers), [item]))
     return answers[-1]
 
 
@@ -82,7 +83,8 @@ async def cancel_operation(
     # In the order of their device operations' ids, in which all transactions lock them.
     devices.sort(key=lambda device_id: device_operation_id(operation.id, device_id).bytes)
     starts = range(0, len(devices), TOGETHER)
-    await process_together(
+    tally = await process_together(
         database, ([cancellation(device) for device in devices[start : start + TOGETHER]] for start in starts)
     )
+    log_aborts(tally)
     return None

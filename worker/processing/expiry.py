@@ -48,6 +48,8 @@ ABORTED = "aborted"
 """The code of a cancellation after an abort."""
 
 _FIRST = UUID(int=0)
+_LEAST = -(2**63)
+"""Before every moment: a deadline may lie before 1970."""
 _log = structlog.get_logger()
 
 Limit = Callable[[int], Awaitable[int | None]]
@@ -158,11 +160,12 @@ class Expirer:
                 has_step = timeouts is not None and timeouts.step is not None
                 reported = await due.last_reports(connection, [each.id for each in found]) if has_step else {}
                 changed = []
-                for each in found:
-                    over = _expiry(timeouts, each.since(reported.get(each.id, 0)))
-                    expires_at = None if over is None else over.at
-                    if expires_at != each.expires_at:
-                        changed.append((each.id, expires_at))
+                for before in found:
+                    armed = before.since(reported.get(before.id, 0))
+                    over = _expiry(timeouts, armed)
+                    armed = armed._replace(expires_at=None if over is None else over.at)
+                    if armed != before:
+                        changed.append((armed.id, armed.expires_at, armed.reported_at))
                 await batch.arm(connection, changed)
                 after = found[-1].id
             await _pause(began)
@@ -202,7 +205,7 @@ async def count_over(database: Database) -> Mapping[UUID, Counter[Kind]]:
     """What `time_out` would time out now, by operation and kind."""
     counts: dict[UUID, Counter[Kind]] = {}
     timeouts: dict[UUID, Timeouts | None] = {}
-    after = (-1, _FIRST)
+    after = (_LEAST, _FIRST)
     async with database.read() as connection:
         clock = (await due.outlook(connection)).clock
         while found := await due.due_after(connection, clock, after, ARMED):

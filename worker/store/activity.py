@@ -35,6 +35,7 @@ async def page_of_reports(
             verdict=row.verdict,
             service_id=row.service_id,
             reason=row.reason,
+            code=row.code,
             created_at=row.created_at,
             note=row.note,
         )

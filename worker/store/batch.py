@@ -284,8 +284,8 @@ async def write(
     }
 
 
-async def arm(connection: AsyncConnection, expiries: Collection[tuple[UUID, int | None]]) -> None:
-    """Set when device operations (id, expires at) have to be looked at."""
+async def arm(connection: AsyncConnection, expiries: Collection[tuple[UUID, int | None, int]]) -> None:
+    """Set when device operations (id, expires at, reported at) have to be looked at, and were last reported."""
     await sql.ARM.run(connection, list(expiries))
 
 

@@ -263,5 +263,6 @@ class AcceptedReport(BaseModel):
     verdict: _Verdict
     service_id: str
     reason: str
+    code: str | None
     created_at: AwareDatetime
     note: str | None

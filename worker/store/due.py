@@ -192,14 +192,17 @@ async def has_unsettled(connection: AsyncConnection, operation_id: UUID) -> bool
 
 
 async def last_reports(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, int]:
-    """When the last report of device operations was accepted, by workers' clocks, in milliseconds since 1970."""
+    """When the last report of device operations was accepted, in milliseconds since 1970.
+
+    By workers' clocks, to the second, but not later than now by the database's.
+    """
     column = activity.c
     query = (
-        select(column.device_operation_id, func.max(column.recorded_at))
+        select(column.device_operation_id, func.max(column.recorded_at), _clock(connection))
         .where(column.device_operation_id.in_(ids), column.recorded_at.is_not(None))
         .group_by(column.device_operation_id)
     )
-    return {id_: 1_000 * at for id_, at in await connection.execute(query)}
+    return {id_: min(1_000 * at, clock) for id_, at, clock in await connection.execute(query)}
 
 
 async def timing_of(connection: AsyncConnection, operation_id: UUID) -> tuple[Timing, str | None]:

@@ -259,12 +259,13 @@ MOVE = Statement(
     },
 )
 
-# Only the moment to look, where nothing was reported: of rows that are locked, or that nobody else can see.
+# Of rows that are locked, or that no other transaction can see.
 ARM = Statement(
     """
-    UPDATE device_operations SET expires_at = rows.expires_at FROM {rows} WHERE device_operations.id = rows.id
+    UPDATE device_operations SET expires_at = rows.expires_at, reported_at = rows.reported_at
+    FROM {rows} WHERE device_operations.id = rows.id
     """,
-    rows={"id": "uuid", "expires_at": "bigint"},
+    rows={"id": "uuid", "expires_at": "bigint", "reported_at": "bigint"},
 )
 
 RECORD = Statement(

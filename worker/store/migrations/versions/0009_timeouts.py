@@ -13,8 +13,8 @@ branch_labels = None
 depends_on = None
 
 NOW = {
-    "postgresql": "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
-    "sqlite": "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
 }
 CAN_EXPIRE = sa.text("expires_at IS NOT NULL")
 
@@ -22,7 +22,7 @@ CAN_EXPIRE = sa.text("expires_at IS NOT NULL")
 def upgrade() -> None:
     """Apply."""
     dialect = op.get_bind().dialect.name
-    now = str(op.get_bind().execute(sa.text(NOW[dialect])).scalar_one())
+    now = str(op.get_bind().execute(sa.text(f"SELECT {NOW[dialect]}")).scalar_one())
     for name, type_, comment in (
         ("timeouts", sa.Text(), "as announced, JSON: seconds by kind"),
         ("deadline", sa.BigInteger(), "as announced, in milliseconds since 1970"),
@@ -37,8 +37,10 @@ def upgrade() -> None:
     for name, comment in (("registered_at", ""), ("reported_at", "when a report was last accepted")):
         column = sa.Column(name, sa.BigInteger(), nullable=False, server_default=now, comment=comment or None)
         op.add_column("device_operations", column)
-        if dialect == "postgresql":  # SQLite cannot; each insert has a value
-            op.alter_column("device_operations", name, server_default=None)
+        if dialect == "postgresql":
+            # For workers of the version before, which go on and know nothing of it. On SQLite, which cannot change
+            # a default, what they register counts from the migration too.
+            op.alter_column("device_operations", name, server_default=sa.text(NOW[dialect]))
     for name, comment in (
         ("dispatched_at", "NULL if not dispatched, or before schema 0009"),
         ("expires_at", "when to look whether it is over; NULL if nothing can be"),
