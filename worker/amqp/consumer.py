@@ -102,14 +102,14 @@ class Consumer:
         """How many queues of reports are consumed."""
         return 0 if self._session is None else self._session.queues_held
 
-    async def timeout_limit(self, clock: int) -> int | None:  # noqa: ARG002  # as `processing.expiry.Limit` has it
+    async def timeout_limit(self, clock: int) -> int | None:
         """The moment up to which timeouts may be taken, in milliseconds since 1970; None if none may at present.
 
         Everything published before it is processed, and this worker has consumed long enough.
         """
         if self._session is None or self._session.watermarks is None:
             return None
-        return self._session.watermarks.limit()
+        return self._session.watermarks.limit(clock)
 
     async def run(self, until_idle: float | None = None) -> None:
         """Consume until `stop` is set, or until nothing has been delivered for `until_idle` seconds.

@@ -71,7 +71,7 @@ class Session:
                 progress,
                 partitions.queues,
                 self._subscriptions_of_reports,
-                self._inspect,
+                self._inspect_after_deliveries,
                 settings.timeout_grace,
                 database,
             )
@@ -227,6 +227,22 @@ class Session:
         with broker_errors_as_lost():
             async with asyncio.timeout(self._reply_timeout):
                 return await self._inspector.queue_declare(queue, passive=True)
+
+    async def _inspect_after_deliveries(self, subscription: Subscription) -> Queue.DeclareOk | None:
+        """Ask the broker for a queue; returns once what it had delivered from it by then is here.
+
+        Its answers on one channel overtake deliveries on another one, for minutes where the link is slow: so it is
+        asked for a second answer, on the channel of the deliveries. None if the queue was released meanwhile.
+        """
+        try:
+            found = await self._inspect(subscription.queue)
+            if not subscription.is_released:
+                with broker_errors_as_lost():
+                    await subscription.channel.flow(active=True)  # however long: `_watch` notices a dead broker
+        except BrokerLost:
+            if not subscription.is_released:
+                raise
+        return None if subscription.is_released else found
 
     async def _consume(self, subscription: Subscription) -> None:
         """Process what comes from a queue, until the session ends, or the queue is released."""

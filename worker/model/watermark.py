@@ -42,8 +42,8 @@ class Own(NamedTuple):
 
     queue: str
     phase: Phase
-    age: int
-    """Milliseconds: what was delivered longer ago is settled."""
+    settled_at: float
+    """What was delivered before is settled, by the clock of the worker's loop, in seconds."""
     processed_until: int
 
 
@@ -61,21 +61,39 @@ def is_confirmed(look: Look, rows: Collection[Progress], clock: int) -> bool | N
 
     `rows` are those of the queue.
     """
-    present = [row for row in rows if row.phase is not Phase.GONE and row.seen_at > clock - GONE_AFTER]
+    if look.began > clock:
+        return None  # the clock was set back
+    present = _present(rows, clock)
     lost = (
         row.seen_at if row.phase is Phase.GONE else row.seen_at + GONE_AFTER for row in rows if row not in present
     )
     if look.began <= max(lost, default=0):
         return None
-    if look.consumers > sum(row.phase is Phase.CONSUMING for row in present):
+    if look.consumers > known_consumers(rows, clock):
         return None  # another consumer, of which nothing is known, may hold messages
     return all(row.settled_until >= look.ended for row in present)
 
 
-def processed_until(rows: Iterable[Progress], queues: Iterable[str]) -> int | None:
-    """The moment before which everything published to any of the queues is processed; None if it is not known."""
+def known_consumers(rows: Iterable[Progress], clock: int) -> int:
+    """How many consumers of a queue, of those that the broker counts, say how far they have come.
+
+    One that has cancelled its consumer is not among them, though a quorum queue counts it until it has settled all
+    that it holds. So nothing of that is overlooked, not even if it stands still before it has said so.
+    """
+    return sum(row.phase is Phase.CONSUMING for row in _present(rows, clock))
+
+
+def processed_until(rows: Iterable[Progress], queues: Iterable[str], clock: int) -> int | None:
+    """The moment before which everything published to any of the queues is processed; None if it is not known.
+
+    It is never after `clock`, the database's. A row that knows of a time to come is from before that was set back.
+    """
     found = dict.fromkeys(queues, 0)
     for row in rows:
-        if row.queue in found:
-            found[row.queue] = max(found[row.queue], row.processed_until)
+        if row.queue in found and row.processed_until <= clock + GONE_AFTER:
+            found[row.queue] = max(found[row.queue], min(row.processed_until, clock))
     return min(found.values(), default=0) or None
+
+
+def _present(rows: Iterable[Progress], clock: int) -> list[Progress]:
+    return [row for row in rows if row.phase is not Phase.GONE and row.seen_at > clock - GONE_AFTER]

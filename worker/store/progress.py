@@ -1,7 +1,9 @@
 """How far each worker has come with each queue, as it says in the database."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from math import ceil
 from uuid import UUID
 
 import structlog
@@ -52,11 +54,12 @@ class ProgressStore:
         async with self._database.write(is_counted=False) as connection:
             await self._spare_the_disk(connection)
             clock = await self._clock(connection)
-            for queue, phase, age, processed_until in own:
+            now = asyncio.get_running_loop().time()  # not before: an age that is too low would claim too much
+            for queue, phase, settled_at, processed_until in own:
                 values = {
                     "phase": phase.value,
                     "seen_at": clock,
-                    "settled_until": clock - age,
+                    "settled_until": clock - ceil(1_000 * (now - settled_at)) - 1,
                     "processed_until": processed_until,
                 }
                 known = await connection.execute(
