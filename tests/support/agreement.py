@@ -157,6 +157,7 @@ async def elapse(database: Database, seconds: int) -> None:
         "device_operations": dict.fromkeys(times, milliseconds),
         "operations": {"deadline": milliseconds, "schedule_end": milliseconds},
         "device_operation_activity": {"recorded_at": seconds},
+        "consumers": dict.fromkeys(("seen_at", "settled_until", "processed_until"), milliseconds),
     }
     async with database.write() as connection:
         for table, names in changes.items():
