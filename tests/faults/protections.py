@@ -11,6 +11,8 @@ SESSIONS = "worker/store/sessions.py"
 SUBSCRIPTION = "worker/amqp/subscription.py"
 
 TOPOLOGY = "worker/amqp/topology.py"
+WATERMARK, WATERMARKS = "worker/model/watermark.py", "worker/amqp/watermarks.py"
+DECISIONS = "worker/processing/decisions.py"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ PROTECTIONS = (
                 "        accepted=known.accepted,\n        kept=known.kept,\n        discarded",
                 "        kept=known.kept,\n        discarded",
             ),
-            (LOADING, ", accepted=before.accepted)", ")"),
+            (LOADING, "        accepted=before.accepted,\n", ""),
         ),
     ),
     Protection(
@@ -669,5 +671,58 @@ PROTECTIONS = (
         "where the broker has no plugin for partitions, one queue is used",
         "test_partitions.py::test_a_broker_without_the_plugin_has_one_queue",
         (("worker/amqp/consumer.py", "                return replace(topology, partitions=1)\n", ""),),
+    ),
+    Protection(
+        "what waits in a queue is not silence",
+        "test_timeouts.py::test_what_has_waited_for_an_hour_is_not_silence[postgresql-0]",
+        ((WATERMARKS, "return processed_until(self._rows, self._queues(), clock)", "return clock"),),
+    ),
+    Protection(
+        "what a worker holds is not silence",
+        "test_timeouts.py::test_what_one_worker_held_and_another_one_holds_is_not_silence",
+        ((WATERMARK, "return all(row.settled_until >= look.ended for row in present)", "return True"),),
+    ),
+    Protection(
+        "what went back into a queue when a worker was lost is not silence",
+        "test_timeouts.py::test_what_one_worker_held_and_another_one_holds_is_not_silence",
+        ((WATERMARK, "if look.began <= max(lost, default=0):", "if False:"),),
+    ),
+    Protection(
+        "what a worker holds that says nothing more is not silence",
+        "test_timeouts.py::test_what_a_frozen_worker_holds_is_not_silence[1]",
+        (
+            (WATERMARK, "if look.consumers > known_consumers(rows, clock):", "if False:"),
+            (WATERMARKS, " and consumers <= known_consumers(rows, clock)", ""),
+        ),
+    ),
+    Protection(
+        "what is on its way from the broker is not silence",
+        "test_timeouts.py::test_what_is_on_its_way_over_a_slow_link_is_not_silence",
+        ((SESSION, "await subscription.channel.flow(active=True)", "await asyncio.sleep(0)"),),
+    ),
+    Protection(
+        "after an outage, nothing is timed out at first",
+        "test_timeouts.py::test_nothing_is_timed_out_before_the_grace_after_an_outage_of_the_broker",
+        ((WATERMARKS, "if now - self._began_at < self._grace:", "if False:"),),
+    ),
+    Protection(
+        "who is over no longer when his turn comes is not timed out",
+        "test_timeouts.py::test_who_is_over_no_longer_when_his_turn_comes_is_not_timed_out",
+        (("worker/processing/decider.py", "if over is None or over.at > item.until:", "if over is None:"),),
+    ),
+    Protection(
+        "timeouts are looked at once more when the operation is locked",
+        "test_timeouts.py::test_a_registration_and_an_announcement_of_timeouts_at_the_same_time",
+        (("worker/processing/transaction.py", "    if outdated:\n", "    if False:\n"),),
+    ),
+    Protection(
+        "other timeouts hold for all that is not settled",
+        "test_timeouts.py::test_other_timeouts_that_are_announced_hold_for_all_that_is_not_settled[postgresql]",
+        ((DECISIONS, "if before_ != after_ and not is_created:", "if False:"),),
+    ),
+    Protection(
+        "an abort threshold trips once",
+        "test_timeouts.py::test_a_threshold_is_crossed_under_kills_and_repeated_deliveries[postgresql]",
+        ((DECISIONS, "if abort is not None and tripped is None and", "if abort is not None and"),),
     ),
 )

@@ -71,11 +71,16 @@ async def outlook(connection: AsyncConnection) -> Outlook:
 
 
 async def take_due(connection: AsyncConnection, until: int, limit: int) -> Sequence[Due]:
-    """Lock device operations that have to be looked at, the longest overdue first; skips those that are locked."""
-    column = device_operations.c
+    """Lock device operations that have to be looked at, the longest overdue first.
+
+    Those that are locked are skipped, and those of operations whose timeouts have changed, until all are armed with
+    them: when they were last reported may be known then only.
+    """
+    column, task = device_operations.c, operation_tasks.c
+    is_outdated = select(task.task).where(task.operation_id == column.operation_id, task.task == Task.ARM.value)
     query = (
         select(column.id, column.operation_id, column.device_id)
-        .where(column.expires_at <= until)
+        .where(column.expires_at <= until, ~is_outdated.exists())
         .order_by(column.expires_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
