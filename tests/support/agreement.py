@@ -148,25 +148,6 @@ def _as_modelled(reached: list[tuple[str, datetime]]) -> list[tuple[str, datetim
     return [(state, LATER_THAN_ALL if at > START + timedelta(days=1) else at) for state, at in reached]
 
 
-<<<<<<< HEAD
-=======
-async def elapse(database: Database, seconds: int) -> None:
-    """Let time pass: everything that the database's clock has written is so much longer ago."""
-    milliseconds = 1_000 * seconds
-    times = ("registered_at", "dispatched_at", "reported_at", "expires_at")
-    changes = {
-        "device_operations": dict.fromkeys(times, milliseconds),
-        "operations": {"deadline": milliseconds, "schedule_end": milliseconds},
-        "device_operation_activity": {"recorded_at": seconds},
-        "consumers": dict.fromkeys(("seen_at", "settled_until", "processed_until"), milliseconds),
-    }
-    async with database.write() as connection:
-        for table, names in changes.items():
-            setting = ", ".join(f"{name} = {name} - {less}" for name, less in names.items())
-            await connection.execute(text(f"UPDATE {table} SET {setting}"))  # noqa: S608
-
-
->>>>>>> aa6aef305120c3fb86fc074f637cfe3242a50db4
 def total(models: list[Model]) -> dict[str, object]:
     """The models' tallies added up."""
     sums: Counter[str] = Counter()

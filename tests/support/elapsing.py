@@ -15,6 +15,7 @@ async def elapse(database: Database, seconds: int) -> None:
         "operations": {"deadline": milliseconds, "schedule_end": milliseconds},
         "device_operation_activity": {"recorded_at": seconds},
         "timeout_defaults": {"since": milliseconds},
+        "consumers": dict.fromkeys(("seen_at", "settled_until", "processed_until"), milliseconds),
     }
     async with database.write() as connection:
         for table, names in changes.items():
