@@ -46,7 +46,7 @@ async def test_aborts_are_counted_and_the_operations_not_kept() -> None:
     for number in range(3):
         made = Tally(aborts=1, aborted=[(UUID(int=number), "too many failed")])
         meter.count(made)
-        assert made.aborted, "whoever logs them still has them"
+        assert made.aborted, "the log has them from here"
     assert (meter.tally.aborts, meter.tally.aborted) == (3, [])
 
 
