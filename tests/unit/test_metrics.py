@@ -1,6 +1,7 @@
 """The numbers of a tally for Prometheus."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -38,6 +39,15 @@ async def test_where_services_are_named_only_those_are_told_apart() -> None:
     with meter.measuring([MESSAGE], tally("drift-service", "made-up", "made-up-too")):
         pass
     assert meter.tally.by_service == {("drift-service", "applied"): 1, (OTHER, "applied"): 2}
+
+
+async def test_aborts_are_counted_and_the_operations_not_kept() -> None:
+    meter = BatchMetrics(CollectorRegistry())
+    for number in range(3):
+        made = Tally(aborts=1, aborted=[(UUID(int=number), "too many failed")])
+        meter.count(made)
+        assert made.aborted, "the log has them from here"
+    assert (meter.tally.aborts, meter.tally.aborted) == (3, [])
 
 
 @pytest.mark.parametrize(("age", "bucket"), [(0, 1), (45, 60), (-100, 1), (1e6, float("inf"))])

@@ -44,7 +44,7 @@ def expire(
         return
     tally = run_async(_expire(settings))
     cancelled = tally.verdicts[Verdict.APPLIED] - tally.timeouts.total()
-    show(tally.timeouts, {"cancelled": cancelled, "aborted": len(tally.aborted)}, json=json, verb="timed out")
+    show(tally.timeouts, {"cancelled": cancelled, "aborted": tally.aborts}, json=json, verb="timed out")
 
 
 def show(kinds: Counter[Kind], others: Mapping[str, int], *, json: bool, verb: str) -> None:

@@ -143,6 +143,8 @@ class Tally:
     """Counts of verdicts, DUPLICATE, REJECTED, … by service; "" where it is unreadable or untrusted."""
     timeouts: Counter[Kind] = field(default_factory=Counter)
     """Device operations that were timed out; each also counts as received, and under its verdict."""
+    aborts: int = 0
+    """Abort thresholds that were crossed."""
     aborted: list[tuple[UUID, str]] = field(default_factory=list)
     """Operations whose abort threshold was crossed, with the numbers in words."""
     examples: list[DeadLetterExample] = field(default_factory=list)
@@ -168,6 +170,7 @@ class Tally:
         self.dead_lettered.update(other.dead_lettered)
         self.by_service.update(other.by_service)
         self.timeouts.update(other.timeouts)
+        self.aborts += other.aborts
         self.aborted = [*self.aborted, *other.aborted]
         self.examples = [*self.examples, *other.examples][:EXAMPLES]
         self.contradictions = [*self.contradictions, *other.contradictions][:EXAMPLES]

@@ -255,7 +255,9 @@ async def _write_operations(
     }
     if outdated:
         await store.arm(connection, decisions.armed_with(after, outdated))
-    decisions.tally.aborted += [(id_, new.reason) for id_, new in after.items() if new.reason is not None]
+    aborted = [(id_, new.reason) for id_, new in after.items() if new.reason is not None]
+    decisions.tally.aborts += len(aborted)
+    decisions.tally.aborted += aborted
     await store.describe(connection, announced)
     await store.set_operations(
         connection,

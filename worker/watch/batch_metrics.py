@@ -86,6 +86,7 @@ class BatchMetrics:
         """Add to the total; services without a series of their own are counted as `other`."""
         tally.by_service = self._bounded(tally.by_service)
         self.tally.add(tally)
+        self.tally.aborted.clear()  # counted; the total lives as long as the process
 
     def _bounded(self, by_service: Counts[tuple[str, str]]) -> Counts[tuple[str, str]]:
         bounded: Counts[tuple[str, str]] = Counts()

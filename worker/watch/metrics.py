@@ -89,7 +89,7 @@ class WorkerMetrics(Collector):
             timeouts.add_metric([kind.value], self.tally.timeouts[kind])
         yield timeouts
         yield CounterMetricFamily(
-            "deviceops_aborts", "Operations whose abort threshold was crossed.", len(self.tally.aborted)
+            "deviceops_aborts", "Operations whose abort threshold was crossed.", self.tally.aborts
         )
         yield GaugeMetricFamily(
             "deviceops_timeout_lag_seconds",
