@@ -16,8 +16,8 @@ from sqlalchemy import func, make_url, select
 from statemachine import State
 from tests.faults.ledger import PATIENCE
 from tests.faults.workers import Worker
-from tests.support.elapsing import elapse
 from tests.support.brokering import connect
+from tests.support.elapsing import elapse
 from tests.support.sending import ANNOUNCEMENT, announcement_body, report_body
 from worker.model.timing import SERVICE
 from worker.store.database import Database
