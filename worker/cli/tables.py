@@ -46,7 +46,7 @@ NARROWEST_BAR = 8
 """Minimum width of a progress bar."""
 _EXTRA = ("type", "progress")
 """Columns that are omitted in a narrow terminal."""
-_NUMBERS = ("success", "failed", "cancelled", "devices")
+_NUMBERS = ("success", "failed", "cancelled", "devices", "total")
 
 SHOWN_STATES = 20
 """Number of an operation's latest states that are shown."""
@@ -129,6 +129,8 @@ def operations(found: Sequence[tuple[documents.Operation, documents.Progress]]) 
     if not any(each.cancelled for each in numbered):
         del columns["cancelled"]
     room = screen.width - sum(_width(name, cells) + 1 for name, cells in columns.items() if name not in _EXTRA)
+    if room < 0:
+        columns["total"] = columns.pop("devices")  # 80 columns have room for two characters less
     if not screen.is_terminal or room < NARROWEST_BAR:
         del columns["progress"]
     else:

@@ -95,7 +95,7 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
     are taken in the order that all transactions keep. Raises the database's errors.
     """
     now = datetime.now(UTC)
-    tally = Tally()
+    tally, counting = Tally(), Decisions()
     counters: defaultdict[UUID, Counters] = defaultdict(Counters)
     async with database.write() as connection:
         for items in batches:
@@ -108,7 +108,7 @@ async def process_together(database: Database, batches: Iterable[Sequence[Incomi
             tally.add(decisions.tally)
             for id_, change in decisions.counter_changes().items():
                 counters[id_] = counters[id_].plus(change)
-        counting = Decisions()
+            counting.known.clock = known.clock
         await _write_operations(connection, counting, counters, now)
         tally.add(counting.tally)
         if not counters:

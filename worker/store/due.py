@@ -73,8 +73,8 @@ async def outlook(connection: AsyncConnection) -> Outlook:
 async def take_due(connection: AsyncConnection, until: int, limit: int) -> Sequence[Due]:
     """Lock device operations that have to be looked at, the longest overdue first.
 
-    Those that are locked are skipped, and those of operations whose timeouts have changed, until all are armed with
-    them: when they were last reported may be known then only.
+    Those that are locked are skipped, and those of operations whose timeouts have changed, until all are armed
+    with them: when they were last reported may be known then only.
     """
     column, task = device_operations.c, operation_tasks.c
     is_outdated = select(task.task).where(task.operation_id == column.operation_id, task.task == Task.ARM.value)
