@@ -49,6 +49,18 @@ _CLAUSES = {
         " OFFSET 0) d",
         "JOIN dead_letters d ON d.device_operation_id = rows.device_operation_id",
     ),
+    "{its_report}": (
+        "CROSS JOIN LATERAL (SELECT o.state FROM device_operation_activity o"
+        " WHERE o.device_operation_id = asked.device_operation_id AND o.report_id = asked.report_id OFFSET 0) a",
+        "JOIN device_operation_activity a ON a.device_operation_id = asked.device_operation_id"
+        " AND a.report_id = asked.report_id",
+    ),
+    "{its_dead_letters}": (
+        "CROSS JOIN LATERAL (SELECT o.id, o.status FROM dead_letters o"
+        " WHERE o.device_operation_id = asked.device_operation_id AND o.report_id = asked.report_id OFFSET 0) d",
+        "JOIN dead_letters d ON d.device_operation_id = asked.device_operation_id"
+        " AND d.report_id = asked.report_id",
+    ),
 }
 """Placeholders of statements: their SQL for PostgreSQL and for SQLite."""
 
@@ -73,8 +85,8 @@ class Statement:
 
     Placeholders: `{for_update}` and `{for_update_skip_locked}` lock the rows that are read (PostgreSQL), `{clock}`
     is the database's clock in milliseconds since 1970, `{notify}` notifies listeners of the updated operations at
-    the commit (PostgreSQL), and `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device
-    operations.
+    the commit (PostgreSQL), `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device operations,
+    and `{its_report}` and `{its_dead_letters}` join, as `a` and `d`, those with the id of a report that is `asked`.
     `row_type` is the named tuple of a row, if it has one; its fields are the columns.
     `copied_into` is the table of a statement that only inserts its rows: many rows are then inserted by COPY on
     PostgreSQL, by `executemany` on SQLite, both in three quarters of the time.

@@ -107,14 +107,14 @@ PEEK = Statement(_STORED, rows=LOCK.rows, returns=LOCK.returns)
 KNOWN = Statement(
     """
     WITH asked AS (SELECT rows.device_operation_id, rows.report_id FROM {rows})
-    SELECT device_operation_id, report_id, NULL AS dead_letter_id, NULL AS operation_type, state,
+    SELECT asked.device_operation_id, asked.report_id, NULL AS dead_letter_id, NULL AS operation_type, a.state,
         NULL AS timeouts, CAST(NULL AS bigint) AS deadline, CAST(NULL AS bigint) AS schedule_end,
         CAST(NULL AS bigint) AS clock
-    FROM asked JOIN device_operation_activity USING (device_operation_id, report_id)
+    FROM asked {its_report}
     UNION ALL
-    SELECT device_operation_id, report_id, dead_letters.id, NULL, CASE WHEN status = 'discarded' THEN 0 END,
+    SELECT asked.device_operation_id, asked.report_id, d.id, NULL, CASE WHEN d.status = 'discarded' THEN 0 END,
         NULL, NULL, NULL, NULL
-    FROM asked JOIN dead_letters USING (device_operation_id, report_id)
+    FROM asked {its_dead_letters}
     UNION ALL
     SELECT operations.id, NULL, NULL, operations.operation_type, NULL, operations.timeouts, operations.deadline,
         operations.schedule_end, {clock}
