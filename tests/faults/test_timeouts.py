@@ -400,3 +400,26 @@ async def test_a_registration_and_an_announcement_of_timeouts_at_the_same_time(
     await asyncio.sleep(0.1)
     await expirer.act()
     assert tally.timeouts.total() == 2
+
+
+async def test_timeouts_do_not_wait_for_tasks(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as to arm an operation anew that has a million devices."""
+    database = postgresql_database
+    await take(
+        database, message(announcement_body(uuid4(), [uuid4()], timeouts={"total": 0.5}), ANNOUNCEMENT, "1")
+    )
+    large = uuid4()
+    await take(database, message(announcement_body(large, [uuid4()], timeouts={"total": HOUR}), ANNOUNCEMENT, "2"))
+    await take(database, message(announcement_body(large, timeouts={"total": 2 * HOUR}), ANNOUNCEMENT, "3"))
+    monkeypatch.setattr(Expirer, "_arm", lambda *_: asyncio.sleep(60))
+    tally, stop = Tally(), asyncio.Event()
+    running = asyncio.create_task(Expirer(database, all_of_them, tally.add).run(stop))
+    try:
+        async with asyncio.timeout(15):
+            while tally.timeouts.total() == 0:  # noqa: ASYNC110  # no event comes
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

@@ -66,20 +66,31 @@ class Expirer:
         self._limit = limit
         self._note = note
         self._stop = asyncio.Event()
+        self._is_applied = False
+        """Whether the settings for timeouts are."""
         self.lag = 0.0
         """Seconds for which the first device operation that is over has waited for its timeout."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Act every `INTERVAL` until `stop` is set."""
+        """Act every `INTERVAL` until `stop` is set.
+
+        Timeouts do not wait for tasks: one of an operation with a million devices takes half a minute.
+        """
         self._stop = stop
-        is_applied = False
-        while not stop.is_set():
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(self._repeat(self._do_tasks_of_worker))
+            parts.create_task(self._repeat(self._time_out))
+
+    async def act(self) -> bool:
+        """Do what is to be done now: tasks, then the timeouts that are due; returns whether anything is left."""
+        has_tasks = await self._do_tasks()
+        return await self._time_out() or has_tasks
+
+    async def _repeat(self, act: Callable[[], Awaitable[object]]) -> None:
+        while not self._stop.is_set():
             began = asyncio.get_running_loop().time()
             try:
-                if not is_applied:
-                    await apply_settings(self._database)
-                    is_applied = True
-                await self.act()
+                await act()
             except Exception as error:  # the next look tries again  # noqa: BLE001
                 if not self._database.is_retryable(
                     error
@@ -87,21 +98,31 @@ class Expirer:
                     _log.error("unhandled error", exc_info=error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(began + INTERVAL - asyncio.get_running_loop().time(), 0.05)):
-                    await stop.wait()
+                    await self._stop.wait()
 
-    async def act(self) -> bool:
-        """Do what is to be done now: tasks, then the timeouts that are due; returns whether anything is left."""
+    async def _do_tasks_of_worker(self) -> None:
+        if not self._is_applied:
+            await apply_settings(self._database)
+            self._is_applied = True
+        await self._do_tasks()
+
+    async def _do_tasks(self) -> bool:
+        """Do the tasks; returns whether there were any."""
+        async with self._database.read() as connection:
+            tasks = await due.tasks(connection, TASKS)
+        for task in tasks:
+            if not self._stop.is_set():
+                await self._do(task)
+        return bool(tasks)
+
+    async def _time_out(self) -> bool:
+        """Time out what is over; returns whether anything was."""
         async with self._database.read() as connection:
             outlook = await due.outlook(connection)
         self.lag = 0 if outlook.first is None else max(outlook.clock - outlook.first, 0) / 1_000
         until = None
         if outlook.first is not None and outlook.first <= outlook.clock + AHEAD:
             until = await self._limit(outlook.clock)  # asked early, as it takes some time to find
-        if outlook.has_tasks:
-            async with self._database.read() as connection:
-                tasks = await due.tasks(connection, TASKS)
-            for task in tasks:
-                await self._do(task)
         timed_out = 0
         while until is not None and not self._stop.is_set():
             began = perf_counter()
@@ -113,7 +134,7 @@ class Expirer:
             await _pause(began)
         if timed_out:
             _log.info("timed out", device_operations=timed_out)
-        return outlook.has_tasks or timed_out > 0
+        return timed_out > 0
 
     async def _do(self, task: PendingTask) -> None:
         is_done = await (self._arm(task) if task.task is Task.ARM else self._cancel(task))
