@@ -22,6 +22,7 @@ from tests.benchmarks.replicas import replicas
 from tests.benchmarks.sizes import DEFAULT, QUICK, Sizes, Steps
 from tests.benchmarks.tables import conditions, tables
 from tests.benchmarks.throughput import CONSUMERS, throughput
+from tests.benchmarks.timeouts import timeouts
 from tests.benchmarks.workers import workers
 
 
@@ -35,6 +36,7 @@ class Name(StrEnum):
     COST = "cost"
     REPLICAS = "replicas"
     WORKERS = "workers"
+    TIMEOUTS = "timeouts"
 
 
 BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mapping[str, Any]]]] = {
@@ -45,6 +47,7 @@ BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mappin
     Name.COST: cost,
     Name.REPLICAS: replicas,
     Name.WORKERS: workers,
+    Name.TIMEOUTS: timeouts,
 }
 
 

@@ -41,7 +41,7 @@ HOUR = 3_600
 LATER = 6
 """Seconds in which every worker has looked at what is due, several times."""
 
-SLOWLY = 120
+SLOWLY = 240
 """Seconds that it may take over a link that is slow."""
 
 NewSilence = Callable[[str, str, Worker], Awaitable[Silence]]
@@ -225,7 +225,7 @@ async def test_what_is_on_its_way_over_a_slow_link_is_not_silence(
         worker, _ = await new_scene(amqp_url, sturdy_database, amqp_url=way, timeout_grace=0, batch_size=1_000)
         there = await new_silence(amqp_url, sturdy_database, worker)
         announced = await there.announce(2_000, timeouts={"total": 4})
-        proxy.delay = 0.05
+        proxy.delay = 0.03
         for operation, devices in announced.items():
             await there.report(operation, devices, "SUCCESS", what_nobody_reads="." * 20_000)
         deadline = time.monotonic() + SLOWLY
