@@ -10,6 +10,7 @@
 | `memory.py` | resident memory over a long backlog |
 | `cost.py` | processor time by part, from a profiler |
 | `replicas.py` | rates with a cluster of brokers, and with a standby that commits wait for |
+| `timeouts.py` | how soon what is over becomes TIMEOUT, and what that does to reports |
 | `stage.py`, `broker.py` | services, databases and queues of a run's own; filling a queue |
 | `traffic.py` | the messages, and what must have become of them |
 | `consuming.py`, `checking.py` | running a consumer over a backlog, its rate, and whether it did everything |

@@ -24,6 +24,7 @@ from tests.benchmarks.replicas import replicas
 from tests.benchmarks.sizes import DEFAULT, QUICK, Sizes, Steps
 from tests.benchmarks.tables import conditions, tables
 from tests.benchmarks.throughput import CONSUMERS, throughput
+from tests.benchmarks.timeouts import timeouts
 from tests.benchmarks.workers import workers
 
 
@@ -39,6 +40,7 @@ class Name(StrEnum):
     POOLERS = "poolers"
     WORKERS = "workers"
     LARGE = "large"
+    TIMEOUTS = "timeouts"
 
 
 BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mapping[str, Any]]]] = {
@@ -51,6 +53,7 @@ BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mappin
     Name.POOLERS: poolers,
     Name.WORKERS: workers,
     Name.LARGE: large,
+    Name.TIMEOUTS: timeouts,
 }
 
 

@@ -45,6 +45,8 @@ class Workers:
     wrapper: tuple[str, ...] = ()
     """A command that is to run each of them, such as a profiler."""
     arguments: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More settings of theirs."""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
 
@@ -68,7 +70,7 @@ class Workers:
     def _start(self) -> None:
         for _ in range(self.count):
             self.ports.append(free_port())
-            settings = {**self.scene.settings, "probe_port": str(self.ports[-1])}
+            settings = {**self.scene.settings, **self.settings, "probe_port": str(self.ports[-1])}
             deviceops = Deviceops(self.scene.directory, settings, wrapper=self.wrapper)
             self.processes.append(deviceops.start("run", "--json", *self.arguments))
 
@@ -129,11 +131,15 @@ class Workers:
 
 @asynccontextmanager
 async def running(
-    scene: Scene, count: int = 1, wrapper: tuple[str, ...] = (), arguments: tuple[str, ...] = ()
+    scene: Scene,
+    count: int = 1,
+    wrapper: tuple[str, ...] = (),
+    arguments: tuple[str, ...] = (),
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Workers]:
     """Workers that were started, and that end with the block, whatever happens."""
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        workers = Workers(scene, client, count, wrapper, arguments)
+        workers = Workers(scene, client, count, wrapper, arguments, settings or {})
         try:
             await workers.start()
             yield workers

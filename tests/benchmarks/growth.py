@@ -24,6 +24,7 @@ from tests.support.command import Deviceops
 from tests.support.serving import OPERATIONS, serving
 from worker.model.identity import device_operation_id
 from worker.model.state_times import entry
+from worker.model.timing import milliseconds
 from worker.simulate import START
 from worker.store.database import Database
 from worker.store.recount import find_drift, fix_drift
@@ -37,7 +38,11 @@ REACHED = "".join(
     entry(state, START + timedelta(seconds=seconds))
     for seconds, state in enumerate((State.CREATED, State.INITIATED, State.DISPATCHED), 1)
 )
-DISPATCHED = State.DISPATCHED, True, "", START, START, REACHED
+DISPATCHED = State.DISPATCHED, True, "", START, START, REACHED, milliseconds(START), milliseconds(START)
+COLUMNS = (
+    *("id", "operation_id", "device_id", "state", "dispatched", "reason", "created_at", "updated_at", "reached"),
+    *("registered_at", "reported_at"),
+)
 OPERATION = """
 INSERT INTO operations (id, operation_type, state, created_at, updated_at) VALUES ($1, 'CONVERGE', '', $2, $2)
 """
@@ -126,6 +131,7 @@ async def _grown(url: str, size: int) -> Grown:
                 records=(
                     (device_operation_id(operation, device), operation, device, *DISPATCHED) for device in devices
                 ),
+                columns=COLUMNS,
             )
         await connection.execute(ACTIVITY)
         await connection.execute("VACUUM ANALYZE")

@@ -88,9 +88,9 @@ async def latency(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
             for name, measure in consumers.items():
                 steps.next(f"round {number}: ({name}) at {rate:,} reports a second")
                 offered = Offered.at(rate, sizes.seconds, next(seeds))
-                with _no_collector():
+                with no_collector():
                     latencies = await measure(stage, offered)
-                found[name][str(rate)] = _percentiles(latencies)
+                found[name][str(rate)] = percentiles(latencies)
         rounds.append(found)
     return {
         "milliseconds": {
@@ -103,7 +103,8 @@ async def latency(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
     }
 
 
-def _percentiles(latencies: Sequence[float] | None) -> Percentiles | None:
+def percentiles(latencies: Sequence[float] | None) -> Percentiles | None:
+    """Of latencies, if there are any."""
     if not latencies:
         return None
     cuts = statistics.quantiles(latencies, n=100, method="inclusive")
@@ -126,7 +127,7 @@ def ratio(rounds: Sequence[Round], rate: str) -> float | None:
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def no_collector() -> Iterator[None]:
     """Keep pauses of up to 80 ms, in which the collector looks at all that is to be sent, out of the latencies."""
     gc.disable()
     try:
@@ -142,7 +143,7 @@ async def _of_bare(stage: Stage, offered: Offered) -> Sequence[float] | None:
             await stage.broker.consumed_by(scene.topology, 1)
             for message in offered.announcements:
                 await stage.broker.send(scene.topology, message)
-            await _publish(stage, scene, offered, _start())
+            await publish(stage, scene, offered, _start())
             latencies: list[float] = (await told(process))["latencies"]
     return latencies if latencies[-1] < PATIENCE else None
 
@@ -163,16 +164,12 @@ async def _until_visible(stage: Stage, scene: Scene, offered: Offered) -> Sequen
     await stage.broker.consumed_by(scene.topology, 1)
     connection = await asyncpg.connect(scene.postgresql_url)
     try:
-        for message in offered.announcements:
-            await stage.broker.send(scene.topology, message)
-        async with asyncio.timeout(60):
-            announced = len(offered.announcements)
-            while await connection.fetchval(OPERATIONS) < announced:  # noqa: ASYNC110  # no event comes
-                await asyncio.sleep(0.05)
+        await announce(stage, scene, connection, offered)
         start = _start()
-        publishing = asyncio.create_task(_publish(stage, scene, offered, start))
+        publishing = asyncio.create_task(publish(stage, scene, offered, start))
         try:
-            return await _watch(connection, offered, start)
+            found = await watch(connection, offered, start, PATIENCE)
+            return None if found is None else [took for _, took in found]
         finally:
             publishing.cancel()
             await asyncio.wait([publishing])
@@ -180,13 +177,28 @@ async def _until_visible(stage: Stage, scene: Scene, offered: Offered) -> Sequen
         await connection.close()
 
 
-async def _watch(connection: asyncpg.Connection, offered: Offered, start: float) -> Sequence[float] | None:
-    """How long each watched report took; None if they did not all become visible in time."""
+async def announce(stage: Stage, scene: Scene, connection: asyncpg.Connection, offered: Offered) -> None:
+    """Send the announcements, and return once all of their operations are there."""
+    wanted = await connection.fetchval(OPERATIONS) + len(offered.announcements)
+    for message in offered.announcements:
+        await stage.broker.send(scene.topology, message)
+    async with asyncio.timeout(60):
+        while await connection.fetchval(OPERATIONS) < wanted:  # noqa: ASYNC110  # no event comes
+            await asyncio.sleep(0.05)
+
+
+async def watch(
+    connection: asyncpg.Connection, offered: Offered, start: float, patience: float
+) -> Sequence[tuple[float, float]] | None:
+    """When each watched report was due, in seconds after `start`, and how long it took.
+
+    None if they are not all visible `patience` seconds after the last one was due.
+    """
     waiting: dict[tuple[UUID, str], float] = {}
     to_come = [(start + index / offered.rate, key) for index, key in offered.watched()]
     to_come.reverse()
-    latencies: list[float] = []
-    deadline = start + len(offered.reports) / offered.rate + PATIENCE
+    found: list[tuple[float, float]] = []
+    deadline = start + len(offered.reports) / offered.rate + patience
     visible = await connection.prepare(VISIBLE)
     committed = asyncio.Event()
     await connection.add_listener(CHANNEL, lambda *_: committed.set())
@@ -201,10 +213,11 @@ async def _watch(connection: asyncpg.Connection, offered: Offered, start: float)
         if waiting:
             rows = await visible.fetch([id_ for id_, _ in waiting], [report_id for _, report_id in waiting])
             now = time.monotonic()
-            latencies += [now - waiting.pop((row[0], row[1])) for row in rows]
+            since = [waiting.pop((row[0], row[1])) for row in rows]
+            found += [(due - start, now - due) for due in since]
         with suppress(TimeoutError):
             await asyncio.wait_for(committed.wait(), RESOLUTION)
-    return latencies
+    return found
 
 
 def _start() -> float:
@@ -212,7 +225,8 @@ def _start() -> float:
     return time.monotonic() + 0.1
 
 
-async def _publish(stage: Stage, scene: Scene, offered: Offered, start: float) -> None:
+async def publish(stage: Stage, scene: Scene, offered: Offered, start: float) -> None:
+    """Send each report when it is due, the first one at `start`."""
     for index, message in enumerate(offered.reports):
         due = start + index / offered.rate
         if (pause := due - time.monotonic()) > 0:

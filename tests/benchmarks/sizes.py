@@ -28,10 +28,17 @@ class Sizes:
     """Tried by the usual consumer, which then keeps the best."""
     large: int = 100_000
     """Devices of one large operation."""
+    due: int = 2_000
+    """Device operations that fall due in a second."""
+    due_seconds: float = 20
+    """For so long."""
+    due_at_once: int = 100_000
+    reports_beside: int = 1_000
+    """In a second, beside those."""
 
 
 DEFAULT = Sizes()
-QUICK = Sizes(1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,), 200)
+QUICK = Sizes(1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,), 200, 100, 2, 500, 50)
 """Enough to see that everything works; the figures mean nothing."""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -11,6 +12,8 @@ from random import Random
 from uuid import uuid4
 
 import pytest
+from aio_pika.abc import AbstractChannel
+from pydantic import SecretStr
 from sqlalchemy import make_url, select
 
 from statemachine import State
@@ -20,9 +23,16 @@ from tests.faults.scene import NewScene
 from tests.faults.silence import Silence, silence
 from tests.faults.trials import Trials
 from tests.faults.workers import Worker
+from tests.support.brokering import send
 from tests.support.proxy import proxy_to
 from tests.support.sending import ANNOUNCEMENT, announcement_body, message, report_body
 from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ
+from worker.amqp.connection import connected
+from worker.amqp.partitions import Alone, Partitions
+from worker.amqp.session import Session
+from worker.amqp.topology import Topology
+from worker.config.settings import Settings
+from worker.dependency import Dependency
 from worker.model.identity import device_operation_id
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
@@ -40,9 +50,6 @@ from worker.store.tables import device_operations
 HOUR = 3_600
 LATER = 6
 """Seconds in which every worker has looked at what is due, several times."""
-
-SLOWLY = 120
-"""Seconds that it may take over a link that is slow."""
 
 NewSilence = Callable[[str, str, Worker], Awaitable[Silence]]
 
@@ -214,27 +221,31 @@ async def test_what_one_worker_held_and_another_one_holds_is_not_silence(
     assert not await there.timed_out(operation)
 
 
-@pytest.mark.not_every_day
 async def test_what_is_on_its_way_over_a_slow_link_is_not_silence(
-    new_scene: NewScene, new_silence: NewSilence, amqp_url: str, sturdy_database: str
+    amqp_url: str, topology_prefix: str, channel: AbstractChannel
 ) -> None:
-    """The broker has delivered it long before it comes; what the broker says then comes sooner."""
+    """The broker's answer that nothing waits comes when what it has delivered before has come as well."""
+    number, topology = 1_000, Topology(topology_prefix)
+    exchange = await topology.declare(channel)
     url = make_url(amqp_url)
     async with proxy_to(url.host or "", url.port or 5672) as proxy:
         way = url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
-        worker, _ = await new_scene(amqp_url, sturdy_database, amqp_url=way, timeout_grace=0, batch_size=1_000)
-        there = await new_silence(amqp_url, sturdy_database, worker)
-        announced = await there.announce(2_000, timeouts={"total": 4})
-        proxy.delay = 0.05
-        for operation, devices in announced.items():
-            await there.report(operation, devices, "SUCCESS", what_nobody_reads="." * 20_000)
-        deadline = time.monotonic() + SLOWLY
-        for operation, devices in announced.items():
-            while await there.count(operation, State.SUCCESS) < len(devices):
-                assert time.monotonic() < deadline
-                assert not [each for operation in announced for each in await there.timed_out(operation)]
-                await asyncio.sleep(0.2)
-            assert not await there.timed_out(operation)
+        settings = Settings(amqp_url=SecretStr(way), topology_prefix=topology_prefix)
+        broker, partitions = Dependency("broker", "", ""), Partitions(topology, Alone())
+        session = Session(settings, process_nothing, asyncio.Event(), broker, partitions, Counter())
+        async with connected(settings) as connection:
+            await session.open(connection, topology)
+            proxy.delay = 0.03
+            await send(exchange, *(b"." * 20_000 for _ in range(number)))
+            found = None
+            while found is None or found.message_count:
+                found = await session._inspect_after_deliveries(partitions.held[0])
+            assert partitions.held[0].batcher.received == number
+            proxy.delay = 0
+
+
+async def process_nothing(_: object) -> None:
+    """What is delivered stays where it is."""
 
 
 async def test_nothing_is_timed_out_before_the_grace_after_an_outage_of_the_broker(
@@ -400,3 +411,26 @@ async def test_a_registration_and_an_announcement_of_timeouts_at_the_same_time(
     await asyncio.sleep(0.1)
     await expirer.act()
     assert tally.timeouts.total() == 2
+
+
+async def test_timeouts_do_not_wait_for_tasks(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as to arm an operation anew that has a million devices."""
+    database = postgresql_database
+    await take(
+        database, message(announcement_body(uuid4(), [uuid4()], timeouts={"total": 0.5}), ANNOUNCEMENT, "1")
+    )
+    large = uuid4()
+    await take(database, message(announcement_body(large, [uuid4()], timeouts={"total": HOUR}), ANNOUNCEMENT, "2"))
+    await take(database, message(announcement_body(large, timeouts={"total": 2 * HOUR}), ANNOUNCEMENT, "3"))
+    monkeypatch.setattr(Expirer, "_arm", lambda *_: asyncio.sleep(60))
+    tally, stop = Tally(), asyncio.Event()
+    running = asyncio.create_task(Expirer(database, all_of_them, tally.add).run(stop))
+    try:
+        async with asyncio.timeout(15):
+            while tally.timeouts.total() == 0:  # noqa: ASYNC110  # no event comes
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

@@ -98,8 +98,19 @@ def large(figures: Any) -> None:
     assert figures["share_of_transactions"][last]["for the batch lock"] == 0
 
 
+def timeouts(figures: Any) -> None:
+    assert list(figures["seconds_until_timeout"]) == ["100 a second", "500 at once"]
+    for seconds in figures["seconds_until_timeout"].values():
+        assert 0 <= seconds["p50"] <= seconds["p99"] <= seconds["longest"]
+    [only] = figures["rounds"]
+    reports = only["reports"]
+    ratio = reports["meanwhile"]["p99"] / reports["before"]["p99"]
+    assert figures["ratios"]["report p99 meanwhile/before"] == ratio
+
+
 BENCHMARKS: Mapping[str, Callable[[Any], None]] = {
-    each.__name__: each for each in (throughput, latency, growth, memory, cost, replicas, poolers, workers, large)
+    each.__name__: each
+    for each in (throughput, latency, growth, memory, cost, replicas, poolers, workers, large, timeouts)
 }
 
 

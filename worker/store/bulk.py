@@ -86,7 +86,7 @@ class Statement:
     Placeholders: `{for_update}` and `{for_update_skip_locked}` lock the rows that are read (PostgreSQL), `{clock}`
     is the database's clock in milliseconds since 1970, `{notify}` notifies listeners of the updated operations at
     the commit (PostgreSQL), `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device operations,
-    and `{its_report}` and `{its_dead_letters}` join, as `a` and `d`, those with the id of a report that is `asked`.
+    `{its_report}` and `{its_dead_letters}` join, as `a` and `d`, those with the id of a report that is `asked`.
     `row_type` is the named tuple of a row, if it has one; its fields are the columns.
     `copied_into` is the table of a statement that only inserts its rows: many rows are then inserted by COPY on
     PostgreSQL, by `executemany` on SQLite, both in three quarters of the time.
