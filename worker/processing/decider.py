@@ -6,11 +6,11 @@ writes the decisions after.
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID, uuid5
 
 from statemachine import SETTLED, State, Times, Verdict, decide, expiry, shows_dispatch
 from worker.config.reporters import Reporters
-from worker.model.contract import Report
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import NAMESPACE, device_operation_id
 from worker.model.messages import Announced, Incoming, Item, Message, Overdue, plausible
@@ -189,17 +189,16 @@ class Decider:
         over = expiry(timeouts, Times(tracked.registered_at, tracked.dispatched_at, tracked.reported_at))
         if over is None or over.at > item.until:
             return  # its row gets the later moment
-        report = Report.model_construct(
-            operation_id=item.operation_id,
-            device_id=item.device_id,
-            state=State.TIMEOUT,
-            service_id=SERVICE,
-            code=over.kind.value,
-            reason=reason_of(over.kind, timeouts),
+        # As `_decide` applies a report, without one: TIMEOUT is above every state that is not settled.
+        decisions, kind, at = self.decisions, over.kind.value, moment(over.at)
+        reason = reason_of(over.kind, timeouts)
+        tracked.state, tracked.reason, tracked.code = State.TIMEOUT, reason, kind
+        tracked.state_times += entry(State.TIMEOUT, at)
+        tracked.reported_at, tracked.is_reported = self.known.clock, True
+        decisions.activity.append(
+            (item.id, _timeout_id(over.at), State.TIMEOUT, APPLIED, at, SERVICE, reason, self.now, None, kind)
         )
-        key = item.id, str(uuid5(NAMESPACE, f"timeout {over.at}"))
-        verdict = self._decide(Incoming(report, key, moment(over.at), item.message))
-        assert verdict is APPLIED, "TIMEOUT is above every state that is not settled"
+        decisions.tally.by_service[SERVICE, APPLIED] += 1
         self.decisions.tally.received += 1
         self.decisions.tally.timeouts[over.kind] += 1
 
@@ -355,6 +354,12 @@ class Decider:
     def _note(self, id_: int, action: Action, outcome: Outcome) -> None:
         self.decisions.outcomes[id_] = outcome
         self.decisions.history.append((id_, action, outcome))
+
+
+@lru_cache(maxsize=1_024)
+def _timeout_id(at: int) -> str:
+    """The id of the report of a timeout: a function of its moment, and with its key of the device operation."""
+    return str(uuid5(NAMESPACE, f"timeout {at}"))
 
 
 def _detached(item: Item) -> Item:
