@@ -41,6 +41,21 @@ async def share(workers: Sequence[Worker], queues: int = PARTITIONS) -> float:
     return time.monotonic() - began
 
 
+def in_flight(worker: Worker) -> int:
+    """How many messages it has and has not acknowledged."""
+    lines = worker.probe("metrics")[1].splitlines()
+    of_queues = [line for line in lines if line.startswith("deviceops_in_flight_messages{")]
+    return sum(int(float(line.rpartition(" ")[2])) for line in of_queues)
+
+
+async def settled(worker: Worker, ledger: Ledger) -> None:
+    """Return once no queue has a message: where a report comes to two, the database has it before that."""
+    deadline = time.monotonic() + AGAIN_WITHIN
+    while await ledger.messages_left() or await asyncio.to_thread(in_flight, worker):
+        assert time.monotonic() < deadline, f"{await ledger.messages_left()} messages wait"
+        await asyncio.sleep(0.1)
+
+
 @pytest.fixture
 async def three(
     new_scene: NewScene, broker: PrivateRabbitMQ, sturdy_database: str
@@ -127,6 +142,7 @@ async def test_workers_of_different_numbers_run_side_by_side(
     await ledger.publish(fleet)
     await ledger.caught_up()
     assert await ledger.compare(fleet) == Comparison(0, 0, "")
+    await settled(worker, ledger)
     assert await worker.stop() == 0
     assert await ledger.messages_left() == 0
 
