@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from aio_pika.abc import AbstractChannel
 from pydantic import SecretStr
-from sqlalchemy import make_url, select
+from sqlalchemy import delete, make_url, select
 
 from statemachine import State
 from tests.faults.outages import entries, is_paused, session
@@ -45,7 +45,7 @@ from worker.processing.expiry import Expirer, all_of_them, time_out
 from worker.processing.splitting import WriteTransactions, process_items
 from worker.store.database import Database
 from worker.store.due import outlook
-from worker.store.tables import device_operations
+from worker.store.tables import device_operations, operation_tasks
 
 HOUR = 3_600
 LATER = 6
@@ -364,7 +364,7 @@ async def take(database: Database, sent: Message) -> None:
 
 
 async def test_who_is_over_no_longer_when_his_turn_comes_is_not_timed_out(database: Database) -> None:
-    """An announcement has put it off, and nothing is armed with that as yet."""
+    """An announcement has put it off, which nothing is armed with as yet; nor will be, without the task."""
     operation, devices = uuid4(), [uuid4() for _ in range(3)]
     await take(
         database, message(announcement_body(operation, devices, timeouts={"total": 0.001}), ANNOUNCEMENT, "1")
@@ -373,6 +373,9 @@ async def test_who_is_over_no_longer_when_his_turn_comes_is_not_timed_out(databa
     await take(database, message(announcement_body(operation, timeouts={"total": HOUR}), ANNOUNCEMENT, "2"))
     async with database.read() as connection:
         clock = (await outlook(connection)).clock
+    assert await time_out(database, clock) is None  # it waits for the task
+    async with database.write() as connection:
+        await connection.execute(delete(operation_tasks))
     tally = await time_out(database, clock)
     assert tally is not None
     assert not tally.timeouts
