@@ -27,7 +27,7 @@ from worker.store import batch, due
 from worker.store.database import Database
 from worker.store.due import Due, PendingTask
 
-PORTION = 500
+PORTION = 200
 """Device operations that one transaction times out, or cancels."""
 ARMED = 2_000
 """Device operations of which one transaction finds when they expire."""
