@@ -72,6 +72,8 @@ class Expirer:
         self._stop = asyncio.Event()
         self._is_applied = False
         """Whether the settings for timeouts are applied."""
+        self._has_tasks = True
+        """Whether there may be tasks: a look at what is due tells."""
         self.lag = 0.0
         """Seconds for which the first device operation that is over has waited for its timeout."""
 
@@ -103,7 +105,8 @@ class Expirer:
     async def take_timeouts(self) -> bool:
         """Time out what is over and may be; returns whether anything was."""
         async with self._database.read() as connection:
-            clock, first = await due.outlook(connection)
+            clock, first, has_tasks = await due.outlook(connection)
+        self._has_tasks = self._has_tasks or has_tasks
         self.lag = 0 if first is None else max(clock - first, 0) / 1_000
         if first is None or first > clock + AHEAD:
             return False
@@ -139,8 +142,8 @@ class Expirer:
         if not self._is_applied:
             await apply_settings(self._database)
             self._is_applied = True
-        while await self.do_tasks() and not self._stop.is_set():
-            pass
+        while self._has_tasks and not self._stop.is_set():
+            self._has_tasks = await self.do_tasks()
 
     async def _arm(self, task: PendingTask) -> bool:
         """Find anew when the device operations of an operation expire; returns whether that is done.

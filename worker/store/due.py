@@ -30,6 +30,7 @@ class Outlook(NamedTuple):
     clock: int
     first: int | None
     """When the first device operation has to be looked at; None if none can expire."""
+    has_tasks: bool
 
 
 class Due(NamedTuple):
@@ -66,8 +67,8 @@ async def outlook(connection: AsyncConnection) -> Outlook:
     """What there is to do; costs the same whatever number of device operations."""
     column = device_operations.c.expires_at
     first = select(column).where(column.is_not(None)).order_by(column).limit(1).scalar_subquery()
-    clock, first_at = (await connection.execute(select(_clock(connection), first))).one()
-    return Outlook(clock, first_at)
+    query = select(_clock(connection), first, select(operation_tasks.c.task).exists())
+    return Outlook(*(await connection.execute(query)).one())
 
 
 async def take_due(connection: AsyncConnection, until: int, limit: int) -> Sequence[Due]:
