@@ -1,4 +1,4 @@
-"""Abort thresholds: when so many devices have failed that an operation is to be stopped."""
+"""Abort thresholds: the share of failed devices at which an operation is stopped."""
 
 from enum import StrEnum
 from typing import NamedTuple

@@ -183,7 +183,7 @@ async def _traffic(
 
 
 async def _soon(connection: asyncpg.Connection, number: int) -> int:
-    """A moment by which so many are set, by the database's clock."""
+    """A moment after the time that it takes to set this number, by the database's clock."""
     clock: int = await connection.fetchval(CLOCK)
     return clock + 2_000 + 1_000 * number // TO_SET
 

@@ -60,7 +60,7 @@ class Traffic:
 
     @classmethod
     def of_one(cls, devices: int, reports: int, seed: int) -> "Traffic":
-        """One operation's: the announcement of all its devices, and at most so many of the messages after it."""
+        """One operation: the announcement of all its devices, and at most `reports` of the messages after it."""
         return cls.from_lines(islice(_lines(1, devices, seed, BAD, UNKNOWN), 1 + reports))
 
     @classmethod

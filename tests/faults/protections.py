@@ -706,8 +706,8 @@ PROTECTIONS = (
         ((WATERMARKS, "if now - self._began_at < self._grace:", "if False:"),),
     ),
     Protection(
-        "who is over no longer when his turn comes is not timed out",
-        "test_timeouts.py::test_who_is_over_no_longer_when_his_turn_comes_is_not_timed_out",
+        "a device operation that is over no longer is not timed out",
+        "test_timeouts.py::test_a_device_operation_that_is_over_no_longer_is_not_timed_out",
         (("worker/processing/decider.py", "if over is None or over.at > item.until:", "if over is None:"),),
     ),
     Protection(

@@ -43,7 +43,7 @@ class Silence:
         return UUID(int=self.random.getrandbits(128), version=4)
 
     async def announce(self, devices: int, **more: object) -> dict[UUID, list[UUID]]:
-        """Announce so many devices, in as few operations as it takes, and return once they are registered."""
+        """Announce a number of devices, in as few operations as it takes, and return once they are registered."""
         announced: dict[UUID, list[UUID]] = {}
         while devices > 0:
             number = min(devices, FEW_DEVICES)
@@ -114,7 +114,7 @@ class Silence:
             return [(row[0], row[1]) for row in await connection.execute(query)]
 
     async def has(self, operation: UUID, number: int, *states: State) -> None:
-        """Return once so many devices are in one of these states; without any, are registered."""
+        """Return once this number of devices is in one of the states; without states, is registered."""
         deadline = time.monotonic() + PATIENCE
         while (found := await self.count(operation, *states)) != number:
             assert time.monotonic() < deadline, f"{found} of {number} are {states}"

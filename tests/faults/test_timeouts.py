@@ -70,7 +70,7 @@ def is_large(request: pytest.FixtureRequest) -> bool:
 
 
 async def killed(workers: list[Worker], random: Random, seconds: float) -> None:
-    """Kill one worker after the other, at random or just before a commit, over so many seconds."""
+    """Kill one worker after the other, at random or just before a commit, for a number of seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         await asyncio.sleep(random.uniform(0, 0.5))
@@ -279,7 +279,7 @@ async def test_a_threshold_is_crossed_under_kills_and_repeated_deliveries(
     database_url: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    """It trips once, and everything that has not failed becomes CANCELLED, whoever is killed while he does it."""
+    """It trips once, and everything that has not failed becomes CANCELLED, whichever workers are killed."""
     devices = 20_000 if is_large(request) else 4_000
     worker, ledger = await new_scene(amqp_url, database_url, timeout_grace=0, batch_size=20)
     workers = [worker, worker.twin(), worker.twin()]
@@ -363,7 +363,7 @@ async def take(database: Database, sent: Message) -> None:
     await process_items(WriteTransactions(database), parse(sent))
 
 
-async def test_who_is_over_no_longer_when_his_turn_comes_is_not_timed_out(database: Database) -> None:
+async def test_a_device_operation_that_is_over_no_longer_is_not_timed_out(database: Database) -> None:
     """An announcement has put it off, which nothing is armed with as yet; nor will be, without the task."""
     operation, devices = uuid4(), [uuid4() for _ in range(3)]
     await take(

@@ -20,7 +20,8 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 
-from worker.model.contract import Integral, Moment, Name
+from worker.model.contract import Moment, Name
+from worker.model.numbers import Integral
 from worker.model.outcomes import Status
 from worker.model.text import shown
 from worker.store.selection import FILTERS, Selection

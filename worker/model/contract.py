@@ -31,6 +31,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_json
 
 from statemachine import SPELLINGS, State
 from worker.model import timestamps
+from worker.model.numbers import Integral, integral
 from worker.model.state_names import unknown_state
 from worker.model.text import clean, shown
 from worker.model.timing import AnnouncedAbort, AnnouncedTimeouts, Timing, milliseconds
@@ -43,14 +44,9 @@ MAX_REASON = 4_096
 """Characters; a longer reason is cut, as a limit must never reject a final state."""
 
 
-def _integral(value: object) -> object:
-    # JSON knows one kind of number: 5.0 is the integer 5.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def as_state(value: object) -> State:
     """Parse a state in any accepted spelling. Raises ValueError."""
-    value = _integral(value)
+    value = integral(value)
     state = SPELLINGS.get(value) if isinstance(value, str | int) else None
     if state is None:
         raise ValueError(unknown_state(value))
@@ -158,7 +154,6 @@ ReasonText = Annotated[
 ]
 Document = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 Id = Annotated[UUID, Field(strict=False, json_schema_extra={"pattern": _ANY_UUID})]
-Integral = BeforeValidator(_integral)
 Reported = Annotated[
     State,
     BeforeValidator(as_state),

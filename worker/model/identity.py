@@ -72,6 +72,12 @@ def device_operation_id(operation_id: UUID, device_id: UUID) -> UUID:
     return _uuid(number.to_bytes(16))
 
 
+def device_operation_ids(operation_id: UUID) -> tuple[UUID, UUID]:
+    """The first and the last id that a device operation of an operation can have."""
+    first = operation_id.int & _FIRST
+    return UUID(int=first), UUID(int=first | (1 << 96) - 1)
+
+
 def pair_id(operation_id: UUID, device_id: UUID) -> UUID:
     """The UUIDv5 of the device's 16 bytes in the operation's namespace, part of a dead letter's fingerprint."""
     digest = sha1(operation_id.bytes + device_id.bytes, usedforsecurity=False).digest()

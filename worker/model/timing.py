@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from statemachine import AbortAction, Kind, Threshold, Timeouts
+from worker.model.numbers import Integral
 
 MAX_TIMEOUT = 10 * 366 * 86_400
 """Seconds: ten years."""
@@ -31,10 +32,6 @@ def milliseconds(moment: datetime) -> int:
 def moment(since: int) -> datetime:
     """A moment, from milliseconds since 1970."""
     return _FIRST + since * _MILLISECOND
-
-
-def _integral(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value  # JSON has one kind of number
 
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT, allow_inf_nan=False)]
@@ -72,7 +69,7 @@ class AnnouncedAbort(BaseModel):
     min_settled: Annotated[
         int,
         Field(ge=1, lt=2**31, description="Device operations that have to be settled before it can be crossed."),
-        BeforeValidator(_integral),
+        Integral,
     ]
     action: Annotated[
         Literal["cancel", "notify"],

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from statemachine import AbortAction, Expiry, Kind, State, Timeouts, Times, expiry
+from statemachine import AbortAction, Kind, State, Timeouts
 from worker.model import timing
 from worker.model.contract import Report
 from worker.model.identity import NAMESPACE
@@ -152,7 +152,7 @@ class Expirer:
         has locked the row, or is waited for here. One that registers compares its timeouts under the operation's
         lock.
         """
-        after = _FIRST
+        after: UUID | None = None
         while not self._stop.is_set():
             began = perf_counter()
             async with self._database.write() as connection:
@@ -165,7 +165,7 @@ class Expirer:
                 changed = []
                 for before in found:
                     armed = before.since(reported.get(before.id, 0))
-                    over = _expiry(timeouts, armed)
+                    over = armed.expiry(timeouts)
                     armed = armed._replace(expires_at=None if over is None else over.at)
                     if armed != before:
                         changed.append((armed.id, armed.expires_at, armed.reported_at))
@@ -215,7 +215,7 @@ async def count_over(database: Database) -> Mapping[UUID, Counter[Kind]]:
             for armed, operation_id in found:
                 if operation_id not in timeouts:
                     timeouts[operation_id] = effective(*await due.timing_of(connection, operation_id))
-                over = _expiry(timeouts[operation_id], armed)
+                over = armed.expiry(timeouts[operation_id])
                 if over is not None and over.at <= clock:
                     counts.setdefault(operation_id, Counter())[over.kind] += 1
             last = found[-1][0]
@@ -233,12 +233,6 @@ async def apply_settings(database: Database) -> None:
     if before is None or before[0] != settings.text or before[1] < CHANGED:
         async with database.write() as connection:
             await due.apply_defaults(connection, settings.text)
-
-
-def _expiry(timeouts: Timeouts | None, armed: due.Armed) -> Expiry | None:
-    if timeouts is None:
-        return None
-    return expiry(timeouts, Times(armed.registered_at, armed.dispatched_at, armed.reported_at))
 
 
 def _cancellations(found: Sequence[Due], report_id: str, reason: str) -> list[Incoming]:

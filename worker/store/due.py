@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, delete, func, insert, literal, literal_column
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SETTLED, Expiry, OperationState, State, Threshold, Timeouts, Times, expiry
+from worker.model.identity import device_operation_ids
 from worker.model.operation import Task
 from worker.model.timing import Timing, Tripped, effective, moment, threshold
 from worker.store.bulk import clock_of
@@ -53,6 +54,12 @@ class Armed(NamedTuple):
     def since(self, reported_at: int) -> "Armed":
         """With a later report."""
         return self._replace(reported_at=max(self.reported_at, reported_at))
+
+    def expiry(self, timeouts: Timeouts | None) -> Expiry | None:
+        """When it expires with these timeouts."""
+        if timeouts is None:
+            return None
+        return expiry(timeouts, Times(self.registered_at, self.dispatched_at, self.reported_at))
 
 
 class PendingTask(NamedTuple):
@@ -159,17 +166,21 @@ async def finish(connection: AsyncConnection, task: PendingTask) -> None:
 
 
 async def lock_unsettled(
-    connection: AsyncConnection, operation_id: UUID, after: UUID, limit: int
+    connection: AsyncConnection, operation_id: UUID, after: UUID | None, limit: int
 ) -> Sequence[Armed]:
-    """Lock the device operations of an operation that are not settled, with ids after one, in their order."""
+    """Lock the device operations of an operation that are not settled, in order of id, after one of them.
+
+    The range of ids spares an index scan over those of other operations.
+    """
     column = device_operations.c
+    first, last = device_operation_ids(operation_id)
     query = (
         select(*(column[name] for name in Armed._fields), column.dispatched)
         .where(
             column.operation_id == operation_id,
             column.state.in_(_UNSETTLED),
-            column.id > after,
-            column.id <= _last_of(operation_id),
+            column.id >= first if after is None else column.id > after,
+            column.id <= last,
         )
         .order_by(column.id)
         .limit(limit)
@@ -258,11 +269,6 @@ def _clock(connection: AsyncConnection) -> Any:
     return literal_column(clock_of(connection.dialect.name), BigInteger)
 
 
-def _last_of(operation_id: UUID) -> UUID:
-    """The last id that a device operation of an operation can have: all begin as the operation's id does."""
-    return UUID(int=operation_id.int | (1 << 96) - 1)
-
-
 def _armed(row: Any) -> Armed:
     dispatched_at = row.registered_at if row.dispatched and row.dispatched_at is None else row.dispatched_at
     return Armed(row.id, row.registered_at, dispatched_at, row.reported_at, row.expires_at)
@@ -301,7 +307,4 @@ async def expiry_of(connection: AsyncConnection, id_: UUID) -> Expiry | None:
     row = (await connection.execute(query.where(column.id == id_))).one_or_none()
     if row is None or row.expires_at is None:
         return None
-    armed = _armed(row)
-    timeouts = effective(*await timing_of(connection, row.operation_id))
-    times = Times(armed.registered_at, armed.dispatched_at, armed.reported_at)
-    return None if timeouts is None else expiry(timeouts, times)
+    return _armed(row).expiry(effective(*await timing_of(connection, row.operation_id)))
