@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the parts of the pages that are made from the code: settings, commands, pictures of a terminal.
+"""Writes the parts of the pages that are made from the code: settings, commands, changes, pictures of a terminal.
 
 `python deploy/pages.py` writes them; `--check` writes nothing, prints each file that is out of date, and exits
 with 1 if there is one. It needs deviceops and nothing else: no broker, no database server.
@@ -30,6 +30,7 @@ from rich.text import Text
 from worker.cli import app
 from worker.config.secret_files import variable
 from worker.config.settings import Settings
+from worker.model.changes import KINDS
 
 DEPLOY = Path(__file__).parent
 BEGIN, END = "<!-- begin: made by deploy/pages.py -->", "<!-- end -->"
@@ -68,6 +69,12 @@ def _between(least: float | None, most: float | None, more_than: float | None = 
     limits = {"at least": least, "more than": more_than, "at most": most}
     said = ", ".join(f"{words} {limit:,}" for words, limit in limits.items() if limit is not None)
     return f" ({said})" if said else ""
+
+
+def changes() -> str:
+    """A table of the types of changes."""
+    rows = [(f"`{kind.name}`", f"`{kind.routing_key}`", _code(kind.told), kind.summary) for kind in KINDS.values()]
+    return _table(("type", "routing key", "`DEVICEOPS_CHANGES` at least", "tells"), rows)
 
 
 def commands() -> str:
@@ -212,6 +219,7 @@ def _picture(outputs: Iterable[tuple[str, str]]) -> str:
 
 
 GENERATED: Mapping[str, Callable[[], str]] = {
+    "changes.md": changes,
     "settings.md": settings,
     "cli.md": commands,
     "pictures/terminal.svg": terminal,

@@ -63,17 +63,29 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--full`: the sizes that CI runs; the everyday run is to stay under ten minutes."""
-    parser.addoption("--full", action="store_true", help="the sizes that CI runs: more streams, more reports")
+    """`--full`: the sizes for a release; the everyday run is what CI runs."""
+    parser.addoption("--full", action="store_true", help="the sizes for a release: more streams, more reports")
     parser.addoption("--part", choices=PARTS, help="only one of the parts that tests/run.sh runs in turn")
     parser.addoption("--long", action="store_true", help="as --tries 100 --soak 3600")
-    parser.addoption("--tries", type=int, help="how often each fault is tried, instead of once (CI: 3)")
-    parser.addoption("--soak", type=int, help="seconds of small faults for one worker, instead of 15 (CI: 60)")
+    parser.addoption("--tries", type=int, help="how often each fault is tried, instead of once (--full: 3)")
+    parser.addoption("--soak", type=int, help="seconds of small faults for one worker, instead of 15 (--full: 60)")
+    parser.addoption("--pictures", action="store_true", help="put the pictures of pages into the repository anew")
+    parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="where pictures of pages go")
     parser.addoption("--seed", type=int, help="for the moments at which faults strike, as a failed run printed it")
+
+
+class _Failures:
+    """Prints each failure where it happens; pytest does at the end of a run, which may be half an hour later."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            print(f"\nfailed after {report.duration:.0f} s: {report.nodeid}", flush=True)  # noqa: T201
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """For a run of several processes: let them share services, and let tests take turns."""
+    if not hasattr(config, "workerinput"):  # which collects the reports of all processes
+        config.pluginmanager.register(_Failures())
     config.addinivalue_line(
         "markers",
         "alone: measures time or memory, or needs all of the machine: no other test runs at the same time",
@@ -153,7 +165,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether this run has the sizes of CI."""
+    """Whether this run has full sizes."""
     return bool(request.config.getoption("--full"))
 
 

@@ -4,7 +4,7 @@
 #   tests/run.sh             the everyday run
 #   tests/run.sh --fast      lint, format, types, import contracts and tests/unit: seconds, no service, nothing installed
 #                            but the Python packages
-#   tests/run.sh --full      the sizes of CI
+#   tests/run.sh --full      before a release: full sizes, on all versions of the services
 #   tests/run.sh --long      tries each fault 100 times, and soaks a worker for an hour
 #   tests/run.sh -k laws     other arguments go to pytest
 #
@@ -51,6 +51,7 @@ if [ "${1:-}" = --fast ]; then
     exit
 fi
 step install_services
+step python -m tests.support.browsing.axe
 # Once, for the hundreds of commands that tests start: where PYTHONDONTWRITEBYTECODE is set, each would do it again.
 step python -m compileall -q statemachine worker tests
 check_code
@@ -87,10 +88,9 @@ part() {
     esac
 }
 
-# Several processes, as most tests wait for something most of the time; fewer at the sizes of CI, where more of them
-# bound how long something takes.
-processes=6
-[[ " $* " == *" --full "* ]] && processes=4
+# Several processes, as many tests wait for something; no more, as others bound how long something takes, and two
+# cores are busy with four.
+processes=4
 part most --numprocesses="$processes" --dist=worksteal "$@"
 # Half of the tests for each process, which is those of one version: a cluster waits for its own timeouts mostly.
 part clusters --numprocesses=2 --dist=worksteal "$@"

@@ -8,21 +8,25 @@
    touches, `processing.decisions` decides in memory by the rules of `statemachine`.
 6. `store` has the tables, the statements of a batch, and the queries.
 7. `amqp` acknowledges after the commit.
+8. `processing.changes` makes what the transaction tells others; `store.outbox` writes it with the transaction and
+   numbers it after the commit into `store.change_log`; `store.change_reader` reads it, `amqp.relay` publishes it.
 
 Besides:
 
 - `dead_letters`: replay, correct, discard, export and import of rejected messages, retention
 - `processing.expiry`: timeouts, cancellation after an abort, changed timeouts; `amqp.watermarks`: up to which
   moment nothing waits in a queue
+- `processing.together`: several batches in one transaction; `processing.retry`: an operation of what failed
 - `processing.direct`: synchronous processing for HTTP; `processing.dry_run`: what a replay would do;
   `processing.write_probe`: a batch that is written and rolled back before anything is consumed;
   `processing.backlog`: parked reports
-- `api`: the HTTP API; `service`: a running worker; `cli`: the `deviceops` command
+- `webhooks`: changes sent to receivers by HTTP
+- `api`: the HTTP API; `pages`: the web page; `service`: a running worker; `cli`: the `deviceops` command
 - `watch`: probes, metrics, systemd notifications, watchdog; `tracing`: OpenTelemetry
-- `asyncapi`: the contract for producers
+- `asyncapi`: the contract for producers and listeners
 - `config`: settings, secret files, URLs, TLS, reporters, API tokens
 - `dependency`: whether the broker and the database are up; `failover`: which of several hosts to try first
 - `errors`: failures with one clear line and an exit code
 - `files`, `log_writer`, `listener`: files and streams, standard error, a listening socket
-- `simulate`: generated traffic
+- `simulate`: generated traffic; `waiting`: for the first of several things
 """

@@ -1,9 +1,12 @@
 """Files and standard streams whose errors name them, and cannot be taken for errors of a database or a broker."""
 
+import os
+import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedWriter, FileIO
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from worker.errors import DeviceopsError
@@ -66,6 +69,34 @@ def writable(output: str) -> Iterator[BinaryIO]:
         return
     with BufferedWriter(File(output, "w", output)) as stream:
         yield stream
+
+
+@contextmanager
+def replaced(output: str) -> Iterator[BinaryIO]:
+    """A file that takes the place of `output` when the block ends; if it fails, `output` stays as it was.
+
+    What is no regular file, such as a pipe or standard output for `-`, is written directly. Raises FileError.
+    """
+    path = Path(os.path.realpath(output))
+    if output == "-" or (path.exists() and not path.is_file()):
+        with writable(output) as stream:
+            yield stream
+        return
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with BufferedWriter(File(str(temporary), "w", output)) as stream:
+            yield stream
+            stream.flush()
+            with _named(output):
+                os.fsync(stream.fileno())
+        with _named(output):
+            if path.exists():
+                temporary.chmod(path.stat().st_mode)
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from worker.amqp.consumer import Consumer
+from worker.amqp.relay import Relay
 from worker.amqp.topology import Topology
 from worker.config.settings import Settings
+from worker.model.changes import Told
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
 from worker.processing import backlog_sweeper
@@ -20,10 +22,14 @@ from worker.processing.expiry import Expirer
 from worker.processing.write_probe import probe_write
 from worker.store import database, schema
 from worker.store.batch_lock import BatchLock
+from worker.store.change_log import RELAY
+from worker.store.change_reader import ChangeReader
 from worker.store.database import Database
 from worker.store.progress import ProgressStore
+from worker.store.webhooks import CURSOR
 from worker.store.workers import Peers
 from worker.tracing import tracing
+from worker.waiting import first_of
 from worker.watch import probes, watchdog
 from worker.watch.batch_metrics import BatchMetrics
 from worker.watch.database_metrics import DatabaseMetrics
@@ -31,12 +37,18 @@ from worker.watch.health import Health
 from worker.watch.metrics import WorkerMetrics
 from worker.watch.process_metrics import registry_of_process
 from worker.watch.rejection_log import ContradictionLog, DeadLetterLog
+from worker.watch.webhook_metrics import WebhookMetrics
+from worker.webhooks.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from worker.tracing.messaging import Tracer
 
 _log = structlog.get_logger()
 
+DAY = 86_400_000
+"""Milliseconds."""
+RELAY_END = 5
+"""Maximum seconds to wait for the last changes to be published, and for what is being sent to webhooks."""
 SQLITE_LOCK_TIMEOUT = 5
 """Seconds that a batch waits for another process's transaction before it is retried: a waiting driver thread
 cannot be stopped."""
@@ -95,18 +107,56 @@ class Worker:
             use=self._use,
         )
         health = Health((consumer.dependency, store.dependency), self._stop)
-        database_metrics = DatabaseMetrics(store, settings.stale_after)
+        database_metrics = DatabaseMetrics(store, settings.stale_after, RELAY + settings.topology_prefix)
         expirer = Expirer(store, consumer.timeout_limit, self._note_counted)
+        relay = self._relay(consumer)
+        telling = [part for part in (relay, self._dispatcher()) if part is not None]
         self._registry.register(
-            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, self._batch_lock, expirer)
+            WorkerMetrics(self.metrics.tally, health, database_metrics, consumer, self._batch_lock, expirer, relay)
         )
         async with (
             watchdog.supervised(health, settings.stall_timeout, settings.drain_timeout),
             probes.serving(settings.worker_probes, health, probes.metrics_of(self._registry)),
         ):
             gc.freeze()  # existing objects stay: the garbage collector need not scan them with every batch
-            async with self._in_background(database_metrics, expirer):
+            async with self._telling(telling), self._in_background(database_metrics, expirer):
                 await consumer.run(until_idle)
+
+    def _relay(self, consumer: Consumer) -> Relay | None:
+        """What publishes changes; None if none are told."""
+        settings = self._settings
+        if settings.changes is Told.NONE:
+            return None
+        keep, name = int(settings.keep_changes * DAY), RELAY + settings.topology_prefix
+        reader = ChangeReader(self._store, name, keep, settings.changes_limit)
+        return Relay(settings, reader, self._store.is_retryable, consumer.dependency)
+
+    def _dispatcher(self) -> Dispatcher:
+        """What sends changes to webhooks; without any, it removes what earlier ones have left."""
+        settings = self._settings
+        reader = ChangeReader(self._store, CURSOR, int(settings.keep_changes * DAY), settings.changes_limit)
+        dispatcher = Dispatcher(self._store, settings.webhooks or {}, settings.webhooks_limit, reader)
+        self._registry.register(WebhookMetrics(dispatcher))
+        return dispatcher
+
+    @asynccontextmanager
+    async def _telling(self, parts: Sequence[Relay | Dispatcher]) -> AsyncIterator[None]:
+        """Tell others of changes during a block, and at its end of the last ones; sets `stop` at its end."""
+        tasks = [asyncio.create_task(self._tell(part)) for part in parts]
+        try:
+            yield
+        finally:
+            self._stop.set()
+            await asyncio.wait(tasks, timeout=RELAY_END)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=RELAY_END)
+
+    async def _tell(self, part: Relay | Dispatcher) -> None:
+        """Tell others of changes, once batches can be written."""
+        await first_of(self._is_ready.wait(), self._stop.wait())
+        if self._is_ready.is_set():
+            await part.run(self._stop)
 
     def _use(self, topology: Topology) -> None:
         """Have batches of one queue committed one after another, those of partitions side by side."""

@@ -11,6 +11,7 @@
 | `cost.py` | processor time by part, from a profiler |
 | `replicas.py` | rates with a cluster of brokers, and with a standby that commits wait for |
 | `timeouts.py` | how soon what is over becomes TIMEOUT, and what that does to reports |
+| `filters.py` | pages by filter, of a thousand device operations and of a million; exports |
 | `stage.py`, `broker.py` | services, databases and queues of a run's own; filling a queue |
 | `traffic.py` | the messages, and what must have become of them |
 | `consuming.py`, `checking.py` | running a consumer over a backlog, its rate, and whether it did everything |

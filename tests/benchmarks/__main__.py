@@ -14,13 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.benchmarks import chart, stage
+from tests.benchmarks.changes import changes
 from tests.benchmarks.cost import cost
+from tests.benchmarks.filters import filters
 from tests.benchmarks.growth import growth
 from tests.benchmarks.large import large
 from tests.benchmarks.latency import latency
 from tests.benchmarks.memory import memory
 from tests.benchmarks.poolers import poolers
 from tests.benchmarks.replicas import replicas
+from tests.benchmarks.retry import retry
 from tests.benchmarks.sizes import DEFAULT, QUICK, Sizes, Steps
 from tests.benchmarks.tables import conditions, tables
 from tests.benchmarks.throughput import CONSUMERS, throughput
@@ -41,6 +44,9 @@ class Name(StrEnum):
     WORKERS = "workers"
     LARGE = "large"
     TIMEOUTS = "timeouts"
+    CHANGES = "changes"
+    RETRY = "retry"
+    FILTERS = "filters"
 
 
 BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mapping[str, Any]]]] = {
@@ -54,6 +60,9 @@ BENCHMARKS: Mapping[Name, Callable[[stage.Stage, Sizes, Steps], Awaitable[Mappin
     Name.WORKERS: workers,
     Name.LARGE: large,
     Name.TIMEOUTS: timeouts,
+    Name.CHANGES: changes,
+    Name.RETRY: retry,
+    Name.FILTERS: filters,
 }
 
 
@@ -63,6 +72,12 @@ def main(
     reports: Annotated[int, typer.Option(min=1_000, help="Of one run of a consumer.")] = DEFAULT.reports,
     messages: Annotated[int, typer.Option(min=1_000, help="Of the backlog of `memory`.")] = DEFAULT.messages,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each rate of `latency`.")] = DEFAULT.seconds,
+    filtered: Annotated[
+        int, typer.Option("--devices", min=1_000, help="Device operations of `filters`.")
+    ] = DEFAULT.filtered,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Repeated reports of a device in `filters`.")
+    ] = DEFAULT.repeats,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, whose figures mean nothing.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
     chart_file: Annotated[
@@ -70,7 +85,7 @@ def main(
     ] = None,
 ) -> None:
     """Measure deviceops, beside what else people would use where that is possible, on real services."""
-    sizes = QUICK if quick else Sizes(rounds, reports, messages, seconds)
+    sizes = QUICK if quick else Sizes(rounds, reports, messages, seconds, filtered=filtered, repeats=repeats)
     try:
         documents = uvloop.run(_measured([name] if name else list(Name), sizes))
     except asyncio.CancelledError:

@@ -148,12 +148,18 @@ async def running(
 
 
 async def rate_of_deviceops(
-    stage: Stage, traffic: Traffic, *, kind: str = "postgresql", workers: int = 1, database_url: str | None = None
+    stage: Stage,
+    traffic: Traffic,
+    *,
+    kind: str = "postgresql",
+    workers: int = 1,
+    database_url: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> float:
     """Reports a second of deviceops; whatever it stored is checked, on a database of its own."""
     async with stage.scene(kind, database_url) as scene:
         await stage.broker.fill(scene.topology, traffic.messages)
-        async with running(scene, workers) as running_ones:
+        async with running(scene, workers, settings=settings) as running_ones:
             began = await stage.broker.consumed_by(scene.topology, workers)
             ended = await running_ones.have_settled(traffic.expected.received, began)
             tallies = await running_ones.stop()
@@ -173,7 +179,7 @@ async def rate_of_usual(stage: Stage, traffic: Traffic, concurrency: int) -> flo
     """Reports a second of the consumer people write; what it stored is checked."""
     async with stage.scene() as scene:
         rate = await _rate_of_other(stage, scene, traffic, "usual", str(concurrency), scene.database_url)
-        await check_database(scene.database_url, traffic.expected)
+        await check_database(scene.database_url, traffic.expected, groups_by_cause=False)
         return rate
 
 

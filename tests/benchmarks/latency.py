@@ -26,7 +26,7 @@ from tests.benchmarks.traffic import Traffic
 from worker.model.messages import ANNOUNCEMENT, Incoming, Key, Message
 from worker.model.parsing import parse
 from worker.simulate import Disorder
-from worker.store.bulk import CHANNEL
+from worker.store.bulk import CHANGES_CHANNEL
 
 RESOLUTION = 0.002
 WATCHED = 50
@@ -201,7 +201,7 @@ async def watch(
     deadline = start + len(offered.reports) / offered.rate + patience
     visible = await connection.prepare(VISIBLE)
     committed = asyncio.Event()
-    await connection.add_listener(CHANNEL, lambda *_: committed.set())
+    await connection.add_listener(CHANGES_CHANNEL, lambda *_: committed.set())
     while waiting or to_come:
         now = time.monotonic()
         if now > deadline:

@@ -35,10 +35,18 @@ class Sizes:
     due_at_once: int = 100_000
     reports_beside: int = 1_000
     """In a second, beside those."""
+    followers: int = 1_000
+    """Of events over HTTP."""
+    filtered: int = 1_000_000
+    """Device operations of the operation whose pages are filtered, and that is exported."""
+    repeats: int = 100_000
+    """Repeated reports of each device operation of a page."""
 
 
 DEFAULT = Sizes()
-QUICK = Sizes(1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,), 200, 100, 2, 500, 50)
+QUICK = Sizes(
+    1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,), 200, 100, 2, 500, 50, 5, 20_000, 100
+)
 """Enough to see that everything works; the figures mean nothing."""
 
 

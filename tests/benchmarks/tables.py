@@ -21,6 +21,11 @@ TARGETS = {
     **{f"sessions, PgBouncer {version} / direct": "at least 0.9" for version in POOLERS},
     **{f"transactions, PgBouncer {version} / direct": "at least 0.8" for version in POOLERS},
     "report p99 meanwhile/before": "at most 3",
+    "operations / none": "at least 0.95",
+    "all / none": "at least 0.7",
+    "report p99 with followers/without": "at most 1.5",
+    "page with repeated reports p50": "at most 1.2",
+    "page with repeated reports p99": "at most 2",
 }
 """What the ratios are to reach, on two cores that broker and database share."""
 

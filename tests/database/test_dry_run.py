@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from random import Random
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -23,10 +23,12 @@ from tests.support.letters import (
     through_the_broker,
 )
 from tests.support.sending import (
+    ANNOUNCEMENT,
     DEVICES,
     OPERATIONS,
     REPORTS,
     Batches,
+    announcement_body,
     assert_counters_are_a_recount,
     message,
     process,
@@ -36,20 +38,30 @@ from tests.support.strategies import streams
 from worker.config.reporters import Reporters, Service
 from worker.dead_letters import paging
 from worker.dead_letters.replay import preview, replay
+from worker.model.messages import Message
 from worker.model.outcomes import Reason
+from worker.processing import backlog
 from worker.processing import batches as batches_module
 from worker.processing.batches import process_messages
 from worker.store import dead_letters
 from worker.store.database import Database
 from worker.store.selection import Selection
 
+EARLY = report_body(OPERATION, DEVICE, "INITIATED")
+NARROW = Reporters({"drift-service": Service(operation_types=frozenset(["CONVERGE"]))})
+"""Parks EARLY, whose operation has no type yet, and refuses it once REBOOT is announced."""
+REBOOT = message(announcement_body(OPERATION, [DEVICE], operation_type="REBOOT"), ANNOUNCEMENT)
 TRUSTS = [
     None,
     NOBODY,
-    Reporters({"drift-service": Service(operation_types=frozenset(["CONVERGE"]))}),
+    NARROW,
     Reporters({"drift-service": Service(states=frozenset([State.CREATED, State.SUCCESS]))}),
 ]
 SEEDS = st.integers(0, 2**32)
+
+
+def given_up(sent: Message) -> Message:
+    return through_the_broker(sent, abandoned=True)
 
 
 @given(stream=streams(), seed=SEEDS)
@@ -126,6 +138,63 @@ async def test_a_dry_run_knows_an_unreadable_report_that_was_kept_before(databas
     await replay_as_foretold(database, None, Selection(reason=Reason.UNDELIVERABLE))
 
 
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_dry_run_counts_a_report_that_it_has_parked_itself_and_a_later_page_refuses(
+    database: Database, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", size)
+    bulk = message({"reports": [EARLY]}, REPORTS)  # taken apart, it leaves a dead letter of its report
+    for one in (given_up(bulk), given_up(REBOOT)):
+        await process_messages(database, [one])
+
+    await replay_as_foretold(database, NARROW)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_dry_run_knows_a_report_again_that_it_has_refused_on_its_release(
+    database: Database, monkeypatch: pytest.MonkeyPatch, is_stored: bool, size: int
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", size)
+    first, again = (message({"reports": reports}, REPORTS, "one") for reports in ([EARLY], [EARLY, None]))
+    for one in (first if is_stored else given_up(first), given_up(REBOOT), given_up(again)):
+        await process_messages(database, [one])
+
+    await replay_as_foretold(database, NARROW, Selection(reason=Reason.UNDELIVERABLE))
+
+
+async def test_a_dry_run_releases_the_oldest_first_also_of_those_that_it_has_parked_itself(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", 1)
+    monkeypatch.setattr(backlog, "MAX_REPORTS", 2)  # of three, so that they are released after the registration
+    states = ("PROCESSING", "INITIATED", "DISPATCHED")
+    oldest, *younger = (message(report_body(OPERATION, DEVICE, state)) for state in states)
+    for one in (given_up(oldest), *younger, given_up(REBOOT)):
+        await process_messages(database, [one])
+
+    await replay_as_foretold(database, None, Selection(reason=Reason.UNDELIVERABLE))
+
+
+async def test_a_dry_run_weighs_what_it_has_parked_itself_where_it_divides_a_page(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", 3)
+    monkeypatch.setattr(backlog, "MAX_REPORTS", 1)
+
+    def sent(device: UUID, state: str) -> Message:
+        return message(report_body(OPERATION, device, state))
+
+    light, heavy = DEVICES[:2]
+    parked = [given_up(sent(heavy, state)) for state in ("INITIATED", "DISPATCHED", "PROCESSING")]
+    await process_messages(database, parked)
+    # One transaction registers `light` and decides its report in its own turn, another releases those of `heavy`.
+    for one in (given_up(sent(light, "CREATED")), sent(light, "SUCCESS"), given_up(sent(heavy, "CREATED"))):
+        await process_messages(database, [one])
+
+    await replay_as_foretold(database, None)
+
+
 @pytest.mark.parametrize("limit", [None, 3])
 async def test_a_dry_run_selects_what_the_replay_does_though_pages_change_what_follows(
     database: Database, monkeypatch: pytest.MonkeyPatch, limit: int | None
@@ -147,6 +216,18 @@ async def test_a_dry_run_selects_what_the_replay_does_though_pages_change_what_f
     summary = await replay(database, selection, actor="me", reporters=reporters, limit=limit)
 
     assert foretold.document() == summary.document()
+
+
+async def test_a_dry_run_has_the_pages_of_a_replay_at_its_rate(database: Database) -> None:
+    registration, early = (message(report_body(OPERATION, DEVICE, state)) for state in ("CREATED", "SUCCESS"))
+    for one in (given_up(registration), early):
+        await process_messages(database, [one])
+
+    foretold, _ = await preview(database, ALL, rate=1.9)
+    summary = await replay(database, ALL, actor="me", rate=1.9)
+
+    assert foretold.document() == summary.document()
+    assert summary.selected == 1, "the first page releases what the second one would have had"
 
 
 async def test_no_worker_waits_for_a_dry_run_and_none_breaks_it(

@@ -22,6 +22,7 @@ from worker.model.messages import Message
 from worker.store import dead_letters, queries
 from worker.store.database import Database
 from worker.store.dead_letters import GroupBy
+from worker.store.device_filter import DeviceFilter
 from worker.store.pagination import PageRequest
 from worker.store.selection import Selection
 
@@ -38,7 +39,9 @@ async def documents(database: Database) -> list[Any]:
     """The page of the operation's device operations, and the operation."""
     async with database.read() as connection:
         [(operation, progress)] = await queries.list_operations(connection)
-        page = await queries.page_of_device_operations(connection, progress, OPERATION, None, PageRequest())
+        page = await queries.page_of_device_operations(
+            connection, progress, OPERATION, DeviceFilter(), PageRequest()
+        )
         return [page.results, operation]
 
 

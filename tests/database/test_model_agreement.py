@@ -4,12 +4,12 @@ from tests.support.agreement import check_group
 from tests.support.databases import clear
 from worker.store.database import Database
 
-GROUPS, GROUPS_OF_CI = 10, 30
+GROUPS, GROUPS_IN_FULL = 10, 30
 
 
 async def test_the_product_agrees_with_the_model_on_thousands_of_random_streams(
     database: Database, full: bool
 ) -> None:
-    for seed in range(GROUPS_OF_CI if full else GROUPS):
+    for seed in range(GROUPS_IN_FULL if full else GROUPS):
         await clear(database)
         await check_group(database, seed)

@@ -12,6 +12,8 @@ from statemachine import Counters, OperationState, State, contribution
 from worker.model.identity import device_operation_id
 from worker.store import queries
 from worker.store.database import Database
+from worker.store.device_filter import DeviceFilter
+from worker.store.operation_filter import OperationFilter
 from worker.store.pagination import Cursor, Ordering, PageRequest, PageResult
 from worker.store.tables import device_operations, operations
 
@@ -82,10 +84,11 @@ def ordered(rows: list[dict[str, Any]], ordering: Ordering, states: list[Any]) -
 
 
 async def page_of_devices(database: Database, state: State | None, request: PageRequest) -> PageResult[UUID]:
+    chosen = DeviceFilter(None if state is None else frozenset({state}))
     async with database.read() as connection:
         found = await queries.get_operation(connection, OPERATION)
         assert found is not None
-        page = await queries.page_of_device_operations(connection, found[1], OPERATION, state, request)
+        page = await queries.page_of_device_operations(connection, found[1], OPERATION, chosen, request)
     return page.with_results([each.id for each in page.results])
 
 
@@ -133,9 +136,11 @@ async def test_pages_of_operations_are_the_sorted_rows(
     wanted = [row for row in parents if row["id"] in taking_part and state in (None, row["state"])]
     assert len(wanted) > LIMIT or state
 
+    chosen = OperationFilter(None if state is None else frozenset({state}), device_id=device)
+
     async def find(request: PageRequest) -> PageResult[UUID]:
         async with database.read() as connection:
-            page = await queries.page_of_operations(connection, state, request, device)
+            page = await queries.page_of_operations(connection, chosen, request)
         assert page.count == len(wanted)
         return page.with_results([each.id for each in page.results])
 

@@ -32,7 +32,9 @@ from worker.store.tables import (
     dead_letter_history,
     device_operations,
     operation_activity,
+    operation_minutes,
     operations,
+    reason_groups,
 )
 
 OPERATION, OTHER = OPERATIONS
@@ -101,6 +103,16 @@ async def test_rows_whose_owner_is_missing_are_found_and_removed(stored: Databas
         | {"created_at": NOW, "service_id": "", "reason": ""},
         operation_activity: {"operation_id": DEVICE, "state": "CREATED", "created_at": NOW},
         announcements: {"operation_id": DEVICE, "message_id": "1"},
+        reason_groups: {
+            "operation_id": DEVICE,
+            "state": 60,
+            "cause": "x",
+            "devices": 0,
+            "reason": "",
+            "example": "",
+        }
+        | {"first_at": NOW, "last_at": NOW},
+        operation_minutes: {"operation_id": DEVICE, "hour": 1, "settled": "0=1"},
         dead_letter_history: {
             "dead_letter_id": 10**6,
             "at": NOW,

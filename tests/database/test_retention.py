@@ -23,15 +23,24 @@ from worker.dead_letters.replay import replay
 from worker.dead_letters.retention import PRUNED, Retention
 from worker.model.messages import Message
 from worker.model.outcomes import Action, Reason, Status
+from worker.model.timing import milliseconds
 from worker.store import dead_letters as letters
-from worker.store import queries
+from worker.store import minutes, queries
 from worker.store.database import Database
+from worker.store.device_filter import DeviceFilter
 from worker.store.pagination import PageRequest
 from worker.store.selection import Selection
-from worker.store.tables import activity, dead_letters, device_operations, operation_activity, operations
+from worker.store.tables import (
+    activity,
+    dead_letters,
+    device_operations,
+    operation_activity,
+    operation_minutes,
+    operations,
+)
 
 OPERATION, DEVICE = OPERATIONS[0], DEVICES[0]
-EVERYTHING = Retention(*[timedelta(seconds=-1)] * 3)
+EVERYTHING = Retention(timedelta(seconds=-1), timedelta(seconds=-1), timedelta(seconds=-1))
 """Whatever may go goes, however young."""
 NOTHING = dict.fromkeys(PRUNED, 0)
 DAY = timedelta(days=1)
@@ -61,7 +70,9 @@ async def documents(database: Database) -> object:
     async with database.read() as connection:
         found = await queries.list_operations(connection)
         pages = [
-            await queries.page_of_device_operations(connection, progress, operation.id, None, PageRequest())
+            await queries.page_of_device_operations(
+                connection, progress, operation.id, DeviceFilter(), PageRequest()
+            )
             for operation, progress in found
         ]
     return found, pages
@@ -221,3 +232,36 @@ async def test_a_report_whose_dead_letter_was_emptied_is_a_dead_letter_again_whe
 
     assert (tally.dead_lettered, tally.duplicate) == ({"conflict": 1}, 0)
     assert [row.report_id for row in await rows(database)] == ["one"]
+
+
+async def keep_minutes(database: Database, hours: dict[int, str]) -> None:
+    """Give the operation minutes in hours of these ages, in hours."""
+    present = milliseconds(datetime.now(UTC)) // 3_600_000
+    rows = [
+        {"operation_id": OPERATION, "hour": present - ago, "settled": settled} for ago, settled in hours.items()
+    ]
+    async with database.write() as connection:
+        await connection.execute(insert(operation_minutes), rows)
+
+
+async def test_minutes_are_thinned_after_a_day_and_hours_removed_after_a_month(stored: Database) -> None:
+    last_day = {0: "1=2 3=4", 23: "0=1"}
+    older = {26: "0=1 59=8", 27: "*=5", 28: "*=5 0=1", 24 * 30: "7=7"}
+    await keep_minutes(stored, {**last_day, **older, 24 * 32: "0=1", 24 * 40: "*=3"})
+    retention = Retention(thins_minutes=True)
+
+    assert await retention.prune(stored) == NOTHING | {"minutes": 5}
+
+    async with stored.read() as connection:
+        query = select(operation_minutes.c.settled).order_by(operation_minutes.c.hour)
+        assert (await connection.scalars(query)).all() == ["*=7", "*=6", "*=5", "*=9", "0=1", "1=2 3=4"]
+        course = await minutes.course_of(connection, OPERATION)
+    assert course is not None
+    assert [each.minutes for each in course.minutes] == [60, 60, 60, 60, 1, 1, 1, 1]
+    assert await retention.prune(stored) == NOTHING
+
+
+async def test_minutes_stay_as_they_are_where_nothing_is_to_be_thinned(stored: Database) -> None:
+    await keep_minutes(stored, {26: "0=1 59=8"})
+
+    assert await EVERYTHING.prune(stored) == NOTHING | {"activity": 2}

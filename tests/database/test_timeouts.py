@@ -28,6 +28,7 @@ from worker.model import timing
 from worker.model.outcomes import Tally
 from worker.model.timing import Defaults
 from worker.processing.expiry import Expirer, all_of_them, apply_settings, count_over
+from worker.store import due
 from worker.store.database import Database
 
 ONE, OTHER, THIRD = DEVICES
@@ -314,6 +315,30 @@ async def test_no_timeouts_at_all_are_announced_as_an_empty_object(database: Dat
     await announce(database, timeouts={})
     await elapse(database, 61)
     assert not await act(database)
+
+
+async def test_a_step_that_is_announced_while_a_timeout_is_taken_begins_with_the_last_report(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which only arming the row anew finds: it has changed no state, and there was no step when it came."""
+    database = postgresql_database
+    await announce(database, [ONE], timeouts={"total": HOUR})
+    await report(database, ONE, "PROCESSING")
+    await elapse(database, 2 * HOUR)
+    await report(database, ONE, "PROCESSING")
+    take_due = due.take_due
+
+    async def take_due_late(*arguments: Any) -> Any:
+        monkeypatch.setattr(due, "take_due", take_due)
+        found = await take_due(*arguments)
+        await announce(database, timeouts={"total": 10 * HOUR, "step": HOUR})
+        return found
+
+    monkeypatch.setattr(due, "take_due", take_due_late)
+
+    assert not await act(database)
+    await elapse(database, HOUR + 1)
+    assert await act(database) == {Kind.STEP: 1}
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "CANCELLED", "COMPLETED"])

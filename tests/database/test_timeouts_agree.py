@@ -7,7 +7,7 @@ from tests.support.databases import clear
 from worker.processing import expiry
 from worker.store.database import Database
 
-GROUPS, GROUPS_OF_CI = 10, 30
+GROUPS, GROUPS_IN_FULL = 10, 30
 
 
 async def test_timeouts_and_thresholds_agree_with_the_model_on_thousands_of_random_streams(
@@ -15,6 +15,6 @@ async def test_timeouts_and_thresholds_agree_with_the_model_on_thousands_of_rand
 ) -> None:
     monkeypatch.setattr(expiry, "PORTION", 10_000)  # as the model does it: all in one transaction
     monkeypatch.setattr(expiry, "TASKS", 10_000)
-    for seed in range(GROUPS_OF_CI if full else GROUPS):
+    for seed in range(GROUPS_IN_FULL if full else GROUPS):
         await clear(database)
         await check_group(database, seed, passes_time=True)

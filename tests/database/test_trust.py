@@ -14,6 +14,7 @@ from worker.config.reporters import Reporters, Service
 from worker.dead_letters.replay import replay
 from worker.model.identity import device_operation_id
 from worker.model.messages import Message, Origin
+from worker.model.outcomes import Tally
 from worker.processing.batches import process_messages
 from worker.store.database import Database
 from worker.store.selection import Selection
@@ -122,6 +123,21 @@ async def test_a_report_that_is_not_allowed_takes_no_id_whenever_the_registratio
         for batch in [stream] if at_once else [[one] for one in stream]:
             await process_messages(database, batch, reporters=TRUST)
         assert await state(database) == "SUCCESS"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_report_that_its_release_refuses_is_counted_once_however_often_it_comes(
+    database: Database, at_once: bool
+) -> None:
+    refused = report("SUCCESS", "drift-service")
+    stream = [refused, report("CREATED", "boss", operation_type="REBOOT"), refused]
+
+    tally = Tally()
+    for batch in [stream] if at_once else [[one] for one in stream]:
+        tally.add(await process_messages(database, batch, reporters=TRUST))
+
+    assert (tally.duplicate, tally.dead_lettered) == (1, {"unknown_device_operation": 1, "not_allowed": 1})
+    assert [row.reason for row in await rows(database)] == ["not_allowed"]
 
 
 async def test_a_parked_report_that_turns_out_untrusted_stands_beside_its_copy_that_was_given_up(

@@ -15,6 +15,6 @@ database has: `endure` in `trials.py` is what they have in common.
 | `trials.py` | one fault, tried many times; what came of it goes into the table at the end of a run |
 | `outages.py` | what a worker says of its database, and sessions of others on it |
 | `disks.py` | a small disk that is filled |
-| `protections.py` | what the tests guard, and how to take each out |
+| `protections` | what the tests guard, and how to take each out |
 | `without.py` | takes them out, and sees the tests fail: PROTECTIONS.md is what it prints |
 """

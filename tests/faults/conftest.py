@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def chosen(config: pytest.Config, name: str, long: int, full: int, usual: int) -> int:
-    """What an option says, else what is usual for a long run, in CI, every day."""
+    """What an option says, else what is usual for a long run, with --full, every day."""
     given: int | None = config.getoption(name)
     if given is not None:
         return given
@@ -49,7 +49,7 @@ def chosen(config: pytest.Config, name: str, long: int, full: int, usual: int) -
 
 
 def tries_of(item: pytest.Item) -> int:
-    """How often each fault is tried. In CI those of clusters once, as a try of theirs takes up to a minute."""
+    """How often each fault is tried. With --full those of clusters once, as one of theirs takes up to a minute."""
     is_of_cluster = any(item.get_closest_marker(mark) for mark in ("each_cluster", "each_pair"))
     return chosen(item.config, "--tries", 100, 1 if is_of_cluster else 3, 1)
 

@@ -22,7 +22,7 @@ from tests.support.serving import OPERATIONS, serving
 from tests.support.watching import running
 
 JSON = {"Content-Type": "application/json"}
-REPORTS, REPORTS_OF_CI = 40_000, {"sqlite": 100_000, "postgresql": 200_000}
+REPORTS, REPORTS_IN_FULL = 40_000, {"sqlite": 100_000, "postgresql": 200_000}
 GROWTH = 100
 """MB beyond what the process has anyway, at most: with 200,000 reports at once it was a gigabyte."""
 PATIENCE = 300
@@ -65,7 +65,7 @@ async def test_a_worker_takes_up_what_waits_for_an_announcement_in_portions(
     deviceops: Deviceops, amqp_url: str, topology_prefix: str, channel: AbstractChannel, full: bool
 ) -> None:
     url = deviceops.settings["database_url"]
-    reports = REPORTS_OF_CI[make_url(url).get_backend_name()] if full else REPORTS
+    reports = REPORTS_IN_FULL[make_url(url).get_backend_name()] if full else REPORTS
     deviceops = deviceops.with_settings(amqp_url=amqp_url, topology_prefix=topology_prefix)
     exchange = await declared(deviceops, channel)
     await park(url, reports)
@@ -89,7 +89,7 @@ async def test_a_call_takes_up_what_waits_in_portions_and_no_other_call_waits_fo
     deviceops: Deviceops, full: bool
 ) -> None:
     url = deviceops.settings["database_url"]
-    reports = REPORTS_OF_CI[make_url(url).get_backend_name()] if full else REPORTS
+    reports = REPORTS_IN_FULL[make_url(url).get_backend_name()] if full else REPORTS
     await park(url, reports)
 
     with serving(deviceops) as server, server.client() as api:

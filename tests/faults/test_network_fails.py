@@ -130,6 +130,7 @@ async def test_a_half_open_link_is_noticed_by_a_look_at_the_queues(
     await trials.endure("link to the broker half-open", forget, ledger, worker)
 
 
+@pytest.mark.alone  # its bounds of time are of a machine that does nothing else
 async def test_told_to_stop_in_a_black_hole(
     trials: Trials, new_scene: NewScene, amqp_url: str, sturdy_database: str, proxy: Proxy
 ) -> None:

@@ -62,13 +62,12 @@ async def three(
 ) -> tuple[Sequence[Worker], Ledger]:
     """Workers that share the partitions, and what they get."""
     worker, ledger = await new_scene(broker.url, sturdy_database, partitions=PARTITIONS)
-    workers = [worker, worker.twin(), worker.twin()]
-    for twin in workers[1:]:
-        twin.start()
+    workers = await worker.with_twins()
     await share(workers)
     return workers, ledger
 
 
+@pytest.mark.alone  # its bounds of time are of a machine that does nothing else
 async def test_a_worker_dies_and_comes_back(trials: Trials, three: tuple[Sequence[Worker], Ledger]) -> None:
     workers, ledger = three
     taken: list[float] = []
@@ -122,6 +121,7 @@ async def test_the_number_of_partitions_changes(
             await ledger.publish(fleet, seconds=1)
         await ledger.caught_up()
         assert await ledger.compare(fleet) == Comparison(0, 0, "")
+    await settled(worker, ledger)
     assert await worker.stop() == 0
     assert await ledger.messages_left() == 0
 

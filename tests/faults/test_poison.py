@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+import pytest
 from sqlalchemy import make_url, select
 
 from tests.faults.fleet import Fleet
@@ -45,6 +46,7 @@ async def undeliverable(database: Database) -> Sequence[Any]:
         return (await connection.execute(columns.where(dead_letters.c.reason == Reason.UNDELIVERABLE))).all()
 
 
+@pytest.mark.alone  # its bounds of time are of a machine that does nothing else
 async def test_poison_is_given_up_alone(
     trials: Trials, new_scene: NewScene, amqp_url: str, sturdy_database: str
 ) -> None:

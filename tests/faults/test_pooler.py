@@ -21,7 +21,7 @@ from tests.support.command import Deviceops
 from tests.support.proxy import proxy_to
 from tests.support.seed import OPERATION
 from tests.support.services import POOLERS, PoolMode, PrivatePgBouncer
-from tests.support.serving import DEVICES, OF_OPERATION, PATH, REPORT, serving
+from tests.support.serving import DEVICE_OPERATIONS, DEVICES, OF_OPERATION, PATH, REPORT, serving
 from worker.store.database import Database
 from worker.store.errors import is_access_denied, is_transient
 
@@ -87,6 +87,10 @@ def test_every_command_works_behind_it(deviceops: Deviceops, new_empty_postgresq
     with serving(deviceops) as server, server.client() as client:
         assert client.put(PATH, json=REPORT).status_code == httpx.codes.OK
         assert client.get(OF_OPERATION).status_code == httpx.codes.OK
+        exported = client.get(DEVICE_OPERATIONS, headers={"Accept": "text/csv"})
+    assert len(exported.text.splitlines()) == int(exported.headers["X-Row-Count"]) + 1 == len(DEVICES) + 1
+    printed = deviceops.out("devices", OPERATION["id"], "--format", "csv", "--state", "CREATED")
+    assert len(printed.splitlines()) == len(DEVICES)
     assert all(line["level"] in ("info", "warning") for line in server.log)
 
 

@@ -31,7 +31,7 @@ from tests.support.proxy import Proxy, proxy_to
 from worker.processing.batches import retry_transient
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import CLOSE_TIMEOUT, Database
-from worker.store.statements import RECORD
+from worker.store.statements.device_operations import RECORD
 
 LOCK = "LOCK TABLE operations IN EXCLUSIVE MODE"
 

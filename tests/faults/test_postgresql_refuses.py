@@ -120,9 +120,7 @@ async def test_serialization_failures(
     trials: Trials, new_scene: NewScene, amqp_url: str, fragile_database: str
 ) -> None:
     worker, ledger = await new_scene(amqp_url, fragile_database, batch_size=10)
-    twin = worker.twin()
-    twin.start()
-    await twin.is_ready()
+    _, twin = await worker.with_twins(1)
 
     def failures() -> int:
         return sum(

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import asyncpg
 import httpx
@@ -197,7 +196,7 @@ async def test_the_api_and_who_follows_it_let_go_of_sessions_that_can_only_read(
                 assert await call(client) == {httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE}
         await is_served(client)
         async with asyncio.timeout(SOON):
-            while _successes(await anext(following)) != 1:
+            while (await anext(following)).successes != 1:
                 pass
         assert server.stop() == 0
     assert ["read-only" in complaint for complaint in complaints(server)] == [True]
@@ -254,7 +253,3 @@ async def test_the_api_uses_no_connection_that_a_restart_has_closed(
         assert (await client.get(OF_OPERATION)).is_success
         assert server.stop() == 0
     assert complaints(server) == []
-
-
-def _successes(event: dict[str, Any]) -> object:
-    return event["operation_stats"]["device_operation_statuses_count"]["success_device_count"]

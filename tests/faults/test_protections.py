@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.faults.protections import PROTECTIONS, Protection
+from tests.faults.protections import PROTECTIONS
+from tests.faults.protections.protection import Protection
 from tests.faults.without import ROOT
 
 

@@ -326,6 +326,7 @@ async def freeze_at_rest(worker: Worker, database: str) -> None:
             worker.signal(signal.SIGSTOP)
 
 
+@pytest.mark.alone  # its bounds of time are of a machine that does nothing else
 async def test_a_disk_that_has_room_for_a_small_batch_only_costs_one_delivery(
     trials: Trials, new_scene: NewScene, impatient: str, disk: SmallDisk, new_sqlite_database: NewDatabase
 ) -> None:

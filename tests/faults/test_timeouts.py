@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -18,11 +17,10 @@ from sqlalchemy import delete, make_url, select
 
 from statemachine import State
 from tests.faults.outages import entries, is_paused, session
-from tests.faults.sabotage import BEFORE_COMMIT
 from tests.faults.scene import NewScene
 from tests.faults.silence import Silence, silence
 from tests.faults.trials import Trials
-from tests.faults.workers import Worker
+from tests.faults.workers import Worker, killed
 from tests.support.brokering import send
 from tests.support.proxy import proxy_to
 from tests.support.sending import ANNOUNCEMENT, announcement_body, message, report_body
@@ -48,8 +46,8 @@ from worker.store.due import outlook
 from worker.store.tables import device_operations, operation_tasks
 
 HOUR = 3_600
-LATER = 6
-"""Seconds in which every worker has looked at what is due, several times."""
+LATER = 3
+"""Seconds in which a worker that looks at what is due does so several times."""
 
 NewSilence = Callable[[str, str, Worker], Awaitable[Silence]]
 
@@ -65,20 +63,8 @@ async def new_silence() -> AsyncIterator[NewSilence]:
 
 
 def is_large(request: pytest.FixtureRequest) -> bool:
-    """Whether this run has the sizes of CI."""
+    """Whether this run has full sizes."""
     return any(request.config.getoption(name) for name in ("--full", "--long"))
-
-
-async def killed(workers: list[Worker], random: Random, seconds: float) -> None:
-    """Kill one worker after the other, at random or just before a commit, for a number of seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        await asyncio.sleep(random.uniform(0, 0.5))
-        worker = random.choice(workers)
-        if random.random() < 0.5:
-            worker.signal(signal.SIGKILL)
-        else:
-            worker.sabotage(BEFORE_COMMIT, passes=random.randrange(3))
 
 
 async def test_three_workers_killed_while_many_fall_due(
@@ -91,10 +77,7 @@ async def test_three_workers_killed_while_many_fall_due(
 ) -> None:
     devices = 20_000 if is_large(request) else 2_000
     worker, ledger = await new_scene(amqp_url, database_url, timeout_grace=0)
-    workers = [worker, worker.twin(), worker.twin()]
-    for twin in workers[1:]:
-        twin.start()
-        await twin.is_ready()
+    workers = await worker.with_twins()
     there = await new_silence(amqp_url, database_url, worker)
 
     async def fall_silent(random: Random) -> None:
@@ -175,15 +158,13 @@ async def test_what_a_frozen_worker_holds_is_not_silence(
     settings = {"timeout_grace": 0, "partitions": partitions}
     worker, _ = await new_scene(broker.url, sturdy_database, **settings)
     there = await new_silence(broker.url, sturdy_database, worker)
-    frozen = worker.twin()
-    frozen.start()
-    await frozen.is_ready()
+    _, frozen = await worker.with_twins(1)
     await frozen.until(lambda: frozen.metrics().get("deviceops_queues_held"), "consuming its share")
     [(operation, devices)] = (await there.announce(400, timeouts={"total": 3})).items()
     speaking, quiet = devices[:300], devices[300:]
     frozen.signal(signal.SIGSTOP)
     await there.report(operation, speaking, "SUCCESS")
-    await asyncio.sleep(3 + GONE_AFTER / 1_000 + LATER)
+    await worker.still_waits(GONE_AFTER / 1_000 + LATER)
     held = 300 - await there.count(operation, State.SUCCESS)
     assert held > 0
     assert not set(await there.timed_out(operation)) & set(speaking)
@@ -206,16 +187,15 @@ async def test_what_one_worker_held_and_another_one_holds_is_not_silence(
         # Batches lock in the order of the ids: those that follow are free to be timed out.
         await other.execute("SELECT FROM device_operations WHERE id = $1 FOR UPDATE", min(ids))
         await there.report(operation, devices, "SUCCESS")
-        await asyncio.sleep(3)  # so that the other one has never looked at the queue before the devices were over
-        twin = worker.twin()
-        twin.start()
-        await twin.is_ready()
-        await asyncio.sleep(LATER)
+        # So that the other one has never looked at the queue before the devices were over.
+        await worker.until(lambda: worker.timeout_lag, "late with a timeout")
+        _, twin = await worker.with_twins(1)
+        await twin.still_waits(LATER)
         assert not await there.timed_out(operation)
         worker.signal(signal.SIGKILL)
         await worker.has_died()
         await worker.is_ready()
-        await asyncio.sleep(GONE_AFTER / 1_000 + LATER)
+        await asyncio.gather(*(each.still_waits(GONE_AFTER / 1_000 + LATER) for each in (worker, twin)))
         assert not await there.timed_out(operation)
     await there.has(operation, 100, State.SUCCESS)
     assert not await there.timed_out(operation)
@@ -258,7 +238,7 @@ async def test_nothing_is_timed_out_before_the_grace_after_an_outage_of_the_brok
     [(operation, _)] = (await there.announce(100, timeouts={"total": 3})).items()
     await asyncio.to_thread(broker.kill)
     await worker.until(lambda: "refused" in worker.probe("readyz")[1], "not ready")
-    await asyncio.sleep(3)
+    await worker.until(lambda: worker.timeout_lag, "late with a timeout")
     await asyncio.to_thread(broker.start)
     await worker.is_ready()
     assert await there.count(operation, State.TIMEOUT) == 0
@@ -282,10 +262,7 @@ async def test_a_threshold_is_crossed_under_kills_and_repeated_deliveries(
     """It trips once, and everything that has not failed becomes CANCELLED, whichever workers are killed."""
     devices = 20_000 if is_large(request) else 4_000
     worker, ledger = await new_scene(amqp_url, database_url, timeout_grace=0, batch_size=20)
-    workers = [worker, worker.twin(), worker.twin()]
-    for twin in workers[1:]:
-        twin.start()
-        await twin.is_ready()
+    workers = await worker.with_twins()
     there = await new_silence(amqp_url, database_url, worker)
 
     async def fail(random: Random) -> None:
@@ -302,7 +279,7 @@ async def test_a_threshold_is_crossed_under_kills_and_repeated_deliveries(
         while not killing.done() or await there.count(operation, State.FAILURE, State.CANCELLED) != devices:
             numbers.add(await there.tripped(operation))
             await asyncio.sleep(0.05)
-        await asyncio.sleep(1)
+        await there.announce(1)  # which comes last
         numbers.add(await there.tripped(operation))
         [(numbers_then, reason)] = [each for each in numbers if each[0] is not None]
         assert numbers_then is not None

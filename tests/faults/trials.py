@@ -86,7 +86,7 @@ class Trials:
             result.tried += 1
             result.lost += found.missing
             result.doubled += found.doubled
-            self._record(result)
+            self.record(result)
             logs = "\n".join(worker.log[-3000:] for worker in workers)
             assert (found.missing, found.doubled, found.wrong) == (0, 0, ""), f"seed {seed}: {found}\n{logs}"
             if at_rest is not None:
@@ -98,7 +98,8 @@ class Trials:
             assert await ledger.compare(fleet) == Comparison(0, 0, "")
         return result
 
-    def _record(self, result: Result) -> None:
+    def record(self, result: Result) -> None:
+        """Have the table at the end of the run show what came of a fault so far."""
         properties = self.request.node.user_properties
         properties[:] = [each for each in properties if each[0] != RESULT]
         properties.append((RESULT, json.dumps(vars(result))))

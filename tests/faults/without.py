@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.faults.protections import PROTECTIONS, Protection
+from tests.faults.protections import PROTECTIONS
+from tests.faults.protections.protection import Protection
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = "15"

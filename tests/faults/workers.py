@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import httpx
 
@@ -40,6 +41,15 @@ class Worker:
         twin = Worker(folder, self.settings)
         self._twins.append(twin)
         return twin
+
+    async def with_twins(self, number: int = 2) -> list["Worker"]:
+        """This one and other workers with the same settings, once they are ready."""
+        twins = [self.twin() for _ in range(number)]
+        for each in twins:
+            each.start()
+        for each in twins:
+            await each.is_ready()
+        return [self, *twins]
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the supervisor, and so the first life."""
@@ -116,6 +126,17 @@ class Worker:
         samples = (line.rsplit(" ", 1) for line in self.probe("metrics")[1].splitlines() if line[:1] != "#")
         return {name: float(value) for name, value in samples if "{" not in name}
 
+    @property
+    def timeout_lag(self) -> float:
+        """The seconds for which it has seen what is over wait for a timeout; 0 if it does not answer."""
+        return self.metrics().get("deviceops_timeout_lag_seconds", 0)
+
+    async def still_waits(self, seconds: float) -> None:
+        """Return once it has seen what is over wait for so many seconds, looking on all the time."""
+        await self.until(lambda: self.timeout_lag, "late with a timeout")
+        longer = self.timeout_lag + seconds
+        await self.until(lambda: self.timeout_lag >= longer, f"late with a timeout for another {seconds} s")
+
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Return once a condition holds."""
         deadline = time.monotonic() + PATIENCE
@@ -138,3 +159,15 @@ class Worker:
             self._process.wait()
             for number in (signal.SIGKILL, signal.SIGCONT):
                 self.signal(number)
+
+
+async def killed(workers: Sequence[Worker], random: Random, seconds: float, passes: int = 3) -> None:
+    """Kill one worker after the other, at random or before one of the next `passes` commits, for some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        await asyncio.sleep(random.uniform(0, 0.5))
+        worker = random.choice(workers)
+        if random.random() < 0.5:
+            worker.signal(signal.SIGKILL)
+        else:
+            worker.sabotage("before-commit", passes=random.randrange(passes))

@@ -90,5 +90,5 @@ async def delete_topology(amqp_url: str, prefix: str) -> None:
         channel = await connection.channel()
         for queue in (f"{prefix}.reports", f"{prefix}.dead-letters"):
             await channel.queue_delete(queue)
-        for exchange in (prefix, f"{prefix}.dead-letters"):
+        for exchange in (prefix, f"{prefix}.dead-letters", f"{prefix}.changes"):
             await channel.exchange_delete(exchange)

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import Boolean, Row, Uuid, delete, make_url, text
+from sqlalchemy import Boolean, Row, Uuid, delete, make_url, text, update
 
 from tests.support.model import SPELLINGS, STATES, counters_of
 from worker.store.database import Database
+from worker.store.outbox import LOG
 from worker.store.schema import migrate
-from worker.store.tables import metadata
+from worker.store.tables import change_cursors, metadata
 
 COUNTERS = tuple(counters_of([]))
 """The names of an operation's counters."""
@@ -69,6 +70,7 @@ _USED = "SELECT array_remove(ARRAY[{}], NULL)".format(
 )
 _SEQUENCES = "pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
 _RESTART = f"SELECT setval(oid::regclass, 1, false) FROM {_SEQUENCES}"  # noqa: S608  # our constants
+_BEGIN_LOG = f"INSERT INTO change_cursors (name, position) VALUES ('{LOG}', 0)"  # noqa: S608  # as a migration
 
 
 class PostgresqlServer:
@@ -142,6 +144,7 @@ class PostgresqlServer:
                 return False
             if used := await connection.fetchval(_USED):
                 await connection.execute(f"TRUNCATE {', '.join(used)}")
+                await connection.execute(_BEGIN_LOG)
             await connection.execute(_RESTART)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
@@ -199,7 +202,10 @@ async def clear(database: Database) -> None:
     """Make a database as good as fresh."""
     async with database.write() as connection:
         for table in metadata.tables.values():
-            await connection.execute(delete(table))
+            if table is not change_cursors:
+                await connection.execute(delete(table))
+        await connection.execute(delete(change_cursors).where(change_cursors.c.name != LOG))
+        await connection.execute(update(change_cursors).values(position=0))
 
 
 @dataclass

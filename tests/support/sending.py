@@ -14,6 +14,7 @@ from worker.model.outcomes import Tally
 from worker.model.parsing import parse
 from worker.processing.splitting import WriteTransactions, process_items
 from worker.store.database import Database
+from worker.store.group_recount import wrong_groups
 
 NOW = datetime(2026, 1, 31, 8, tzinfo=UTC)
 OPERATIONS = [UUID(int=0x0A), UUID(int=0x0B)]
@@ -78,10 +79,12 @@ def assert_everything_is_accounted_for(tally: Tally) -> None:
 
 
 async def assert_counters_are_a_recount(database: Database) -> None:
-    """The stored counters and operation states follow from the rows of the device operations."""
+    """The stored counters, operation states and groups follow from the rows of the device operations."""
     stored = await read(database)
     for id_, operation in stored.operations.items():
         devices = [(device.state, device.dispatched) for device in operation.devices.values()]
         assert operation.counters == model.counters_of(devices), id_
         assert operation.state == model.operation_state_of(devices, operation.expected), id_
         assert operation.states[-1] == operation.state, id_
+    async with database.read() as connection:
+        assert await wrong_groups(connection) == {}

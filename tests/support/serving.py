@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from subprocess import Popen
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from pydantic_core import to_json
@@ -94,13 +94,35 @@ def serving(deviceops: Deviceops) -> Iterator[Server]:
             server.stop()
 
 
-async def events(client: httpx.AsyncClient, path: str) -> AsyncGenerator[dict[str, Any], None]:
-    """The data of the server-sent events at a path."""
-    async with client.stream("GET", path) as response:
-        assert response.status_code == httpx.codes.OK
+class Event(NamedTuple):
+    """A server-sent event."""
+
+    id: int
+    type: str
+    data: Any
+
+    @property
+    def successes(self) -> int:
+        """The number of devices that have succeeded, of an operation's state or of its change."""
+        counters = self.data.get("counters") or self.data["operation_stats"]["device_operation_statuses_count"]
+        return int(counters["success_device_count"])
+
+
+async def events(
+    client: httpx.AsyncClient, path: str, after: int | None = None, **parameters: str | int
+) -> AsyncGenerator[Event, None]:
+    """The server-sent events at a path, after the one with an id."""
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    async with client.stream("GET", path, headers=headers, params=parameters) as response:
+        assert response.status_code == httpx.codes.OK, await response.aread()
+        fields: dict[str, str] = {}
         async for line in response.aiter_lines():
-            if line.startswith("data: "):
-                yield json.loads(line.removeprefix("data: "))
+            name, _, value = line.partition(": ")
+            fields[name] = value
+            if not line:
+                if "data" in fields:
+                    yield Event(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+                fields = {}
 
 
 def refused(response: httpx.Response, status: int) -> Any:

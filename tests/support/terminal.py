@@ -27,3 +27,14 @@ def on_a_terminal(deviceops: Deviceops, columns: int, *arguments: str) -> list[s
     assert process.returncode == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.decode())
     return re.split(r"\r\n?", plain)  # a bar goes back to be drawn anew
+
+
+def answered(deviceops: Deviceops, answer: str, *arguments: str) -> tuple[int, str]:
+    """The exit code of a command on a terminal, to which this is answered, and what it says."""
+    ours, theirs = os.openpty()
+    with deviceops.start(*arguments, stdin=theirs) as process:
+        os.write(ours, f"{answer}\n".encode())
+        out, err = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    return process.returncode, out + err

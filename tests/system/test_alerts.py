@@ -13,6 +13,7 @@ from sqlalchemy import make_url, text
 from tests.support.brokering import eventually, report, send
 from tests.support.command import Deviceops
 from tests.support.prometheus import MONITORING, prometheus, promtool
+from tests.support.receiving import answering, receiving
 from tests.support.sending import ANNOUNCEMENT, DEVICES, OPERATIONS, announcement_body, report_body
 from tests.support.serving import serving
 from tests.support.watching import running
@@ -42,7 +43,11 @@ async def test_each_alert_fires_at_the_fault_that_it_is_for(
     deviceops = deviceops_on_broker.with_settings(stale_after="1", stall_timeout="4", timeout_grace="3600")
     folder = tmp_path / "prometheus"
     folder.mkdir()
-    with running(deviceops) as worker, serving(deviceops) as server:
+    with (
+        receiving() as receiver,
+        running(deviceops.with_settings(webhooks=receiver.setting("/ops"))) as worker,
+        serving(deviceops) as server,
+    ):
         eventually(worker.is_ready)
         exchange = await channel.get_exchange(deviceops.settings["topology_prefix"])
         await send(exchange, report())
@@ -52,6 +57,8 @@ async def test_each_alert_fires_at_the_fault_that_it_is_for(
             eventually(lambda: watcher.query("deviceops_received_total") == {"deviceops-worker": 1})
             eventually(lambda: not watcher.firing())
 
+            await refuse_changes(channel, deviceops.settings["topology_prefix"])
+            receiver.behaviours["/ops"] = answering(410)
             late = datetime.now(UTC) - timedelta(minutes=2)
             await send(exchange, *(b"unreadable %d" % number for number in range(30)), timestamp=late)
             await send(exchange, report("SUCCESS"))
@@ -59,6 +66,7 @@ async def test_each_alert_fires_at_the_fault_that_it_is_for(
             await send(exchange, announcement, type=ANNOUNCEMENT)
             await send(exchange, failure)
             await miscount(deviceops)
+            await age_changes(deviceops)
             assert deviceops("recount").returncode == 3
             others = {alert["alert"] for alert in alerts()} - {"DeviceopsNotConsuming"}
             eventually(lambda: watcher.firing().keys() == others)
@@ -68,6 +76,24 @@ async def test_each_alert_fires_at_the_fault_that_it_is_for(
             (alert,) = eventually(lambda: watcher.firing().get("DeviceopsNotConsuming"))
             assert alert["labels"]["instance"] == f"127.0.0.1:{worker.port}"
             assert alert["annotations"]["runbook_url"] == "deploy/monitoring/runbooks.md#deviceopsnotconsuming"
+
+
+async def refuse_changes(channel: AbstractChannel, prefix: str) -> None:
+    """Have a listener whose queue takes one change and refuses the next."""
+    full: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    queue = await channel.declare_queue("", exclusive=True, arguments=full)
+    await queue.bind(f"{prefix}.changes", "#")
+
+
+async def age_changes(deviceops: Deviceops) -> None:
+    """Have the changes that are not published wait for an hour, and some of them be dropped."""
+    database = Database(make_url(deviceops.settings["database_url"]))
+    async with database.write() as connection:
+        for table in ("outbox", "changes"):
+            await connection.execute(text(f"UPDATE {table} SET recorded_at = recorded_at - 3600000"))  # noqa: S608
+        dropping = text("UPDATE change_cursors SET dropped = dropped + 5 WHERE name LIKE 'relay:%'")
+        assert (await connection.execute(dropping)).rowcount == 1
+    await database.close()
 
 
 def over_and_aborted() -> tuple[dict[str, Any], dict[str, Any]]:

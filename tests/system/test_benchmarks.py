@@ -43,6 +43,13 @@ def latency(figures: Any) -> None:
     assert figures["ratios"]["c/a p99 at 10"] == only["c"]["10"]["p99"] / only["a"]["10"]["p99"]
 
 
+def changes(figures: Any) -> None:
+    assert list(figures["rates"]) == ["none", "operations", "all"]
+    assert all(rate > 0 for rate in figures["rates"].values())
+    assert figures["milliseconds_from_commit"]["to a listener"]["p50"] > 0
+    assert list(figures["milliseconds_of_reports"]) == ["without followers", "with followers"]
+
+
 def growth(figures: Any) -> None:
     assert list(figures["rates"]) == list(figures["rates_of_one_operation"]) == ["20", "200", "2000"]
     assert all(rate > 0 for rate in figures["rates"].values())
@@ -108,16 +115,46 @@ def timeouts(figures: Any) -> None:
     assert figures["ratios"]["report p99 meanwhile/before"] == ratio
 
 
+def retry(figures: Any) -> None:
+    assert figures["device_operations"] == {"in all": 2_000, "retried": 200}
+    [only] = figures["rounds"]
+    assert figures["seconds"]["retry"] == only > 0
+    assert figures["rates"]["device operations a second"] == 200 / only
+
+
+def filters(figures: Any) -> None:
+    for name, times in figures["milliseconds"].items():
+        assert figures["ratios"][f"{name} 20000/1000"] == times["20000"] / times["1000"]
+    assert list(figures["page_with_repeated_reports_ms"]) == ["none", "100 a device"]
+    for each in figures["exports"].values():
+        assert each["mb"] > 4
+        assert each["peak_mb"] > 10
+
+
 BENCHMARKS: Mapping[str, Callable[[Any], None]] = {
     each.__name__: each
-    for each in (throughput, latency, growth, memory, cost, replicas, poolers, workers, large, timeouts)
+    for each in (
+        throughput,
+        latency,
+        growth,
+        memory,
+        cost,
+        replicas,
+        poolers,
+        workers,
+        large,
+        timeouts,
+        changes,
+        retry,
+        filters,
+    )
 }
 
 
 @pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_every_benchmark_writes_its_figures(tmp_path: Path, full: bool) -> None:
-    """All in CI, every day the one that has all consumers, each of which fails unless it did the full work."""
+    """All with --full, else the one with all consumers, each of which fails unless it did the full work."""
     names = list(BENCHMARKS) if full else ["throughput"]
     figures, picture = tmp_path / "figures.json", tmp_path / "rates.svg"
     for name in names:

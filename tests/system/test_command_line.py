@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase
-from tests.support.terminal import on_a_terminal
+from tests.support.terminal import answered, on_a_terminal
 
 FLEET = ("--operations", "2", "--devices", "50", "--disorder", "0.2", "--duplicates", "0.1", "--early", "0.1")
 SPOILT = ("--conflicts", "0.1", "--malformed", "0.02")
@@ -250,22 +250,12 @@ def test_cancel_cancels_what_is_not_settled(deviceops: Deviceops) -> None:
 def test_cancel_asks_on_a_terminal_and_names_the_operation(deviceops_on_sqlite: Deviceops) -> None:
     report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
     deviceops_on_sqlite.out("ingest", "-", lines=json.dumps(report))
-
-    def answered(answer: str, *options: str) -> tuple[int, str]:
-        ours, theirs = os.openpty()
-        with deviceops_on_sqlite.start("cancel", NOBODY[:6], *options, stdin=theirs) as process:
-            os.write(ours, f"{answer}\n".encode())
-            out, err = process.communicate(timeout=60)
-        os.close(ours)
-        os.close(theirs)
-        return process.returncode, out + err
-
-    code, said = answered("n")
+    code, said = answered(deviceops_on_sqlite, "n", "cancel", NOBODY[:6])
     assert code == 1
     assert f"Cancel 1 unsettled device operation of operation {NOBODY} for good?" in said
     assert "nothing was cancelled" in said
     assert deviceops_on_sqlite.document("device", NOBODY, NOBODY)["state"] == "CREATED"
-    code, said = answered("n", "--yes")
+    code, said = answered(deviceops_on_sqlite, "n", "cancel", NOBODY[:6], "--yes")
     assert (code, "for good?" in said) == (0, False)
     assert deviceops_on_sqlite.document("device", NOBODY, NOBODY)["state"] == "CANCELLED"
 

@@ -10,6 +10,7 @@ from tests.support.asyncapi import validate as validate_asyncapi
 from tests.support.command import Deviceops
 from tests.support.sending import ANNOUNCEMENT, REPORT, REPORTS
 from worker.asyncapi import document as asyncapi
+from worker.model.changes import ChangeType
 
 
 def references(document: object) -> Iterator[str]:
@@ -35,13 +36,14 @@ def test_the_command_prints_a_document_that_asyncapi_takes_of_the_settings(devic
     assert (
         channels["queue"]["bindings"]["amqp"]["queue"]["name"] == channels["queue"]["address"] == "fleet.reports"
     )
+    assert channels["operationChanged"]["bindings"]["amqp"]["exchange"]["name"] == "fleet.changes"
     for reference in references(document):
         place = document
         for name in reference.removeprefix("#/").split("/"):
             place = place[name]
 
 
-@pytest.mark.parametrize("type_", [REPORT, REPORTS, ANNOUNCEMENT])
+@pytest.mark.parametrize("type_", [REPORT, REPORTS, ANNOUNCEMENT, *ChangeType])
 def test_the_command_prints_a_json_schema_of_each_type(deviceops_on_sqlite: Deviceops, type_: str) -> None:
     schema = deviceops_on_sqlite.out("contract", "--format", "json-schema", "--type", type_)
 

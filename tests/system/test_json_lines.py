@@ -9,6 +9,7 @@ from uuid import uuid4
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from tests.support.brokering import declared, eventually, messages_in, report
 from tests.support.command import Deviceops
@@ -119,12 +120,18 @@ async def test_a_document_over_several_lines_and_an_array_are_published_as_messa
     text = json.dumps(reports, indent=2)
     assert deviceops_on_broker.out("publish", "-", lines=text).startswith("2 messages published")
     announced = deviceops_on_broker.document(
-        "announce", "CONVERGE", "--device", str(uuid4()), "--reason", "a trial"
+        "announce",
+        *("CONVERGE", "--device", str(uuid4()), "--reason", "a trial"),
+        *("--timeout", "step=15m", "--timeout", "total=2h", "--deadline", "2099-01-01T00:00:00Z"),
+        *("--abort-percent", "25"),
     )
     summary = deviceops_on_broker.document("run", "--until-idle", "0.5")
     assert (summary["announced"], summary["applied"], summary["dead_lettered"]) == (2, 2, {})
     found = deviceops_on_broker.document("status", announced["operation_id"])
     assert (found["operation"], found["reason"]) == ("CONVERGE", "a trial")
+    shown = deviceops_on_broker.out("status", announced["operation_id"])
+    for said in ("15 min", "2 h", "2099", "25"):
+        assert said in shown
 
 
 async def test_an_array_is_split_with_unchecked_too(
@@ -223,6 +230,11 @@ async def test_what_is_on_the_broker_is_removed_unless_queues_have_messages(
     again = deviceops_on_broker.out("broker", "remove", "--yes")
     assert again.startswith("nothing to remove: ")
     assert "not declared yet" in deviceops_on_broker.out("check")
+    changes = deviceops_on_broker.settings["topology_prefix"] + ".changes"
+    await channel.declare_exchange(changes, "topic", durable=True)
+    assert deviceops_on_broker.out("broker", "remove", "--yes").startswith("removed from the broker")
+    with pytest.raises(ChannelNotFoundEntity):
+        await channel.declare_exchange(changes, passive=True)
 
 
 async def test_a_worker_that_stops_says_so_and_draws_no_table_among_its_lines(

@@ -14,7 +14,7 @@ from worker.config.reporters import Reporters, Service
 from worker.processing.batches import process_messages
 from worker.store.bulk import Statement
 from worker.store.database import Database
-from worker.store.statements import PARKED
+from worker.store.statements.dead_letters import PARKED
 
 INSTANT = 1.0
 """Seconds that a command may take beyond the start of the program."""

@@ -6,7 +6,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase, SqliteFiles, in_a_thread
 from tests.support.prometheus import MONITORING, promtool
 from tests.support.proxy import proxy_to
+from tests.support.receiving import receiving
 from tests.support.serving import NOWHERE, serving
 from tests.support.watching import Running, running
 from worker.store.database import Database
@@ -44,9 +45,11 @@ def exposed(
         "stale_after": "0.5",
         "stall_timeout": "2",
     }
-    deviceops = Deviceops(folder, settings)
     try:
-        with running(deviceops) as worker, serving(deviceops) as server:
+        with receiving() as receiver, ExitStack() as stack:
+            deviceops = Deviceops(folder, {**settings, "webhooks": receiver.setting("/ops")})
+            worker = stack.enter_context(running(deviceops))
+            server = stack.enter_context(serving(deviceops))
             eventually(worker.is_ready)
             lines = [json.dumps(each) for each in (report(), report("SUCCESS"))]
             deviceops.out("publish", "-", "--unchecked", lines="\n".join([*lines, "unreadable"]))
@@ -57,6 +60,7 @@ def exposed(
                 lambda: {"deviceops_drifted_operations", "deviceops_stale_reports"} <= worker.metrics().keys()
             )
             eventually(lambda: worker.metrics()["deviceops_stale_reports"] == 1)
+            eventually(lambda: "deviceops_webhook_owed ops" in worker.metrics())
             eventually(lambda: f"deviceops_queue_messages {prefix}.reports" in worker.metrics())
             yield {"deviceops-worker": worker.get("metrics").text, "deviceops-api": server.probe("metrics").text}
     finally:

@@ -127,3 +127,23 @@ def test_connections_are_no_more_than_the_page_says_and_its_query_shows_them(on_
         told = run(block(PAGE, "sessions"), on_postgresql)
         assert "(0 rows)" not in told
         assert sessions() <= 9
+
+
+def test_what_failed_is_retried_by_the_commands_for_it(on_postgresql: Deviceops) -> None:
+    operation, *others = (f"{digit}0000000-0000-4000-8000-000000000000" for digit in "123")
+    states = ("FAILURE", "TIMEOUT", "SUCCESS")
+    lines = [
+        json.dumps(
+            {"operation_id": operation, "device_id": f"{number}{operation[1:]}", "service_id": by, "state": to}
+        )
+        for number, last in enumerate(states)
+        for to, by in (("CREATED", "drift-service"), (last, "deviceops"))
+    ]
+    on_postgresql.out("ingest", "-", lines="\n".join(lines))
+    names = dict(zip(("OPERATION", "NEW", "NEW_OF_TIMEOUTS"), (operation, *others), strict=True))
+
+    told = run(block(PAGE, "retry"), on_postgresql, **names)
+
+    told = " ".join(told.split())  # a line is wrapped where there is a width
+    assert f"operation {others[0]} created for 2 device operations of operation {operation}" in told
+    assert f"operation {others[1]} created for 1 device operation of operation {operation}" in told

@@ -97,6 +97,7 @@ async def test_the_default_port_is_no_reason_for_a_second_worker_not_to_run(
     assert len(addresses) == 2
 
 
+@pytest.mark.alone  # its bounds of time are of a machine that does nothing else
 def test_systemd_hears_that_it_is_up_how_it_stands_and_that_it_lives(
     deviceops_on_broker: Deviceops, tmp_path: Path
 ) -> None:

@@ -81,12 +81,17 @@ def test_the_http_api_by_hand_has_tokens(deviceops_on_sqlite: Deviceops) -> None
     script = script.replace("8080", port).replace("state=DISPATCHING", "state=CREATED")
     script = script.replace("deviceops serve &\n", "deviceops serve &\ntrap 'kill $!' EXIT\n")
     script = script.replace("curl -N", "curl --silent --max-time 2 -N").rstrip()
-    script += f" || [ $? = 28 ]\ncurl --silent http://127.0.0.1:{port}/v0/operations/\n"  # events go on; no token
+    script += " || [ $? = 28 ]\n"  # events go on
+    lists = "".join(block("deploy/http-api.md", name) for name in ("filters", "export"))
+    script += lists.replace("8080", port).replace("curl", "curl --silent") + "cat failed.csv\n"
+    script += f"curl --silent http://127.0.0.1:{port}/v0/operations/\n"  # no token
 
     printed = run(script, deviceops_on_sqlite.with_settings(http_port=port, http_probe_port="0"))
 
     assert '"count":1' in printed
     assert "data: " in printed
+    assert '"count":0' in printed
+    assert "device_id,state,code," in printed
     assert '"code":401' in printed.replace(" ", "")
 
 

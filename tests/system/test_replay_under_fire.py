@@ -80,7 +80,7 @@ def assert_every_report_had_its_one_effect(deviceops: Deviceops, operation: UUID
 def test_a_replay_that_is_killed_at_any_moment_is_finished_by_the_next(
     deviceops: Deviceops, query: Query, full: bool, request: pytest.FixtureRequest
 ) -> None:
-    """Fifty times in CI, on each database; every kill comes at a random moment of the work itself."""
+    """Fifty times with --full, on each database; every kill comes at a random moment of the work itself."""
     moments = random.Random(request.node.name)  # noqa: S311  # a test's moments, not a secret
     kills = cut_short = 0
     while kills < (50 if full else 6):

@@ -205,3 +205,56 @@ def test_a_migration_that_fails_changes_nothing(version_1: Deviceops) -> None:
 
     assert in_a_thread(tables()) == before
     assert "has schema 0001, this deviceops needs" in version_1("status").stderr
+
+
+def test_version_12_takes_services_and_causes_from_the_reports_that_are_there(empty: Deviceops) -> None:
+    at = datetime(2026, 1, 31, 8, tzinfo=UTC)
+    operation = UUID(OPERATION)
+    ids = {f"of_{name}": device_operation_id(operation, device) for name, device in DEVICES.items()}
+    row = "true, :at, :at, 0, 0, '10=0e2ff5e8c0a9a80'"
+    make(
+        empty.settings["database_url"],
+        "0011",
+        [
+            """
+            INSERT INTO operations (id, state, created_at, updated_at, resolved_device_count,
+                dispatched_device_count, failed_device_count, success_device_count, in_failure, in_timeout,
+                in_success)
+            VALUES (:operation, 'FAILED', :at, :at, 3, 3, 2, 1, 1, 1, 1)
+            """,
+            f"""
+            INSERT INTO device_operations (id, operation_id, device_id, state, reason, code, dispatched,
+                created_at, updated_at, registered_at, reported_at, reached)
+            VALUES (:of_one, :operation, :one, 60, 'disk 7 full', NULL, {row}),
+                (:of_other, :operation, :other, 80, 'silent', 'step', {row}),
+                (:of_third, :operation, :third, 50, '', NULL, {row})
+            """,  # noqa: S608  # our constants
+            """
+            INSERT INTO device_operation_activity
+                (device_operation_id, report_id, state, verdict, created_at, service_id, reason)
+            VALUES (:of_one, 'a', 10, 'applied', :at, 'early', ''),
+                (:of_one, 'b', 60, 'applied', :at, 'drift', ''),
+                (:of_one, 'c', 60, 'repeated', :at, 'another', ''),
+                (:of_third, 'a', 50, 'applied', :at, 'pull', '')
+            """,
+        ],
+        {**DEVICES, **ids, "at": at, "operation": operation},
+    )
+
+    empty.out("migrate")
+
+    groups = {
+        (each["state"], each["code"], each["reason"]): each["count"]
+        for each in empty.document("reasons", OPERATION)
+    }
+    assert groups == {("FAILURE", None, "disk <number> full"): 1, ("TIMEOUT", "step", "silent"): 1}
+
+    async def rows() -> list[tuple[object, ...]]:
+        database = Database(make_url(empty.settings["database_url"]))
+        async with database.read() as connection:
+            query = "SELECT service_id, cause IS NOT NULL FROM device_operations ORDER BY state"
+            found = [tuple(row) for row in await connection.execute(text(query))]
+        await database.close()
+        return found
+
+    assert in_a_thread(rows()) == [("pull", False), ("drift", True), (None, True)]

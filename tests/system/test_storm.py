@@ -54,7 +54,7 @@ def resident(pid: int) -> int:
 async def test_a_storm_of_malformed_messages_hides_nothing_and_fills_no_memory(
     deviceops_on_broker: Deviceops, channel: AbstractChannel, full: bool
 ) -> None:
-    """100,000 bad messages among 10,000 good ones in CI, a tenth of that every day."""
+    """100,000 bad messages among 10,000 good ones with --full, a tenth of that every day."""
     good = 10_000 if full else 1_000
     deviceops = deviceops_on_broker
     exchange = await declared(deviceops, channel)

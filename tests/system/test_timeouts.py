@@ -2,11 +2,14 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from hashlib import sha256
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import make_url
 
 from tests.support.command import Deviceops
 from tests.support.elapsing import elapse_at
@@ -106,6 +109,24 @@ def test_expire_applies_settings_that_have_changed(deviceops: Deviceops) -> None
     }
 
 
+def test_expire_goes_on_with_the_others_and_fails_where_the_database_refuses_one(
+    deviceops_on_sqlite: Deviceops,
+) -> None:
+    deviceops = deviceops_on_sqlite
+    ingest(deviceops, announcement_body(OPERATION, DEVICES, timeouts={"total": 60}))
+    elapse(deviceops, 61)
+    with closing(sqlite3.connect(make_url(deviceops.settings["database_url"]).database or "")) as database:
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON device_operations FOR EACH ROW "
+            f"WHEN old.device_id = '{OTHER.hex}' BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+        )
+    done = deviceops("expire", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["timed_out"] == 2
+    assert "the database refuses to change 1 device operation: see the log" in done.stderr
+    assert states(deviceops) == ["TIMEOUT", "CREATED", "TIMEOUT"]
+
+
 def test_expire_without_a_database_fails(deviceops_on_sqlite: Deviceops) -> None:
     for arguments in (["expire"], ["expire", "--dry-run"]):
         done = deviceops_on_sqlite.with_settings(database_url="sqlite:///no/where/x.db")(*arguments)
@@ -117,8 +138,9 @@ def test_expire_without_a_database_fails(deviceops_on_sqlite: Deviceops) -> None
     ("name", "value", "place"),
     [
         ("timeouts", '{"CONVERGE": ', "DEVICEOPS_TIMEOUTS: Invalid JSON"),
-        ("timeouts", "[]", "DEVICEOPS_TIMEOUTS: "),
-        ("timeouts", '{"CONVERGE": 60}', "DEVICEOPS_TIMEOUTS CONVERGE: "),
+        ("timeouts", "[]", "DEVICEOPS_TIMEOUTS: Input should be an object"),
+        ("timeouts", '{"CONVERGE": 60}', "DEVICEOPS_TIMEOUTS CONVERGE: Input should be an object"),
+        ("timeouts", '{"CONVERGE": null}', "DEVICEOPS_TIMEOUTS CONVERGE: Input should be an object"),
         ("timeouts", '{"CONVERGE": {"pendign": 60}}', "DEVICEOPS_TIMEOUTS CONVERGE pendign: "),
         ("timeouts", '{"*": {"pending": -1}}', "DEVICEOPS_TIMEOUTS * pending: "),
         ("timeouts", '{"*": {"step": 0}}', "DEVICEOPS_TIMEOUTS * step: "),
@@ -311,10 +333,43 @@ def test_a_report_over_http_has_a_code(api: httpx.Client) -> None:
     assert "not a code" in found[1]["note"]
 
 
-def test_an_abort_that_a_call_causes_is_logged(deviceops_on_sqlite: Deviceops) -> None:
+def crossings(log: str) -> list[str]:
+    """The operations whose threshold was crossed, as logged."""
+    lines = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
+    return [line["operation_id"] for line in lines if line["event"] == "abort threshold crossed"]
+
+
+def test_an_abort_that_a_command_causes_is_logged(deviceops_on_sqlite: Deviceops) -> None:
+    deviceops, abort = deviceops_on_sqlite, {**ABORT, "min_settled": 1}
+    for operation in OPERATIONS:
+        ingest(deviceops, announcement_body(operation, [ONE, OTHER], timeouts={"total": 60}, abort=abort))
+    failure = json.dumps(report_body(OPERATION, ONE, "FAILURE"))
+    assert crossings(deviceops("ingest", "-", lines=failure).stderr) == [str(OPERATION)]
+    elapse(deviceops, 61)
+    assert crossings(deviceops("expire").stderr) == [str(OPERATIONS[1])]
+
+
+def test_an_abort_that_a_replay_causes_is_logged_and_counted(deviceops_on_sqlite: Deviceops) -> None:
+    deviceops = deviceops_on_sqlite
+    for operation in OPERATIONS:
+        body = announcement_body(operation, [ONE, OTHER], abort={**ABORT, "min_settled": 1})
+        failure = report_body(operation, ONE, "FAILURE", operation_type="REBOOT")
+        ingest(
+            deviceops, body, failure, {**body, "operation_type": "REBOOT"}
+        )  # it was announced with a wrong type
+    one, other = (found["id"] for found in deviceops.document("dead-letters", "list"))
+    assert crossings(deviceops("dead-letters", "replay", str(one)).stderr) == [str(OPERATION)]
+    with serving(deviceops) as server, server.client() as client:
+        client.post("/v0/dead-letters/replay/", json={"ids": [other]}).raise_for_status()
+        assert "deviceops_aborts_total 1.0" in server.probe("metrics").text.splitlines()
+
+
+def test_an_abort_that_a_call_causes_is_logged_and_counted(deviceops_on_sqlite: Deviceops) -> None:
     with serving(deviceops_on_sqlite) as server, server.client() as client:
+        assert "deviceops_aborts_total 0.0" in server.probe("metrics").text.splitlines()
         announce(client, SEED_DEVICES[:2], abort={**ABORT, "min_settled": 1})
         put(client, "FAILURE")
+        assert "deviceops_aborts_total 1.0" in server.probe("metrics").text.splitlines()
         server.stop()
         [line] = [line for line in server.log if line["event"] == "abort threshold crossed"]
     assert (line["level"], line["operation_id"]) == ("warning", SEED_OPERATION["id"])

@@ -174,8 +174,8 @@ async def test_locks_on_the_same_device_operations_are_taken_in_one_order_whatev
     now = datetime.now(UTC)
     registered = {device_operation_id(operation, device): device for device in devices[:2_000]}
     await process(workers[0], [report(operation, device, "CREATED") for device in registered.values()])
-    claims: list[tuple[UUID, UUID, UUID, datetime, str, int | None]] = [
-        (device_operation_id(operation, device), operation, device, now, "", None) for device in devices
+    claims: list[tuple[UUID, UUID, UUID, datetime, str, str | None, int | None]] = [
+        (device_operation_id(operation, device), operation, device, now, "", None, None) for device in devices
     ]
 
     async def hold(database: Database) -> None:

@@ -1,6 +1,7 @@
 """`deviceops contract`: it is AsyncAPI, its schemas take what the parser takes, and its examples are true."""
 
 import json
+import re
 from typing import Any
 
 import jsonschema_rs
@@ -15,8 +16,11 @@ from tests.support.asyncapi import validate as validate_asyncapi
 from tests.support.documents import blocks
 from tests.support.sending import ANNOUNCEMENT, NOW, REPORT, REPORTS, encoded, message
 from worker.amqp.topology import Topology
+from worker.asyncapi import change_examples
 from worker.asyncapi import document as asyncapi
+from worker.asyncapi.change_examples import ChangeExample
 from worker.asyncapi.examples import EXAMPLES, Example
+from worker.model.changes import KINDS, ChangeKind
 from worker.model.messages import Incoming, Rejected
 from worker.model.parsing import parse
 from worker.model.surrogates import whole
@@ -45,6 +49,44 @@ def test_each_example_is_in_the_document_and_its_schema_takes_it(example: Exampl
     assert stated == (example.type, {"name": example.name, "summary": example.summary, "payload": example.body})
     VALIDATORS[example.type].validate(example.body)
     jsonschema_rs.Draft202012Validator({**payload_schema(example.type), **DOCUMENT}).validate(example.body)
+
+
+@pytest.mark.parametrize("example", change_examples.EXAMPLES, ids=[e.name for e in change_examples.EXAMPLES])
+def test_each_example_of_a_change_is_in_the_document_and_its_schema_takes_it(example: ChangeExample) -> None:
+    body = json.loads(json.dumps(example.body))
+    [stated] = [
+        (type_, shown)
+        for one in DOCUMENT["components"]["messages"].values()
+        for type_ in [one["bindings"]["amqp"]["messageType"]]
+        for shown in one["examples"]
+        if shown["name"] == example.name
+    ]
+    assert stated == (example.type, {"name": example.name, "summary": example.summary, "payload": example.body})
+    jsonschema_rs.Draft202012Validator(asyncapi.json_schema(example.type)).validate(body)
+    jsonschema_rs.Draft202012Validator({**payload_schema(example.type), **DOCUMENT}).validate(body)
+
+
+def test_each_type_of_change_has_examples_and_is_sent_to_the_exchange_of_changes() -> None:
+    assert {example.type for example in change_examples.EXAMPLES} == KINDS.keys()
+    sent = [each for each in DOCUMENT["operations"].values() if each["action"] == "send"]
+    channels = [DOCUMENT["channels"][each["channel"]["$ref"].rpartition("/")[2]] for each in sent]
+    assert [each["address"] for each in channels] == [kind.routing_key for kind in KINDS.values()]
+    names = [each["bindings"]["amqp"]["exchange"]["name"] for each in channels]
+    assert names == ["device-operations.changes"] * len(KINDS)
+    for each in channels:
+        assert {f"{{{name}}}" for name in each["parameters"]} == set(re.findall(r"{\w+}", each["address"]))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_the_schema_of_a_change_requires_its_fields_and_allows_those_to_come(kind: ChangeKind) -> None:
+    validator = jsonschema_rs.Draft202012Validator(asyncapi.json_schema(kind.name))
+    example = next(example for example in change_examples.EXAMPLES if example.type == kind.name)
+    body = json.loads(json.dumps(example.body))
+    for name, field in kind.body.model_fields.items():
+        without = {key: value for key, value in body.items() if key != name}
+        assert validator.is_valid(without) is not field.is_required(), name
+        assert not validator.is_valid({**body, name: {"no": "such value"}}), name
+    assert validator.is_valid({**body, "to_come": 1})
 
 
 def test_the_page_for_producers_shows_a_report_of_the_examples_and_an_announcement_that_the_schema_takes() -> None:

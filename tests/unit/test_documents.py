@@ -67,3 +67,15 @@ def test_what_a_document_links_to_within_the_repository_is_there(document: str) 
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
+
+
+def test_the_document_that_each_command_prints_is_described() -> None:
+    page = (ROOT / "deploy/cli.md").read_text()
+    described = page[page.index("| command | document |") : page.index("\n\n**`changes`**")]
+    sections = re.findall(r"^#{2,3} `deviceops ([^`]+)`\n(.*?)(?=^#{2,3} |\Z)", page, re.DOTALL | re.MULTILINE)
+    printing = [name for name, section in sections if "| `--json` |" in section]
+    assert len(printing) > 20
+    for command in printing:
+        group, _, name = command.rpartition(" ")
+        rows = [row for row in described.splitlines() if not group or row.startswith(f"| `{group} ")]
+        assert command == "changes" or any(f"`{name}`" in row or f"`{command}`" in row for row in rows), command

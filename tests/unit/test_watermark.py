@@ -24,9 +24,11 @@ from worker.model.watermark import (
     Progress,
     is_confirmed,
     known_consumers,
+    of_this_time,
     processed_until,
 )
 
+HOUR = 3_600_000
 NOW = 1_000_000
 """The database's clock, in milliseconds."""
 LOOK = Look(NOW - 2_000, NOW - 1_900, 2)
@@ -85,6 +87,14 @@ def test_a_look_counts_for_nothing_once_the_clock_was_set_back() -> None:
     assert is_confirmed(LOOK, [row(1), row(2)], LOOK.began - 1) is None
 
 
+@pytest.mark.parametrize("phase", Phase)
+def test_who_spoke_before_the_clock_was_set_back_says_nothing(phase: Phase) -> None:
+    before = row(3, seen_at=NOW + 1, settled_until=NOW, phase=phase)
+    assert known_consumers([row(1), row(2), before], NOW) == 2
+    assert is_confirmed(LOOK, [row(1), row(2), before], NOW) is True  # it holds nothing back
+    assert is_confirmed(LOOK, [row(1), before], NOW) is None  # nor does it speak for one that may hold messages
+
+
 def test_what_is_processed_is_known_only_if_it_is_of_every_queue() -> None:
     rows = [row(1, queue="a", processed_until=5), row(2, queue="a", processed_until=7)]
     assert processed_until(rows, ["a"], NOW) == 7  # whoever has found it
@@ -100,7 +110,8 @@ def test_what_is_processed_is_known_only_if_it_is_of_every_queue() -> None:
 
 def test_nothing_is_known_of_a_time_to_come() -> None:
     """A clock that was set back, or the one of a standby that took over."""
-    assert processed_until([row(1, processed_until=NOW + 10)], ["reports"], NOW) == NOW
+    assert processed_until([row(1, processed_until=NOW + 1)], ["reports"], NOW) is None
+    assert processed_until([row(1, processed_until=NOW)], ["reports"], NOW) == NOW
     rows = [row(1, processed_until=NOW + 3_600_000), row(2, processed_until=NOW - 1)]
     assert processed_until(rows, ["reports"], NOW) == NOW - 1
 
@@ -118,6 +129,9 @@ class Consumer:
     is_alive: bool = True
     row: Progress | None = None
     look: Look | None = None
+    looked_at: int = 0
+    """When the look began by a clock that nobody sets."""
+    processed_until: int = 0
 
     @property
     def settled_until(self) -> int:
@@ -131,21 +145,43 @@ class Consumer:
 
 
 class Queue:
-    """A queue whose workers come, go, die, freeze, and lose their connection, in any order and at any time."""
+    """A queue whose workers come, go, die, freeze, and lose their connection, in any order and at any time.
+
+    Now and then the database's clock is set back, which whoever lives sees before it has caught up.
+    """
 
     def __init__(self) -> None:
-        self.clock = NOW
+        self.now = 1_000 * HOUR
+        """Where nothing else is said, moments are by this clock, which nobody sets."""
+        self.behind = 0
+        """By how much the database's clock was set back."""
         self.ready: list[int] = []
         """When each message that waits was published."""
+        self.published: dict[int, int] = {}
+        """The same by the database's clock, of all messages."""
         self.consumers: list[Consumer] = []
         self.confirmed = 0
 
     def pass_time(self, milliseconds: int = 1) -> int:
-        self.clock += milliseconds
-        return self.clock
+        self.now += milliseconds
+        return self.now
+
+    def clock(self) -> int:
+        """The database's."""
+        return self.pass_time() - self.behind
+
+    def set_back(self, _: Consumer) -> None:
+        if any(each.is_alive for each in self.consumers):
+            self.behind += HOUR
+            for each in self.consumers:
+                self.measure(each)
+
+    def catch_up(self, _: Consumer) -> None:
+        self.pass_time(HOUR)
 
     def publish(self, _: Consumer) -> None:
         self.ready.append(self.pass_time())
+        self.published[self.now] = self.now - self.behind
 
     def wait(self, _: Consumer) -> None:
         self.pass_time(500)
@@ -184,35 +220,53 @@ class Queue:
             self.requeue(consumer)
             consumer.is_alive = False
             if consumer.row is not None:
-                consumer.row = consumer.row._replace(phase=Phase.GONE, seen_at=self.pass_time())
+                consumer.row = consumer.row._replace(phase=Phase.GONE, seen_at=self.clock())
 
     def measure(self, consumer: Consumer, takes: int = 1) -> None:
         """A round of a worker: it says how far it is, judges its last look, and looks again."""
         if not consumer.is_alive:
             return
-        clock = self.pass_time()
+        clock = self.clock()
         phase = Phase.CONSUMING if consumer.is_consuming else Phase.DRAINING
-        consumer.row = Progress(UUID(int=0), "", phase, clock, consumer.settled_until, 0)
+        if consumer.processed_until > clock:
+            consumer.processed_until = 0
+        settled_until = consumer.settled_until - self.behind
+        consumer.row = Progress(UUID(int=0), "", phase, clock, settled_until, consumer.processed_until)
+        for each in self.consumers:
+            if each.row is not None and not of_this_time([each.row], clock):
+                each.row = None
         rows = [each.row for each in self.consumers if each.row is not None]
+        self.assert_processed_until(processed_until(rows, [""], clock))
         if consumer.look is not None:
             found = is_confirmed(consumer.look, rows, clock)
             if found:
-                self.assert_processed(consumer.look.began)
+                self.assert_processed(consumer.looked_at)
                 self.confirmed += 1
+                consumer.processed_until = consumer.look.began
             if found is not False:
                 consumer.look = None
+        began = self.now
         if consumer.is_connected and consumer.is_consuming:
             consumer.sampled_at = self.pass_time(takes)
             counted = sum(each.is_counted for each in self.consumers)
             if consumer.look is None and not self.ready and counted <= known_consumers(rows, clock):
-                consumer.look = Look(clock, self.pass_time(takes), counted)
+                consumer.look = Look(clock, self.pass_time(takes) - self.behind, counted)
+                consumer.looked_at = began
 
     def measure_slowly(self, consumer: Consumer) -> None:
         self.measure(consumer, takes=400)
 
+    def waiting(self) -> list[int]:
+        """When each message was published that is not processed."""
+        return self.ready + [published_at for each in self.consumers for published_at, _ in each.held]
+
     def assert_processed(self, until: int) -> None:
-        held = [published_at for each in self.consumers for published_at, _ in each.held]
-        assert all(published_at >= until for published_at in self.ready + held)
+        assert all(published_at >= until for published_at in self.waiting())
+
+    def assert_processed_until(self, clock: int | None) -> None:
+        """The same of a moment by the database's clock."""
+        if clock is not None:
+            assert all(self.published[published_at] >= clock for published_at in self.waiting())
 
 
 MOST = 8
@@ -222,6 +276,7 @@ STEPS = [
     *[Queue.publish, Queue.deliver, Queue.settle] * 6,
     *[Queue.measure_slowly, Queue.wait, Queue.come] * 2,
     *[Queue.wait_for_long, Queue.cancel, Queue.freeze, Queue.requeue, Queue.leave],
+    *[Queue.set_back, Queue.catch_up],
 ]
 """Some of them more often than others."""
 
@@ -252,18 +307,20 @@ class Store:
 
     def __init__(self) -> None:
         self.delay = 0.0
+        self.behind = 0
+        """By how much the clock was set back."""
         self.said: list[Own] = []
 
     async def renew(self, worker_id: UUID, own: Sequence[Own]) -> tuple[int, Sequence[Progress]]:
         self.said = [*own]
         await asyncio.sleep(self.delay / 2)
-        now = asyncio.get_running_loop().time()
+        clock = milliseconds(asyncio.get_running_loop().time()) - self.behind
         rows = [
-            Progress(worker_id, queue, phase, milliseconds(now), milliseconds(settled_at), known)
+            Progress(worker_id, queue, phase, clock, milliseconds(settled_at) - self.behind, known)
             for queue, phase, settled_at, known in own
         ]
         await asyncio.sleep(self.delay / 2)
-        return milliseconds(now), rows
+        return clock, rows
 
     async def leave(self, worker_id: UUID) -> None:
         """Nobody is told."""
@@ -390,3 +447,25 @@ async def test_nothing_is_measured_while_nobody_asks(monkeypatch: pytest.MonkeyP
     await asyncio.sleep(0.1)
     assert there.store.said
     keeping.cancel()
+
+
+async def test_what_was_found_is_forgotten_while_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock may be set back meanwhile, and catch up again."""
+    monkeypatch.setattr(watermarks, "INTERVAL", 0.01)
+    there = Subscriptions()
+    assert await there.limit_after(3) is not None
+    monkeypatch.setattr(watermarks, "WANTED", 0)
+    keeping = asyncio.create_task(there.watermarks.keep())
+    await asyncio.sleep(0.1)
+    keeping.cancel()
+    assert there.limit() is None
+
+
+async def test_what_was_found_before_the_clock_was_set_back_is_forgotten() -> None:
+    there = Subscriptions()
+    assert await there.limit_after(3) is not None
+    there.store.behind = 3_600_000
+    there.ready = 1
+    await there.limit_after(2)
+    there.store.behind = 0  # it has caught up
+    assert await there.limit_after(2) is None

@@ -9,4 +9,5 @@
 - `session`: one connection that consumes; `consumer`: one session after another
 - `keepalive`: keeps queues in use while nothing is consumed
 - `publisher`: publishes JSON lines
+- `relay`: publishes changes
 """

@@ -27,6 +27,7 @@ from worker.amqp.watermarks import ProgressStore
 from worker.config.settings import Settings
 from worker.dependency import Dependency
 from worker.failover import Failures
+from worker.waiting import first_of
 
 MAX_PAUSE = 5
 """Maximum seconds between two attempts to connect."""
@@ -261,13 +262,4 @@ class Consumer:
 
     async def _unless_stopped(self, waiting: Awaitable[None]) -> None:
         """Wait, at most until `stop` is set."""
-        task, stopping = asyncio.ensure_future(waiting), asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            for each in (task, stopping):
-                each.cancel()
-                with suppress(asyncio.CancelledError):
-                    await each
+        await first_of(waiting, self._stop.wait())

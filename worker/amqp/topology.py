@@ -95,6 +95,11 @@ class Topology:
         return f"{self.prefix}.dead-letters"
 
     @property
+    def changes(self) -> str:
+        """The exchange to which changes are published."""
+        return f"{self.prefix}.changes"
+
+    @property
     def successor(self) -> str:
         """The replacement of a dead-letter queue with the arguments of an older version."""
         return f"{self.dead_letters}.2"
@@ -175,7 +180,7 @@ class Topology:
     async def existing_exchanges(self, connection: AbstractConnection) -> Sequence[str]:
         """The exchanges that exist."""
         found = []
-        for name in (self.exchange, self.dead_letters):
+        for name in (self.exchange, self.dead_letters, self.changes):
             with suppress(ChannelNotFoundEntity):
                 async with connection.channel(publisher_confirms=False) as channel:
                     await channel.declare_exchange(name, passive=True)
@@ -217,6 +222,14 @@ class Topology:
             )
         await self.bind(channel)
         return exchange
+
+    async def declare_changes(self, channel: AbstractChannel) -> None:
+        """Declare the exchange of changes, to which listeners bind queues of their own.
+
+        Raises DeviceopsError as `declare` does.
+        """
+        with self._refusals_as_errors():
+            await channel.declare_exchange(self.changes, ExchangeType.TOPIC, durable=True)
 
     async def _declare_distributor(self, channel: AbstractChannel) -> AbstractExchange:
         return await channel.declare_exchange(self.distributor, ExchangeType.X_CONSISTENT_HASH, durable=True)
@@ -283,13 +296,29 @@ class Topology:
                 lines.append(f"queue {name}: {state}, {waiting[name]:,} messages wait")
         return lines
 
+    async def verify_changes(self, connection: AbstractConnection) -> str:
+        """Describe the exchange of changes in a line; it is created where the other exchanges exist.
+
+        Raises DeviceopsError if it exists with other arguments, or may not be declared or written.
+        """
+        if self.exchange not in await self.existing_exchanges(connection):
+            return f"exchange {self.changes}: not declared yet; `deviceops run` declares it"
+        with self._refusals_as_errors():
+            async with connection.channel(publisher_confirms=False) as channel:
+                await self.declare_changes(channel)
+                # Removes nothing, as nobody binds it so, and the broker asks for the right to write.
+                written = await channel.get_exchange(self.changes, ensure=False)
+                await written.unbind(self.exchange, "deviceops check")
+        return f"exchange {self.changes}: ready"
+
     async def waiting(self, connection: AbstractConnection) -> dict[str, int]:
         """How many messages each queue that exists has ready to be delivered."""
-        found = {}
-        for name in await self._queues(connection):
-            if queue := await self.look(connection, name):
-                found[name] = queue.message_count or 0
-        return found
+        return {name: queue.message_count or 0 for name, queue in (await self.looks(connection)).items()}
+
+    async def looks(self, connection: AbstractConnection) -> dict[str, Queue.DeclareOk]:
+        """How many messages and consumers each queue that exists has; those of reports come first."""
+        found = {name: await self.look(connection, name) for name in await self._queues(connection)}
+        return {name: queue for name, queue in found.items() if queue is not None}
 
     async def delete(self, connection: AbstractConnection) -> None:
         """Delete everything, with all messages."""
@@ -297,7 +326,7 @@ class Topology:
         async with connection.channel() as channel:
             for queue in queues:
                 await channel.queue_delete(queue)
-            for exchange in (self.exchange, self.distributor, self.dead_letters):
+            for exchange in (self.exchange, self.distributor, self.dead_letters, self.changes):
                 await channel.exchange_delete(exchange)
 
     async def _queues(self, connection: AbstractConnection) -> Sequence[str]:

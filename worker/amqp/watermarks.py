@@ -121,6 +121,9 @@ class Watermarks:
                 self._began_at = loop.time()
             if loop.time() - self._wanted_at < WANTED:
                 await self._measure()
+            elif self._known:
+                # The clock may be set back, and catch up again, while nobody sees it.
+                self._known, self._rows = {}, ()
 
     async def leave(self) -> None:
         """Say that this worker consumes nothing any more, once its connection to the broker is closed."""
@@ -172,6 +175,8 @@ class Watermarks:
 
     def _judge(self, known: _Queue, rows: Sequence[Progress], clock: int) -> None:
         """See what has come of the last look at a queue."""
+        if known.processed_until > clock:
+            known.processed_until = 0  # the clock was set back: see `of_this_time`
         if known.look is not None:
             is_processed = is_confirmed(known.look, rows, clock)
             if is_processed:

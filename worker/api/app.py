@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 
-from worker.api import dead_letters, device_operations, events, operations
+from worker.api import dead_letters, device_operations, events, operations, progress
 from worker.api.auth import TokenBackend, unauthorized
 from worker.api.context import Context
 from worker.api.decompression import DecompressionMiddleware
@@ -23,12 +23,12 @@ from worker.api.head_requests import HeadMiddleware
 from worker.api.metrics import RequestMetrics
 from worker.api.middleware import RequestMiddleware
 from worker.api.responses import handle_http_error, handle_validation_error
-from worker.api.subscriptions import cancel_and_wait
 from worker.config.api_tokens import Token
 
 _ROUTERS = (
     operations.router,
     operations.of_device,
+    progress.router,
     device_operations.router,
     events.router,
     dead_letters.router,
@@ -53,11 +53,13 @@ def create_app(context: Context, tokens: Mapping[str, Token] | None, requests: R
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(context.subscriptions.run())
+        reading = asyncio.create_task(context.feed.run())
         try:
             yield
         finally:
-            await cancel_and_wait(watching)
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
 
     app = FastAPIOffline(
         docs_url="/docs",

@@ -55,12 +55,12 @@ class TokenBackend(AuthenticationBackend):
         return caller
 
     def _anonymous(self, conn: HTTPConnection) -> Caller:
-        if (reason := _remote_reason(conn)) is not None:
+        if (reason := remote_reason(conn)) is not None:
             raise AuthenticationError(f"no tokens are configured, and {reason}: see `deviceops token create`")
         return ANONYMOUS
 
 
-def _remote_reason(conn: HTTPConnection) -> str | None:
+def remote_reason(conn: HTTPConnection) -> str | None:
     """Why a call may come from outside this machine, whichever proxies are trusted; None if it cannot."""
     for name in conn.headers:
         if _OF_PROXIES.fullmatch(name):

@@ -136,6 +136,7 @@ async def replay_dead_letters(
         summary = await replay(
             shared.writing, selection, actor=caller.name, reporters=shared.reporters, limit=replaying.limit
         )
+        shared.note(summary.tally)
         previewed = None
     return ReplayResultContent(
         content=ReplayResult.model_validate({**summary.document(), "dead_letters": previewed})

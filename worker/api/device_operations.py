@@ -15,6 +15,7 @@ from statemachine import SPELLINGS, State
 from worker.api import pagination, responses
 from worker.api.auth import requires
 from worker.api.context import CalledBy, Shared
+from worker.api.export import EXPORTED, ExportResponse, RequestedFormat
 from worker.api.operations import OperationId, known
 from worker.api.reports import IdempotencyKey, origin, refuse
 from worker.api.responses import TAKES_BODY, ApiError, Content, StateConflict, errors
@@ -25,7 +26,8 @@ from worker.model.dead_letter import DeadLetter
 from worker.model.messages import REPORT, Message
 from worker.model.outcomes import Reason
 from worker.processing.direct import process_message
-from worker.store import activity, documents, queries
+from worker.store import activity, documents, exports, queries
+from worker.store.exports import Export
 
 router = APIRouter(route_class=Route, prefix="/v0/operations/{operation_id}/devices", tags=["device operations"])
 
@@ -113,18 +115,33 @@ Update = Annotated[
 ]
 
 
-@router.get("/", dependencies=[requires(Scope.READ_OPERATION)], responses=errors(HTTPStatus.NOT_FOUND))
+@router.get(
+    "/",
+    response_model=DeviceOperationPageContent,
+    dependencies=[requires(Scope.READ_OPERATION)],
+    responses={**EXPORTED, **errors(HTTPStatus.NOT_FOUND)},
+)
 async def list_device_operations(
     operation_id: OperationId,
     shared: Shared,
     request: Request,
-    page_request: pagination.OldestFirst,
-    state: pagination.DeviceOperationState = None,
-) -> DeviceOperationPageContent:
-    """List an operation's device operations; by default oldest first."""
+    wanted: pagination.OfDeviceOperations,
+    format_: RequestedFormat,
+) -> DeviceOperationPageContent | ExportResponse:
+    """List an operation's device operations; by default oldest first, or all of them as CSV or JSON lines.
+
+    With filters other than `state`, `count` is at most 10,000, also if there are more.
+    """
+    if format_ is not None:
+
+        async def opening(connection: AsyncConnection) -> Export:
+            await known(connection, operation_id)
+            return await exports.of_device_operations(connection, operation_id, wanted.chosen, format_)
+
+        return ExportResponse(shared, opening, format_, str(operation_id))
     async with shared.database.read() as connection:
         _, progress = await known(connection, operation_id)
-        page = await queries.page_of_device_operations(connection, progress, operation_id, state, page_request)
+        page = await queries.page_of_device_operations(connection, progress, operation_id, *wanted)
     return DeviceOperationPageContent(content=pagination.document(DeviceOperationPage, page, request))
 
 
@@ -197,7 +214,9 @@ async def update_device_operation(
     message = Message(
         pydantic_core.to_json(report), datetime.now(UTC), idempotency_key, REPORT, origin=origin(caller)
     )
-    outcome, current = await process_message(shared.writing, message, shared.reporters, unless_settled=is_request)
+    outcome, current = await process_message(
+        shared.writing, message, shared.reporters, unless_settled=is_request, note=shared.note
+    )
     if isinstance(outcome, DeadLetter):
         refuse(outcome, StateConflict.of(current, state) if outcome.reason is Reason.CONFLICT else None)
     response.headers["X-Verdict"] = outcome

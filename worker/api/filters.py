@@ -5,7 +5,6 @@ from datetime import datetime
 from enum import StrEnum
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Self
-from uuid import UUID
 
 from fastapi import Depends, Query
 from pydantic import (
@@ -15,16 +14,17 @@ from pydantic import (
     GetJsonSchemaHandler,
     JsonValue,
     StrictBool,
+    StringConstraints,
     create_model,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 
-from worker.model.contract import Moment, Name
+from worker.model.contract import Moment
 from worker.model.numbers import Integral
 from worker.model.outcomes import Status
 from worker.model.text import shown
-from worker.store.selection import FILTERS, Selection
+from worker.store.selection import FILTERS, Filter, Selection
 
 MAX_IDS = 10_000
 LARGEST_ID = 2**53 - 1
@@ -34,8 +34,8 @@ _NAMES = ("ids", *(each.name for each in FILTERS))
 _SELECTS: list[JsonValue] = [{"required": [name]} for name in _NAMES]
 _SELECTS += [{"required": ["all"], "properties": {"all": {"const": True}}}]
 """JSON Schema of a body that selects something."""
-_TYPES: Mapping[Any, Any] = {str: Name, datetime: Moment, UUID: UUID}
-"""Validated types for the types of filters; others, the enumerations, stand for themselves."""
+_TYPES: Mapping[Any, Any] = {datetime: Moment}
+"""Validated types for the types of filters; others stand for themselves."""
 _Id = Annotated[int, Field(strict=True, ge=1, le=LARGEST_ID), Integral]
 
 
@@ -56,6 +56,13 @@ class StatusOrAll(StrEnum):
     ALL = "all"
 
 
+def type_of(each: Filter) -> Any:
+    """The type that validates the value of a filter."""
+    if each.type is str:
+        return Annotated[str, StringConstraints(min_length=1, max_length=each.longest, pattern=r"^[^\x00]*$")]
+    return _TYPES.get(each.type, each.type)
+
+
 def _selection(status: StatusOrAll, **filters: Any) -> Selection:
     return Selection(status=None if status is StatusOrAll.ALL else Status(status), **filters)
 
@@ -67,7 +74,7 @@ def _parameter(name: str, type_: Any, description: str, default: object) -> Para
 
 _selection.__signature__ = Signature(  # type: ignore[attr-defined]  # read by FastAPI
     [
-        *(_parameter(each.name, _TYPES.get(each.type, each.type) | None, each.help, None) for each in FILTERS),
+        *(_parameter(each.name, type_of(each) | None, each.help, None) for each in FILTERS),
         _parameter("status", StatusOrAll, "Status of the dead letters.", StatusOrAll.OPEN),
     ],
     return_annotation=Selection,
@@ -90,9 +97,7 @@ else:
     _Filters = create_model(
         "_Filters",
         ids=(Annotated[Annotated[list[_Id], Field(max_length=MAX_IDS)] | None, _NeverNull()], None),
-        **{
-            each.name: (Annotated[_TYPES.get(each.type, each.type) | None, _NeverNull()], None) for each in FILTERS
-        },
+        **{each.name: (Annotated[type_of(each) | None, _NeverNull()], None) for each in FILTERS},
     )
 
 

@@ -3,7 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import Scope
 
-from worker.api.subscriptions import Subscriptions
+from worker.api.feed import Feed
+from worker.model.outcomes import Tally
 
 METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 """Methods with a label of their own; any other is `other`, which bounds the number of time series."""
@@ -40,7 +41,20 @@ class RequestMetrics:
         self._seconds.labels(method, route).observe(seconds)
 
 
-def register_subscriber_gauge(registry: CollectorRegistry, subscriptions: Subscriptions) -> None:
-    """Register the gauge of subscribers to operation events."""
-    subscribers = Gauge("deviceops_http_followers", "Subscribers to operation events.", registry=registry)
-    subscribers.set_function(lambda: subscriptions.count)
+class AbortMetrics:
+    """Counts operations whose abort threshold was crossed by a call."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._aborts = Counter(
+            "deviceops_aborts", "Operations whose abort threshold was crossed.", registry=registry
+        )
+
+    def note(self, tally: Tally) -> None:
+        """Add what a call has caused."""
+        self._aborts.inc(tally.aborts)
+
+
+def register_subscriber_gauge(registry: CollectorRegistry, feed: Feed) -> None:
+    """Register the gauge of those who follow changes."""
+    subscribers = Gauge("deviceops_http_followers", "Subscribers to events.", registry=registry)
+    subscribers.set_function(lambda: feed.count)

@@ -1,35 +1,16 @@
 """Query parameters of lists, and page documents with links to the adjacent pages."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from fastapi import Depends, Query, Request
-from pydantic import BeforeValidator, WithJsonSchema
 
-from statemachine import SPELLINGS, OperationState, State
-from worker.model.state_names import unknown_state
+from worker.api.list_filters import ChosenDevices
 from worker.store import documents, pagination
+from worker.store.device_filter import DeviceFilter
 from worker.store.pagination import Cursor, Neighbour, Ordering, PageRequest, PageResult
 
 Document = TypeVar("Document", bound=documents.Page[Any])
-
-_STATES = {str(spelling): state for spelling, state in SPELLINGS.items()}
-_LOWER = [name for name in _STATES if name.islower()]
-_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {"type": "string", "enum": [name for name in _STATES if not name.islower()]},
-        # A pattern, since code generators would make constants of the same names from a second enumeration.
-        {"type": "string", "pattern": f"^({'|'.join(_LOWER)})$"},
-    ]
-}
-
-
-def _state(text: object) -> State:
-    state = _STATES.get(text) if isinstance(text, str) else None
-    if state is None:
-        raise ValueError(unknown_state(text))
-    return state
-
 
 Limit = Annotated[int, Query(ge=1, le=pagination.MAX_LIMIT, description="Maximum number of results on a page.")]
 Offset = Annotated[
@@ -50,12 +31,6 @@ _Cursor = Annotated[
     ),
 ]
 
-DeviceOperationState = Annotated[
-    Annotated[State, BeforeValidator(_state), WithJsonSchema(_SCHEMA)] | None,
-    Query(description="Only device operations in this state: name or code."),
-]
-StateOfOperation = Annotated[OperationState | None, Query(description="Only operations in this state.")]
-
 
 def _page_request(ordered: Ordering) -> Callable[..., PageRequest]:
     def page_request(
@@ -71,8 +46,34 @@ def _page_request(ordered: Ordering) -> Callable[..., PageRequest]:
     return page_request
 
 
-OldestFirst = Annotated[PageRequest, Depends(_page_request(Ordering.CREATED_AT))]
 LatestFirst = Annotated[PageRequest, Depends(_page_request(Ordering.CREATED_AT_DESCENDING))]
+
+
+class DevicePageRequest(NamedTuple):
+    """A page of an operation's device operations, and which of them."""
+
+    chosen: DeviceFilter
+    request: PageRequest
+
+
+def _of_device_operations(
+    chosen: ChosenDevices,
+    limit: Limit = pagination.LIMIT,
+    offset: Offset = 0,
+    ordering: Annotated[
+        Ordering | None,
+        Query(
+            description="Sort order; `-` for descending. Ties are sorted by id. By default `created_at`; with "
+            "filters other than `state` `updated_at`, and other orders are slower the more rows there are."
+        ),
+    ] = None,
+    cursor: _Cursor = None,
+) -> DevicePageRequest:
+    position = None if cursor is None else Cursor.parse(cursor)
+    return DevicePageRequest(chosen, PageRequest(limit, offset, ordering or chosen.ordering, position))
+
+
+OfDeviceOperations = Annotated[DevicePageRequest, Depends(_of_device_operations)]
 
 
 def _of_history(

@@ -118,9 +118,14 @@ async def handle_validation_error(request: Request, invalid: Exception) -> JSONR
     content_type = request.headers.get("content-type", "")
     if "json" not in content_type and any(finding["loc"][0] == "body" for finding in findings):
         return error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must be JSON with Content-Type application/json")
-    faults = [_fault(finding) for finding in findings[:MAX_FAULTS]]
+    faults = faults_of(invalid)
     message = "; ".join(f"{fault.where}: {fault.problem}" for fault in faults[:3])
     return error(HTTPStatus.BAD_REQUEST, message, Faults(faults=faults))
+
+
+def faults_of(invalid: RequestValidationError) -> list[Fault]:
+    """The first faults of a request that does not match its parameters."""
+    return [_fault(finding) for finding in invalid.errors()[:MAX_FAULTS]]
 
 
 def _fault(finding: Mapping[str, Any]) -> Fault:
@@ -136,15 +141,17 @@ def _fault(finding: Mapping[str, Any]) -> Fault:
 
 
 REPORT, CANCELLATION = "a report", "a cancellation"
-"""Tags of the union of bodies."""
+ANNOUNCEMENT, RETRY = "an announcement", "a retry"
+"""Tags of the unions of bodies."""
 
-_NOT_NAMES = ("body", "query", "path", "header", REPORT, CANCELLATION)
+_NOT_NAMES = ("body", "query", "path", "header", REPORT, CANCELLATION, ANNOUNCEMENT, RETRY)
 
 _MEANINGS = {
     HTTPStatus.BAD_REQUEST: "The request is invalid, or conflicts with the state; see the message",
     HTTPStatus.UNAUTHORIZED: "Missing or unknown token",
     HTTPStatus.FORBIDDEN: "The token lacks the scope, or the service is not allowed to report this",
     HTTPStatus.NOT_FOUND: "Not found",
+    HTTPStatus.CONFLICT: "The id is another operation's, or no device operation is to be retried",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not JSON",
     HTTPStatus.INTERNAL_SERVER_ERROR: "Internal error; the server's log has it under the request id",

@@ -1,8 +1,8 @@
-"""Routes that parse bodies like messages, and reject unknown query parameters."""
+"""Routes that parse bodies like messages, and reject query parameters that are unknown or that say two things."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pydantic_core
 from fastapi import Request, Response
@@ -31,20 +31,29 @@ class _Request(Request):
 
 
 class Route(APIRoute):
-    """Rejects unknown query parameters, since a misspelt filter would select everything."""
+    """Rejects unknown query parameters, since a misspelt filter would select everything, and repeated ones
+    that have one value, since all but the last would be ignored.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler with these checks."""
         handle = super().get_route_handler()
-        known = list(_parameters(self.dependant))
+        known = dict(_parameters(self.dependant))
         allowed = f"allowed: {', '.join(known)}" if known else "none is allowed"
 
         async def handle_request(request: Request) -> Response:
+            given = request.query_params
             faults = [
                 Fault(where=one_line(name), problem=f"is not a parameter of this call; {allowed}")
-                for name in dict(request.query_params)
+                for name in given
                 if name not in known
-            ][:MAX_FAULTS]
+            ]
+            faults += [
+                Fault(where=name, problem="is given more than once; it has one value")
+                for name, is_repeatable in known.items()
+                if not is_repeatable and len(given.getlist(name)) > 1
+            ]
+            faults = faults[:MAX_FAULTS]
             if faults:
                 message = "; ".join(f"{fault.where}: {fault.problem}" for fault in faults[:1])
                 raise ApiError(HTTPStatus.BAD_REQUEST, message, Faults(faults=faults))
@@ -53,8 +62,11 @@ class Route(APIRoute):
         return handle_request
 
 
-def _parameters(dependant: Dependant) -> Iterator[str]:
-    yield from (parameter.alias for parameter in dependant.query_params)
+def _parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """The names of query parameters, and whether each may be repeated."""
+    for parameter in dependant.query_params:
+        annotation = parameter.field_info.annotation
+        yield parameter.alias, any(get_origin(each) is list for each in (annotation, *get_args(annotation)))
     for each in dependant.dependencies:
         yield from _parameters(each)
 

@@ -2,22 +2,26 @@
 
 import asyncio
 import signal
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from uuid import uuid4
 
 import h11
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from worker.api.app import create_app
 from worker.api.auth import is_loopback
 from worker.api.context import Context
+from worker.api.export import ABORT
+from worker.api.feed import Feed
 from worker.api.forwarded import ForwardedMiddleware
-from worker.api.metrics import RequestMetrics, register_subscriber_gauge
+from worker.api.metrics import AbortMetrics, RequestMetrics, register_subscriber_gauge
 from worker.api.middleware import MAX_HEADERS
 from worker.api.responses import error
-from worker.api.subscriptions import Subscriptions
+from worker.config.api_tokens import Token
 from worker.config.settings import Settings
 from worker.listener import HttpServer, listen, url_of
 from worker.model.text import one_line
@@ -34,6 +38,11 @@ _log = structlog.get_logger()
 
 
 class _Protocol(H11Protocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Give requests a way to abort their connection."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: transport.abort}
+
     def send_400_response(self, msg: str) -> None:
         """Respond to invalid HTTP with the error shape of this API."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
@@ -48,10 +57,14 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
-async def serve(settings: Settings, database: Database, writing: Database) -> None:
+Mount = Callable[[FastAPI, Mapping[str, Token] | None, Settings], None]
+"""Adds routes to the application, given the tokens that it knows, None without tokens, and the settings."""
+
+
+async def serve(settings: Settings, database: Database, writing: Database, mount: Mount) -> None:
     """Serve until SIGTERM or SIGINT; `writing` is the same database with a pool for writers.
 
-    Raises DeviceopsError if the address cannot be listened on.
+    `mount` adds the web page. Raises DeviceopsError if the address cannot be listened on.
     """
     host = settings.http_host
     if not settings.api_tokens:
@@ -60,11 +73,13 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
             host = LOOPBACK
         else:
             _log.warning("no API tokens: any caller on this machine is allowed, no other")
-    subscriptions = Subscriptions(database)
+    feed = Feed(database, writing)
     registry = registry_of_process({"reading": database, "writing": writing})
-    register_subscriber_gauge(registry, subscriptions)
-    context = Context(database, writing, settings.reporters, subscriptions)
-    app = create_app(context, settings.api_tokens or None, RequestMetrics(registry))
+    register_subscriber_gauge(registry, feed)
+    context = Context(database, writing, settings.reporters, feed, AbortMetrics(registry).note)
+    tokens = settings.api_tokens or None
+    app = create_app(context, tokens, RequestMetrics(registry))
+    mount(app, tokens, settings)
     config = uvicorn.Config(
         ForwardedMiddleware(app, settings.http_proxies),  # type: ignore[arg-type]
         http=_Protocol,
@@ -86,7 +101,7 @@ async def serve(settings: Settings, database: Database, writing: Database) -> No
             server.force_exit = server.should_exit  # the second signal ends it at once
             server.should_exit = True
             stopping.set()
-            subscriptions.stop()
+            feed.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)

@@ -1,1 +1,1 @@
-"""The contract for producers: AsyncAPI 3 and JSON Schema, with examples."""
+"""The contract for producers and listeners: AsyncAPI 3 and JSON Schema, with examples."""

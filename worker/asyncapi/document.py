@@ -1,22 +1,29 @@
-"""The contract for producers: JSON Schema (2020-12) and AsyncAPI 3, generated from the models that parse messages.
+"""The contract for producers and listeners: JSON Schema (2020-12) and AsyncAPI 3, generated from the models.
 
-A schema takes what the parser takes, as far as JSON Schema can say it; `UNSAID` is what it cannot.
+A schema of a message takes what the parser takes, as far as JSON Schema can say it; `UNSAID` is what it cannot.
+Schemas of changes are of what is published.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from string import Formatter
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from statemachine import OperationState
 from worker.amqp.topology import DELIVERY_LIMIT, Topology
+from worker.asyncapi import change_examples
 from worker.asyncapi.examples import EXAMPLES, OPERATION
+from worker.model.changes import KINDS, SPECVERSION, ChangeKind, ChangeType, Told
 from worker.model.identity import MAX_ID
 from worker.model.messages import MAX_BODY, REPORT
+from worker.model.outcomes import Reason
 from worker.model.parsing import TYPES, MessageType
 
 Document = dict[str, Any]
+_Mode = Literal["validation", "serialization"]
 
 UNSAID = (
     f"a message has at most {MAX_BODY:,} bytes, in UTF-8, and half of a surrogate pair in its text counts as ?",
@@ -32,6 +39,7 @@ UNSAID = (
 )
 """Rules that JSON Schema cannot express."""
 
+_ID = {"type": "string", "format": "uuid"}
 _SHORT_STRING = {"type": "string", "maxLength": MAX_ID}
 _HEADERS = {
     "type": "object",
@@ -42,17 +50,43 @@ _HEADERS = {
     },
 }
 
+_UNSAID_OF_CHANGES = (
+    "a change comes at least once, with the same message_id each time",
+    "of one operation and type, changes come in the order of their sequence, but for those that come again",
+    "fields may be added, so that a listener has to ignore those that it does not know",
+)
+_PARTS: Mapping[str, Document] = {
+    "state": {"description": "The operation's state.", "enum": [state.value for state in OperationState]},
+    "reason": {"description": "Why the reports were rejected.", "enum": [reason.value for reason in Reason]},
+    "operation_type": {
+        "description": "The operation's type, with _ for each dot and space, and _ while it is not known; the end "
+        "is cut where the routing key would have more than 255 bytes.",
+        "examples": ["CONVERGE"],
+    },
+}
+"""The parts of the routing keys of changes."""
 
-def json_schema(message_type: str) -> Document:
-    """The JSON Schema of the bodies of one type of message."""
-    model = TYPES[message_type].model
+
+def json_schema(type_: str) -> Document:
+    """The JSON Schema of the bodies of one type of message, or of change."""
+    if type_ in KINDS:
+        kind = KINDS[ChangeType(type_)]
+        examples = [example.body for example in change_examples.EXAMPLES if example.type == type_]
+        return _json_schema(type_, kind.body, "serialization", _UNSAID_OF_CHANGES, examples)
+    examples = [example.body for example in EXAMPLES if example.type == type_]
+    return _json_schema(type_, TYPES[type_].model, "validation", UNSAID, examples)
+
+
+def _json_schema(
+    title: str, model: type[BaseModel], mode: _Mode, unsaid: Iterable[str], examples: Sequence[object]
+) -> Document:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": message_type,
-        "$comment": f"What a schema cannot say: {'; '.join(UNSAID)}.",
+        "title": title,
+        "$comment": f"What a schema cannot say: {'; '.join(unsaid)}.",
         "$ref": f"#/$defs/{model.__name__}",
-        "examples": [example.body for example in EXAMPLES if example.type == message_type],
-        "$defs": _schemas([model], "#/$defs/{model}"),
+        "examples": examples,
+        "$defs": _schemas([(model, mode)], "#/$defs/{model}"),
     }
 
 
@@ -67,7 +101,8 @@ def asyncapi(topology: Topology, hosts: Sequence[str], protocol: str) -> Documen
             "title": "deviceops",
             "version": version("deviceops"),
             "description": "Reports of what happens on devices while an operation rolls over them. They may come "
-            f"in any order and any number of times.\n\nWhat a schema cannot say: {'; '.join(UNSAID)}.",
+            "in any order and any number of times. Changes are sent to those who listen.\n\nWhat a schema of a "
+            f"message cannot say: {'; '.join(UNSAID)}.\n\nOf a change: {'; '.join(_UNSAID_OF_CHANGES)}.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -84,6 +119,7 @@ def asyncapi(topology: Topology, hosts: Sequence[str], protocol: str) -> Documen
         "channels": {
             "exchange": _exchange(topology),
             "queue": _queue(topology),
+            **{_name(kind): _changes(topology, kind) for kind in KINDS.values()},
         },
         "operations": {
             "receiveReports": {
@@ -100,12 +136,26 @@ def asyncapi(topology: Topology, hosts: Sequence[str], protocol: str) -> Documen
                 "summary": "What workers do, any number of them.",
                 "bindings": _amqp({"ack": True}),
             },
+            **{f"send{kind.body.__name__}": _sending(kind) for kind in KINDS.values()},
         },
         "components": {
-            "messages": {type_.short_name: _message(type_) for type_ in TYPES.values()},
-            "schemas": _schemas([type_.model for type_ in TYPES.values()], "#/components/schemas/{model}"),
+            "messages": {
+                **{type_.short_name: _message(type_) for type_ in TYPES.values()},
+                **{_name(kind): _change(topology, kind) for kind in KINDS.values()},
+            },
+            "schemas": _schemas(
+                [
+                    *((type_.model, "validation") for type_ in TYPES.values()),
+                    *((kind.body, "serialization") for kind in KINDS.values()),
+                ],
+                "#/components/schemas/{model}",
+            ),
             "securitySchemes": {
-                "user": {"type": "userPassword", "description": "A user that may write to the exchange."}
+                "user": {
+                    "type": "userPassword",
+                    "description": "A user that may write to the exchange; of a listener, one that may read the "
+                    "exchange of changes.",
+                }
             },
         },
     }
@@ -124,7 +174,7 @@ def _exchange(topology: Topology) -> Document:
         "bindings": _amqp(
             {
                 "is": "routingKey",
-                "exchange": {"name": topology.exchange, "type": "topic", "durable": True, "autoDelete": False},
+                "exchange": _topic(topology.exchange),
             }
         ),
     }
@@ -143,6 +193,90 @@ def _queue(topology: Topology) -> Document:
             }
         ),
     }
+
+
+def _changes(topology: Topology, kind: ChangeKind) -> Document:
+    """The exchange of changes, with the routing keys of one type."""
+    parts = [name for _, name, _, _ in Formatter().parse(kind.routing_key) if name]
+    return {
+        "address": kind.routing_key,
+        "description": "A listener binds a queue of its own with the routing keys that it wants, with * for one "
+        "part and # for all that follow.",
+        "parameters": {name: _PARTS[name] for name in parts},
+        "messages": {_name(kind): {"$ref": f"#/components/messages/{_name(kind)}"}},
+        "bindings": _amqp({"is": "routingKey", "exchange": _topic(topology.changes)}),
+    }
+
+
+def _sending(kind: ChangeKind) -> Document:
+    channel = f"#/channels/{_name(kind)}"
+    condition = " With DEVICEOPS_CHANGES=all only." if kind.told is Told.ALL else ""
+    return {
+        "action": "send",
+        "channel": {"$ref": channel},
+        "summary": f"{kind.summary[0].upper()}{kind.summary[1:]}.",
+        "description": f"After the commit, with publisher confirms, at least once.{condition}",
+        "messages": [{"$ref": f"{channel}/messages/{_name(kind)}"}],
+        "bindings": _amqp({"deliveryMode": 2, "mandatory": False, "timestamp": True}),
+    }
+
+
+def _change(topology: Topology, kind: ChangeKind) -> Document:
+    is_ordered = "sequence" in kind.body.model_fields
+    correlation = {
+        "description": "Changes with the same operation_id and sequence are of one transaction.",
+        "location": "$message.payload#/operation_id",
+    }
+    return {
+        "name": _name(kind),
+        "title": kind.name.value,
+        "summary": f"AMQP type {kind.name.value}.",
+        "contentType": "application/json",
+        "headers": _cloud_event(topology, kind),
+        "payload": {"$ref": f"#/components/schemas/{kind.body.__name__}"},
+        **({"correlationId": correlation} if is_ordered else {}),
+        "bindings": _amqp({"messageType": kind.name.value}),
+        "examples": [
+            {"name": example.name, "summary": example.summary, "payload": example.body}
+            for example in change_examples.EXAMPLES
+            if example.type == kind.name
+        ],
+        "x-amqp-properties": {
+            "type": "object",
+            "required": ["type", "message_id", "timestamp", "delivery_mode", "content_type"],
+            "properties": {
+                "type": {"const": kind.name.value},
+                "delivery_mode": {"const": 2, "description": "Persistent."},
+                "message_id": {**_ID, "description": "The same in each copy of the message."},
+                "timestamp": {"type": "integer", "description": "When it was written, in seconds since 1970."},
+                "content_type": {"const": "application/json"},
+            },
+        },
+    }
+
+
+def _cloud_event(topology: Topology, kind: ChangeKind) -> Document:
+    """A schema of the headers: CloudEvents 1.0 in binary mode."""
+    subject = "The reason." if kind.name is ChangeType.DEAD_LETTERS_ADDED else "The operation's id."
+    properties: Mapping[str, Document] = {
+        "specversion": {"const": SPECVERSION},
+        "id": {**_ID, "description": "The message_id."},
+        "source": {"const": f"/deviceops/{topology.prefix}"},
+        "type": {"const": kind.name.value},
+        "subject": {"type": "string", "description": subject},
+        "time": {"type": "string", "format": "date-time", "description": "When the change was written."},
+    }
+    named = {f"cloudEvents:{name}": schema for name, schema in properties.items()}
+    return {"type": "object", "required": [*named], "properties": named}
+
+
+def _name(kind: ChangeKind) -> str:
+    """A name of a type that AsyncAPI takes."""
+    return f"{kind.body.__name__[0].lower()}{kind.body.__name__[1:]}"
+
+
+def _topic(name: str) -> Document:
+    return {"name": name, "type": "topic", "durable": True, "autoDelete": False}
 
 
 def _messages() -> Document:
@@ -199,7 +333,7 @@ def _amqp(binding: Document) -> Document:
     return {"amqp": {**binding, "bindingVersion": "0.3.0"}}
 
 
-def _schemas(models: list[type[BaseModel]], reference: str) -> Document:
-    _, document = models_json_schema([(model, "validation") for model in models], ref_template=reference)
+def _schemas(models: Sequence[tuple[type[BaseModel], _Mode]], reference: str) -> Document:
+    _, document = models_json_schema(models, ref_template=reference)
     schemas: Document = document["$defs"]
     return schemas

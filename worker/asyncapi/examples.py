@@ -12,7 +12,7 @@ Outcome = str
 """A verdict, `announced`, `duplicate`, or the reason of a dead letter."""
 
 OPERATION = "497f6eca-6276-4993-bfeb-53cbbbba6f08"
-_FIRST, _SECOND, _THIRD = (
+FIRST, SECOND, THIRD = (
     "3bafab7b-4400-4bcf-8e6e-09f954699940",
     "8f2b1a52-1f44-4a0e-8f5a-6c2a9a2f7c11",
     "c61d9f0e-7f0b-4e52-9d3e-2a7d6a0f5b22",
@@ -55,7 +55,7 @@ EXAMPLES = (
     Example(
         "early",
         REPORT,
-        _report(_THIRD, "INITIATED"),
+        _report(THIRD, "INITIATED"),
         [Reason.UNKNOWN_DEVICE_OPERATION],
         "parked until its device is registered, then taken up by itself",
     ),
@@ -68,7 +68,7 @@ EXAMPLES = (
             "schedule_type": "IMMEDIATE",
             "arguments": {"converge_with_provision": True},
             "created_at": "2026-01-31T07:59:00Z",
-            "device_ids": [_FIRST, _SECOND],
+            "device_ids": [FIRST, SECOND],
             "device_count": 3,
             "timeouts": {"pending": 600, "step": 900, "total": 86400},
             "abort": {"failed_percent": 20, "min_settled": 100, "action": "cancel"},
@@ -80,7 +80,7 @@ EXAMPLES = (
         "report",
         REPORT,
         _report(
-            _FIRST,
+            FIRST,
             "SUCCESS",
             operation_type="CONVERGE",
             reason="test",
@@ -93,28 +93,28 @@ EXAMPLES = (
     Example(
         "registration",
         REPORT,
-        _report(_THIRD, "CREATED"),
+        _report(THIRD, "CREATED"),
         [Verdict.APPLIED],
         "a report can register a device too; the one that was parked is applied with it",
     ),
     Example(
         "overtaken",
         REPORT,
-        _report(_FIRST, "PROCESSING"),
+        _report(FIRST, "PROCESSING"),
         [Verdict.LATE],
         "a later state came first; it is kept as history, and the state stays",
     ),
     Example(
         "code",
         REPORT,
-        _report(_FIRST, 50),
+        _report(FIRST, 50),
         [Verdict.REPEATED],
         "50 is SUCCESS, which the device has reached",
     ),
     Example(
         "sent-again",
         REPORT,
-        _report(_FIRST, "SUCCESS", report_id="0b0f6f0e-3f6e-4f0e-9d53-1c6b1d6f2d11"),
+        _report(FIRST, "SUCCESS", report_id="0b0f6f0e-3f6e-4f0e-9d53-1c6b1d6f2d11"),
         ["duplicate"],
         "its report_id came before",
     ),
@@ -123,9 +123,9 @@ EXAMPLES = (
         REPORTS,
         {
             "reports": [
-                _report(_SECOND, "DISPATCHED", occurred_at="2026-01-31T08:00:01+00:00"),
-                _report(_SECOND, "FAILURE", reason="no answer from the device", code="NO_ANSWER"),
-                _report(_THIRD, "SUCCEEDED"),
+                _report(SECOND, "DISPATCHED", occurred_at="2026-01-31T08:00:01+00:00"),
+                _report(SECOND, "FAILURE", reason="no answer from the device", code="NO_ANSWER"),
+                _report(THIRD, "SUCCEEDED"),
             ]
         },
         [Verdict.APPLIED, Verdict.APPLIED, Verdict.APPLIED],
@@ -134,14 +134,14 @@ EXAMPLES = (
     Example(
         "contradiction",
         REPORT,
-        _report(_FIRST, "FAILURE"),
+        _report(FIRST, "FAILURE"),
         [Reason.CONFLICT],
         "a device that has succeeded cannot have failed: a dead letter, for people to look at",
     ),
     Example(
         "other-type",
         REPORT,
-        _report(_SECOND, "PROCESSING", operation_type="REBOOT"),
+        _report(SECOND, "PROCESSING", operation_type="REBOOT"),
         [Reason.OPERATION_TYPE_MISMATCH],
         "the operation is a CONVERGE",
     ),
@@ -153,9 +153,10 @@ EXAMPLES = (
             "operation_type": "CONVERGE",
             "timeouts": {"step": 1800},
             "deadline": "2026-02-01T08:00:00Z",
-            "abort": {"failed_percent": 10, "min_settled": 100, "action": "notify"},
+            "abort": {"failed_percent": 10, "min_settled": 3, "action": "notify"},
         },
         ["announced"],
-        "its timeouts and its abort threshold replace those of before",
+        "its timeouts and its abort threshold replace those of before; one of three devices has failed, which is "
+        "beyond it",
     ),
 )

@@ -6,7 +6,8 @@
 - `stdout`: standard output, for what reads it
 - `options`: options that several commands have; `feed`: JSON lines or a document of a source
 - `tables`: tables and progress bars
-- `dead_letters`: the commands about rejected messages, `token`: those about tokens of the HTTP API
+- `dead_letters`: the commands about rejected messages, `webhooks`: those about webhooks
+- `token`: those about tokens of the HTTP API
 """
 
 import re
@@ -46,15 +47,31 @@ class Commands(LazyGroup):
             "worker.cli.cancel",
             "Cancel every device operation of an operation that is not settled; asks first on a terminal.",
         ),
+        "retry": Place(
+            "worker.cli.retry",
+            "Create an operation for those device operations of another that failed; asks first on a terminal.",
+        ),
         "status": Place("worker.cli.status", "Show operations and their progress."),
         "operations": Place("worker.cli.operations", "List operations and their progress, the latest first."),
-        "devices": Place("worker.cli.devices", "Show a page of an operation's device operations."),
+        "devices": Place(
+            "worker.cli.devices", "Show a page of an operation's device operations, or export all of them."
+        ),
         "device": Place(
             "worker.cli.device",
             "Show one device operation and the reports about it; with --json when it reached its states.",
         ),
+        "reasons": Place(
+            "worker.cli.reasons",
+            "Show why an operation's devices failed, timed out or were cancelled: by code or reason, the largest "
+            "first.",
+        ),
+        "changes": Place(
+            "worker.cli.changes",
+            "Print the changes that are kept, a line each: as JSON, or on a terminal for people.",
+        ),
         "serve": Place(
-            "worker.cli.serve", "Serve the HTTP API until SIGTERM or Ctrl-C; its documentation is at /docs."
+            "worker.cli.serve",
+            "Serve the web page and the HTTP API until SIGTERM or Ctrl-C; the API's documentation is at /docs.",
         ),
         "migrate": Place(
             "worker.cli.migrate", "Bring the database's schema to the version that this deviceops needs."
@@ -78,7 +95,7 @@ class Commands(LazyGroup):
         "diagram": Place("worker.cli.diagram", "Print the state machine as a Mermaid diagram."),
         "contract": Place(
             "worker.cli.contract",
-            "Print, as JSON, what producers may send: for generators, validators and documentation.",
+            "Print, as JSON, what producers may send and listeners get: for generators and validators.",
         ),
         "simulate": Place("worker.cli.simulate", "Print a fleet's life as JSON lines for ingest and publish."),
         "demo": Place(
@@ -87,6 +104,7 @@ class Commands(LazyGroup):
         ),
         "dead-letters": Place("worker.cli.dead_letters", "List, inspect, correct and replay rejected messages."),
         "broker": Place("worker.cli.broker", "The exchanges and queues on the broker."),
+        "webhooks": Place("worker.cli.webhooks", "Webhooks: how they do, and trying them out."),
         "token": Place("worker.cli.token", "Tokens of the HTTP API."),
     }
 

@@ -1,5 +1,6 @@
 """The command that sends an announcement: announce."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -7,14 +8,17 @@ from uuid import UUID, uuid4
 import typer
 from pydantic_core import to_json
 
+from statemachine import AbortAction
 from worker.amqp.connection import connected
 from worker.amqp.publisher import Destination, publish
 from worker.amqp.topology import Topology
 from worker.cli.common import Json, actor, configure_logging, print_json, run_async, screen, utf8
+from worker.cli.times import age
 from worker.config.settings import Settings
 from worker.errors import SettingsError
 from worker.model.messages import ANNOUNCEMENT, Message, Rejected
 from worker.model.parsing import parse
+from worker.model.text import shown
 
 app = typer.Typer(add_completion=False)
 
@@ -34,6 +38,31 @@ def announce(
     ] = None,
     id_: Annotated[UUID | None, typer.Option("--id", help="The operation's id; a new one if left out.")] = None,
     reason: Annotated[str | None, typer.Option(parser=utf8, metavar="TEXT", help="What it is for.")] = None,
+    timeout: Annotated[
+        list[str] | None,
+        typer.Option(
+            parser=utf8,
+            metavar="KIND=DURATION",
+            help="When a device operation is timed out: pending, in_progress, step or total, such as step=15m; "
+            "repeat it for more.",
+        ),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(parser=utf8, metavar="TIME", help="When all that is not settled is timed out (RFC 3339)."),
+    ] = None,
+    abort_percent: Annotated[
+        float | None,
+        typer.Option(metavar="PERCENT", help="Stop the operation once so many of the settled ones have failed."),
+    ] = None,
+    abort_settled: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="With --abort-percent: not before N have settled; 20 if left out."),
+    ] = None,
+    abort_action: Annotated[
+        AbortAction | None,
+        typer.Option(help="With --abort-percent: cancel what is open, which is the default, or notify only."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Send an announcement: an operation, and the devices that it is for.
@@ -44,7 +73,14 @@ def announce(
     settings = Settings.load()
     configure_logging(settings)
     operation_id = id_ or uuid4()
-    given = {"device_ids": device or None, "device_count": count, "reason": reason}
+    given = {
+        "device_ids": device or None,
+        "device_count": count,
+        "reason": reason,
+        "timeouts": _timeouts(timeout or []) or None,
+        "deadline": deadline,
+        "abort": _abort(abort_percent, abort_settled, abort_action),
+    }
     body = {
         "id": operation_id,
         "operation_type": operation_type,
@@ -60,6 +96,26 @@ def announce(
         print_json({"operation_id": operation_id})
     else:
         screen.print(f"announcement of operation {operation_id} published to {settings.topology_prefix}")
+
+
+def _timeouts(given: Sequence[str]) -> dict[str, float]:
+    """Seconds by kind. Raises BadParameter."""
+    found = {}
+    for each in given:
+        kind, is_pair, duration = each.partition("=")
+        if not is_pair:
+            raise typer.BadParameter(f"--timeout: {shown(each)} is not KIND=DURATION, such as step=15m")
+        found[kind] = age(duration).total_seconds()
+    return found
+
+
+def _abort(percent: float | None, settled: int | None, action: AbortAction | None) -> dict[str, object] | None:
+    """The threshold as announcements have it. Raises BadParameter."""
+    if percent is None:
+        if settled is not None or action is not None:
+            raise typer.BadParameter("--abort-settled and --abort-action go with --abort-percent")
+        return None
+    return {"failed_percent": percent, "min_settled": settled or 20, "action": action or AbortAction.CANCEL}
 
 
 async def _send(settings: Settings, message: Message) -> None:

@@ -17,8 +17,9 @@ from worker.cli.common import (
     screen,
     utf8,
 )
-from worker.cli.options import IdRange, OperationId, known, one_operation
+from worker.cli.options import OperationId, known, one_operation
 from worker.config.settings import Settings
+from worker.model.id_range import IdRange
 from worker.model.messages import Origin
 from worker.model.text import clean, counted
 from worker.processing.direct import cancel_operation

@@ -15,6 +15,7 @@ from worker.config.secret_files import variable
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 from worker.files import OutputClosed
+from worker.model.changes import Told
 from worker.processing.write_probe import probe_write
 from worker.store import database
 from worker.store.server import describe
@@ -55,6 +56,8 @@ async def _check(settings: Settings) -> list[str]:
             topology = Topology(settings.topology_prefix, settings.partitions)
             for line in await topology.verify(connection):
                 screen.print(line)
+            if settings.changes is not Told.NONE:
+                screen.print(await topology.verify_changes(connection))
             screen.print(versions.describe(connection))
             _warn(versions.warnings(connection.server.get("version", "")))
     except OutputClosed:

@@ -59,6 +59,8 @@ def demo(
     """Watch a roll-out over 500 simulated devices, through RabbitMQ where it answers."""
     forget_last_demo()
     run_async(run_demo(Settings.load(), devices, seed))
+    if sys.stdin.isatty() and screen.is_terminal:
+        _offer_page()
 
 
 def forget_last_demo() -> None:
@@ -191,6 +193,17 @@ async def _conclude(database: Database, tally: Tally) -> None:
         "serve",
     ):
         screen.print(f"{command} {arguments}", soft_wrap=True, highlight=False)
+
+
+def _offer_page() -> None:
+    """Serve the web page of the roll-out in place of this process, if the person at the terminal wants it."""
+    try:
+        if not typer.confirm("Serve the web page of this roll-out now, until Ctrl-C?"):
+            return
+    except typer.Abort:  # the end of the input, or Ctrl-C
+        return
+    environment = {**os.environ, "DEVICEOPS_DATABASE_URL": f"sqlite:///{DATABASE}"}
+    os.execve(sys.executable, [sys.executable, "-m", "worker", "serve"], environment)  # noqa: S606  # no shell is wanted
 
 
 def _own_command() -> str:

@@ -8,9 +8,10 @@ from sqlalchemy import case
 from statemachine import Expiry
 from worker.cli import tables
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
-from worker.cli.options import IdRange, OperationId, one_id, one_operation, uuid
+from worker.cli.options import OperationId, one_id, one_operation, uuid
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError
+from worker.model.id_range import IdRange
 from worker.store import activity, documents, due, queries
 from worker.store.pagination import MAX_LIMIT, MAX_OFFSET, PageRequest, PageResult
 from worker.store.tables import device_operations

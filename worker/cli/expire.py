@@ -19,7 +19,10 @@ from worker.cli.common import (
     screen,
 )
 from worker.config.settings import Settings
+from worker.errors import DeviceopsError
 from worker.model.outcomes import Tally
+from worker.model.text import counted
+from worker.processing.batch_log import log_aborts
 from worker.processing.expiry import Expirer, all_of_them, apply_settings, count_over
 
 app = typer.Typer(add_completion=False)
@@ -42,9 +45,12 @@ def expire(
         kinds = sum(over.values(), Counter[Kind]())
         show(kinds, {"operations": len(over)}, json=json, verb="would time out")
         return
-    tally = run_async(_expire(settings))
+    tally, refused = run_async(_expire(settings))
     cancelled = tally.verdicts[Verdict.APPLIED] - tally.timeouts.total()
     show(tally.timeouts, {"cancelled": cancelled, "aborted": tally.aborts}, json=json, verb="timed out")
+    if refused:
+        found = counted(refused, "device operation")
+        raise DeviceopsError(f"the database refuses to change {found}: see the log")
 
 
 def show(kinds: Counter[Kind], others: Mapping[str, int], *, json: bool, verb: str) -> None:
@@ -62,13 +68,18 @@ async def _count(settings: Settings) -> Mapping[UUID, Counter[Kind]]:
         return await count_over(database)
 
 
-async def _expire(settings: Settings) -> Tally:
+async def _expire(settings: Settings) -> tuple[Tally, int]:
     tally = Tally()
     log_database(settings)
     async with ready_database(settings, for_batches=True) as database:
         await apply_settings(database)
-        expirer = Expirer(database, all_of_them, tally.add)
+
+        def note(found: Tally) -> None:
+            log_aborts(found)
+            tally.add(found)
+
+        expirer = Expirer(database, all_of_them, note)
         with tables.counting("timed out", None) as count:
             while await expirer.act():
                 count(tally.timeouts.total())
-    return tally
+    return tally, expirer.refused

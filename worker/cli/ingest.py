@@ -10,6 +10,7 @@ from worker.cli.common import Json, configure_logging, log_database, ready_datab
 from worker.cli.feed import Source, batches
 from worker.config.settings import Settings
 from worker.model.outcomes import Tally
+from worker.processing.batch_log import log_aborts
 from worker.processing.batches import process_messages
 
 PATIENCE = 30
@@ -39,8 +40,10 @@ async def _ingest(settings: Settings, source: str) -> Tally:
                 task = progress.add_task(source, total=size or None)
                 async for _, texts in batches(stream, settings.batch_size, or_lines=True, line_may_be_array=True):
                     messages = [jsonl.as_message(text) for _, text in texts]
-                    tally.add(
-                        await process_messages(database, messages, reporters=settings.reporters, patience=PATIENCE)
+                    found = await process_messages(
+                        database, messages, reporters=settings.reporters, patience=PATIENCE
                     )
+                    log_aborts(found)
+                    tally.add(found)
                     progress.advance(task, sum(len(text) + 1 for _, text in texts))
     return tally

@@ -1,10 +1,9 @@
 """Arguments and options that several commands have, and what they look up."""
 
 import math
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Annotated, NamedTuple
+from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -13,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SPELLINGS, State
 from worker.errors import DeviceopsError
+from worker.model.id_range import IdRange, id_range
 from worker.store import documents
 from worker.store.tables import operations
 
@@ -24,30 +24,12 @@ def finite(number: float | None) -> float | None:
     return number
 
 
-SHORTEST = 4
-"""Minimum of hexadecimal digits of a prefix."""
-
-
-class IdRange(NamedTuple):
-    """An id, or the range of ids that begin with some digits."""
-
-    text: str
-    first: UUID
-    last: UUID
-
-
 def uuid(text: str) -> IdRange:
     """A UUID, or the beginning of one. Raises BadParameter."""
-    digits = text.replace("-", "").lower()
     try:
-        whole = UUID(text)
-    except ValueError:
-        if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},31}}", digits):
-            raise typer.BadParameter(
-                f"{text!r} is not a UUID, nor the first {SHORTEST} digits or more of one"
-            ) from None
-        return IdRange(text, UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f")))
-    return IdRange(str(whole), whole, whole)
+        return id_range(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 async def one_id(connection: AsyncConnection, column: ColumnElement[UUID], wanted: IdRange, what: str) -> UUID:

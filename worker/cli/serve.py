@@ -1,4 +1,4 @@
-"""The command that serves the HTTP API: serve."""
+"""The command that serves the web page and the HTTP API: serve."""
 
 from typing import Annotated
 
@@ -7,6 +7,7 @@ import typer
 from worker.api import server
 from worker.cli.common import configure_logging, log_database, ready_database, run_async, utf8
 from worker.config.settings import Settings
+from worker.pages.app import mount
 from worker.store import database
 
 LOCK_TIMEOUT = 10
@@ -24,7 +25,7 @@ def serve(
         int | None, typer.Option(metavar="N", min=0, max=65_535, help="Listen on this port; 0 for any.")
     ] = None,
 ) -> None:
-    """Serve the HTTP API until SIGTERM or Ctrl-C; its documentation is at /docs."""
+    """Serve the web page and the HTTP API until SIGTERM or Ctrl-C; the API's documentation is at /docs."""
     settings = Settings.load()
     given = {name: value for name, value in (("http_host", host), ("http_port", port)) if value is not None}
     configure_logging(settings)
@@ -44,4 +45,4 @@ async def _serve(settings: Settings) -> None:
             shares_state_with=reading,
         ) as writing,
     ):
-        await server.serve(settings, reading, writing)
+        await server.serve(settings, reading, writing, mount)

@@ -14,15 +14,19 @@ from rich.text import Text
 
 from worker.cli import tables
 from worker.cli.common import Json, print_json, ready_database, run_async, screen
-from worker.cli.options import IdRange, known, one_operation, uuid
+from worker.cli.options import known, one_operation, uuid
 from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
-from worker.store import dead_letters, documents, due, queries
+from worker.model.id_range import IdRange
+from worker.model.pace import pace
+from worker.store import dead_letters, documents, due, minutes, queries, reason_groups
 from worker.store.database import Database, time_limit
 
 MANY = 10**12
 SHOWN = 50
 """Default number of operations."""
+LARGEST_GROUPS = 3
+"""Groups of device operations that did not succeed, by cause, that are shown of one operation."""
 LONGEST_WAITS = 10
 """Operations whose parked reports are listed below the table."""
 OVERVIEW_LINES = 3
@@ -132,7 +136,12 @@ async def _status(
             found_one = await queries.get_operation(connection, operation_id)
             parked = await dead_letters.parked(connection, stale_before, 1, operation_id)
             shown = await due.shown(connection, operation_id)
-            operation = tables.operation(*known(found_one, operation_id, parked), shown)
+            groups = await reason_groups.largest(connection, operation_id, LARGEST_GROUPS)
+            count = await reason_groups.number_of(connection, operation_id)
+            causes = [group.document for group in groups], count
+            course = await minutes.course_of(connection, operation_id)
+            going = None if course is None else pace(course)
+            operation = tables.operation(*known(found_one, operation_id, parked), shown, going, causes)
             return Group(operation, "", tables.parked(parked)) if parked else operation
         found = await queries.list_operations(connection, limit or SHOWN)
         count = await queries.count_operations(connection)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Self
+from uuid import UUID
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.constrain import Constrain
@@ -23,10 +24,11 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from statemachine import Expiry, State
+from statemachine import Counters, Expiry, State
 from worker.cli.common import notices, print_json, screen
 from worker.log_writer import writer
 from worker.model.outcomes import Tally
+from worker.model.pace import Pace
 from worker.model.text import one_line
 from worker.model.timing import in_words, moment
 from worker.store import documents
@@ -44,6 +46,10 @@ _STATE_STYLES = {
 
 NARROWEST_BAR = 8
 """Minimum width of a progress bar."""
+NARROWEST_REASON = 11
+"""Minimum width of a reason: what 80 columns have room for beside a device operation."""
+NARROW = 120
+"""Columns of a terminal below which `reasons` omits when a group began."""
 _EXTRA = ("type", "progress")
 """Columns that are omitted in a narrow terminal."""
 _NUMBERS = ("success", "failed", "cancelled", "devices", "total")
@@ -148,23 +154,74 @@ def operations(found: Sequence[tuple[documents.Operation, documents.Progress]]) 
     return listing
 
 
-def operation(found: documents.Operation, progress: documents.Progress, shown: Shown | None = None) -> Group:
-    """One operation with all its fields."""
+def operation(
+    found: documents.Operation,
+    progress: documents.Progress,
+    shown: Shown | None = None,
+    going: Pace | None = None,
+    causes: tuple[Sequence[documents.ReasonGroup], int] = ((), 0),
+) -> Group:
+    """One operation with all its fields; `causes` are its largest groups of causes, and the number of all."""
     facts = table("", "", show_header=False)
     for name in ("schedule_type", "reason", "created_at", "created_by", "updated_at"):
         value = getattr(found, name)
         facts.add_row(name, time(value) if isinstance(value, datetime) else plain(str(value or "")))
+    if (retried := found.operation_device_query.get("retry_of")) is not None:
+        facts.add_row("retry of", plain(str(retried)))
     states = [entry.operation_state for entry in found.operation_activity]
     facts.add_row("history", " > ".join([*["…"][: len(states) > SHOWN_STATES], *states[-SHOWN_STATES:]]))
     if progress.expected is not None:
         facts.add_row("devices announced", f"{progress.expected:,}")
+    if going is not None:
+        for name, value in _pace(going):
+            facts.add_row(name, value)
     if shown is not None:
         for name, value in _timing(shown):
             facts.add_row(name, plain(value))
     counts = found.operation_stats.device_operation_statuses_count.model_dump()
     if cancelled := _Settled.of(progress).cancelled:
         counts["cancelled"] = cancelled
-    return Group(operations([(found, progress)]), "", facts, "", numbers(counts))
+    groups, number = causes
+    below: list[RenderableType] = ["", reasons(groups, progress.counters)] if groups else []
+    if len(groups) < number:
+        below.append(largest_shown(len(groups), number, "`deviceops reasons` shows more"))
+    return Group(operations([(found, progress)]), "", facts, "", numbers(counts), *below)
+
+
+def reasons(found: Iterable[documents.ReasonGroup], counters: Counters) -> Table:
+    """Groups of device operations that did not succeed, with their share of those in their state."""
+    first = [] if screen.width < NARROW else ["first"]
+    listing = table("state", "devices", "share", "code", "reason", *first, "last")
+    listing.columns[1].justify = listing.columns[2].justify = "right"
+    for group in found:
+        of_state = counters.in_state(State[group.state])
+        named = group.reason or group.code
+        listing.add_row(
+            state(group.state),
+            f"{group.count:,}",
+            f"{group.count / of_state:.0%}" if of_state else "",
+            plain(group.code or ""),
+            plain(group.reason) if named else Text("none given", style="dim"),
+            *[time(group.first_at) for _ in first],
+            time(group.last_at),
+        )
+    return listing
+
+
+def largest_shown(shown: int, count: int, how: str) -> Text:
+    """How many of the groups are shown, and how to see more."""
+    return Text(f"the largest {shown:,} of {count:,} groups; {how}", style="dim")
+
+
+def _pace(going: Pace) -> Iterator[tuple[str, Text]]:
+    """What there is to say of how an operation goes."""
+    if going.rate:
+        yield "rate", Text(f"{going.rate:,.3g} a minute" if going.rate < 1_000 else f"{going.rate:,.0f} a minute")
+    if going.eta is not None:
+        yield "settled by", Text(f"{time(going.eta)}, in {since(going.eta)}")
+    if going.stalled_since is not None:
+        ago = since(going.stalled_since)
+        yield "stalled", Text(f"nothing has moved since {time(going.stalled_since)}, {ago} ago", style="yellow")
 
 
 def _timing(shown: Shown) -> Iterator[tuple[str, str]]:
@@ -195,15 +252,18 @@ def counters(counts: documents.DeviceCounts) -> Table:
     return numbers(counts.model_dump())
 
 
-def device_operations(found: Iterable[documents.DeviceOperation]) -> Table:
-    """A page of device operations."""
+def device_operations(found: Iterable[documents.DeviceOperation], codes: Mapping[UUID, str]) -> Table:
+    """A page of device operations, a line each; with the codes of the reports that moved them to their states."""
     listing = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    listing.add_column("device", min_width=36, no_wrap=True)
-    listing.add_column("state", min_width=max(len(each.name) for each in State), no_wrap=True)
-    listing.add_column("updated", min_width=20, no_wrap=True)
-    listing.add_column("reason", no_wrap=True)
+    widths = {"device": 36, "state": max(len(each.name) for each in State), "updated": 20}
+    for name, width in widths.items():
+        listing.add_column(name, min_width=width, no_wrap=True)
+    # Without a limit, a long reason would take the room of the columns before it.
+    room = max(screen.width - sum(width + 1 for width in widths.values()), NARROWEST_REASON)
+    listing.add_column("code/reason" if codes else "reason", max_width=room, no_wrap=True)
     for each in found:
-        listing.add_row(str(each.device_id), state(each.state), time(each.updated_at), plain(each.reason))
+        why = ": ".join(filter(None, (codes.get(each.id), each.reason.replace("\n", " "))))
+        listing.add_row(str(each.device_id), state(each.state), time(each.updated_at), plain(why))
     return listing
 
 
@@ -222,12 +282,13 @@ def device_operation(found: documents.DeviceOperation, expiry: Expiry | None = N
     return facts
 
 
-def range_shown(offset: int, shown: int, count: int) -> Text:
-    """Which rows of a list are shown, and how to see others."""
+def range_shown(offset: int, shown: int, count: int, *, is_more: bool = False) -> Text:
+    """Which rows of a list are shown, and how to see others; with `is_more` there may be more than `count`."""
     others = "; --offset and --limit show others" if shown < count else ""
+    total = f"{count:,} or more" if is_more else f"{count:,}"
     if shown:
-        return Text(f"{offset + 1:,} to {offset + shown:,} of {count:,}{others}", style="dim")
-    return Text(f"none after the first {offset:,}, of {count:,} in all{others}" if count else "none", style="dim")
+        return Text(f"{offset + 1:,} to {offset + shown:,} of {total}{others}", style="dim")
+    return Text(f"none after the first {offset:,}, of {total} in all{others}" if count else "none", style="dim")
 
 
 def reports(found: Iterable[documents.AcceptedReport]) -> Table:

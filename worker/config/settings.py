@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 import yarl
 from pydantic import AfterValidator, Field, Json, PrivateAttr, SecretStr, ValidationError
-from pydantic_core import to_json
+from pydantic_core import ErrorDetails, to_json
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
@@ -27,7 +27,9 @@ from worker.config.types import (
     TopologyPrefix,
     TypeOrAny,
 )
+from worker.config.webhooks import Webhook, WebhookName, check_told
 from worker.errors import SettingsError
+from worker.model.changes import Told, tell
 from worker.model.contract import Name
 from worker.model.parsing import set_aliases
 from worker.model.timing import AnnouncedTimeouts, Defaults, set_defaults
@@ -206,6 +208,38 @@ class Settings(BaseSettings):
     schedule_ends: bool = Field(
         False, description="true: end_datetime of an operation's schedule_args is a deadline"
     )
+    changes: Told = Field(
+        Told.OPERATIONS,
+        description="what others are told: none, operations (and dead letters), all (device operations too); the "
+        "same for all processes, see deploy/changes.md",
+    )
+    keep_changes: float = Field(
+        1,
+        ge=0,
+        le=30,
+        description="days for which changes that are published can be read again, over HTTP and by "
+        "`deviceops changes`",
+    )
+    changes_limit: int = Field(
+        1_000_000,
+        ge=1_000,
+        le=10**9,
+        description="number of changes that are kept; of more that cannot be published, the oldest ones of device "
+        "operations are dropped",
+    )
+    webhooks: Annotated[Json[dict[WebhookName, Webhook]] | None, NoDecode, EMPTY_IS_NONE] = Field(
+        None,
+        description="where changes are sent by HTTP, as JSON: for each name the URL, the secret and, optionally, "
+        'the types, such as {"ops": {"url": "https://example.com/hooks", "secret": "whsec_…", "types": '
+        '["operation.changed"]}}; empty: nowhere; the same for all workers, see deploy/webhooks.md',
+    )
+    webhooks_limit: int = Field(
+        100_000,
+        ge=100,
+        le=10**9,
+        description="number of changes that are kept for a webhook that does not take them; of more, the oldest "
+        "ones are dropped, those of device operations first",
+    )
     log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: LogFormat = Field(
         "auto", description="json: one object a line; text: for people; auto: text on a terminal, else json"
@@ -242,7 +276,7 @@ class Settings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             wrong = "; ".join(
-                f"{_place(finding['loc'])}: {finding['msg'].removeprefix('Value error, ')}"
+                f"{_place(finding['loc'])}: {_told(finding)}"
                 for finding in error.errors(include_url=False, include_input=False)
             )
             raise SettingsError(wrong) from None
@@ -251,6 +285,8 @@ class Settings(BaseSettings):
         }
         set_aliases(settings.message_types or {})
         set_defaults(Defaults(timeouts=settings.timeouts or {}, schedule_ends=settings.schedule_ends))
+        check_told(settings.webhooks or {}, settings.changes)
+        tell(settings.changes)
         for make in (settings.amqp_tls, settings.database_tls):
             make()  # raises SettingsError for an invalid file, before any work
         return settings
@@ -352,6 +388,8 @@ class Settings(BaseSettings):
         if self.api_tokens:
             hidden = {name: {**token.model_dump(), "hash": "***"} for name, token in self.api_tokens.items()}
             values["api_tokens"] = _text(hidden)
+        if self.webhooks:
+            values["webhooks"] = _text({name: webhook.shown() for name, webhook in self.webhooks.items()})
         return {variable(name): value for name, value in values.items()}
 
     @classmethod
@@ -366,6 +404,13 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return to_json(value, exclude_none=True).decode()
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _told(finding: ErrorDetails) -> str:
+    """What is wrong with a setting, in the words of JSON rather than of Python."""
+    if finding["type"] in ("model_type", "dict_type"):
+        return "Input should be an object"
+    return finding["msg"].removeprefix("Value error, ")
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -4,6 +4,7 @@
 - `replay`: processes messages again, or previews that
 - `republish`: sends messages to the broker again
 - `correct`: replaces a dead letter by a corrected copy, processed at once
+- `readable`: bodies as people read them
 - `status`: changes the status, with an entry in the history
 - `discard`: discards and restores
 - `export_import`: export and import as JSON lines

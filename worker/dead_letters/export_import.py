@@ -29,7 +29,8 @@ from worker.model.messages import Incoming, Message, Origin, Rejected
 from worker.model.outcomes import Action, Reason, Status
 from worker.model.parsing import NAMING, describe_invalid, parse
 from worker.processing.batches import retry_transient
-from worker.store import batch, dead_letters, documents
+from worker.processing.changes import of_dead_letters
+from worker.store import batch, dead_letters, documents, outbox
 from worker.store.database import Database
 from worker.store.selection import Selection
 
@@ -191,6 +192,8 @@ async def _import(
         imported = {row.id: rows[fingerprint][1] for fingerprint, row in found.items()}
         entries = [(id_, entry) for id_, line in imported.items() for entry in _history(line, now, actor)]
         await dead_letters.write_history(connection, entries)
+        added = [(row.id, dict(row._mapping)) for row in found.values() if row.status == Status.OPEN]
+        await outbox.tell(connection, of_dead_letters(added, now))
     return imported
 
 

@@ -22,14 +22,20 @@ OnProgress = Callable[[int], object]
 
 
 async def pages(
-    reading: Reading, selection: Selection, limit: int | None = None, rate: float | None = None
+    reading: Reading,
+    selection: Selection,
+    limit: int | None = None,
+    rate: float | None = None,
+    *,
+    is_dry_run: bool = False,
 ) -> AsyncIterator[Sequence[Row[Any]]]:
     """Yield the rows of a selection, at most `limit` in all and `rate` per second.
 
-    The ids are selected at the start; rows whose status has changed before their page are skipped.
+    The ids are selected at the start; rows whose status has changed before their page are skipped. A dry run has
+    the same pages, as what follows depends on them, and does not wait.
     """
     size = SIZE if rate is None else max(1, min(SIZE, int(rate)))
-    limiter = AsyncLimiter(size, size / rate) if rate else None
+    limiter = AsyncLimiter(size, size / rate) if rate and not is_dry_run else None
     async with reading() as connection:
         ids = await dead_letters.ids_of(connection, selection, limit)
     done = 0

@@ -12,6 +12,7 @@ from worker.config.reporters import Reporters
 from worker.dead_letters.paging import RETRY_TIMEOUT, OnProgress, pages
 from worker.model.messages import Item
 from worker.model.outcomes import Tally
+from worker.processing.batch_log import log_aborts
 from worker.processing.batches import process_messages, split_by_weight
 from worker.processing.decisions import Outcome
 from worker.processing.dry_run import DryRun
@@ -61,9 +62,11 @@ async def replay(
     summary = Summary()
     async for rows in pages(database.read, selection, limit, rate):
         messages = [stored_message(row) for row in rows]
-        summary.tally.add(
-            await process_messages(database, messages, reporters=reporters, actor=actor, patience=RETRY_TIMEOUT)
+        tally = await process_messages(
+            database, messages, reporters=reporters, actor=actor, patience=RETRY_TIMEOUT
         )
+        log_aborts(tally)
+        summary.tally.add(tally)
         summary.selected += len(rows)
         progress(len(rows))
     return summary
@@ -75,16 +78,20 @@ async def preview(
     *,
     reporters: Reporters | None = None,
     limit: int | None = None,
+    rate: float | None = None,
     progress: OnProgress = id,
 ) -> tuple[Summary, dict[int, Outcome]]:
-    """Dry run of a replay in one snapshot: the summary, and the outcome of each dead letter by id."""
+    """Dry run of a replay in one snapshot: the summary, and the outcome of each dead letter by id.
+
+    `rate` is that of the replay; the dry run itself does not wait.
+    """
     selected = 0
     async with database.read() as connection:
         dry_run = DryRun(connection, reporters)
 
         async def batches() -> AsyncIterator[Sequence[Item]]:
             nonlocal selected
-            async for rows in pages(lambda: nullcontext(connection), selection, limit):
+            async for rows in pages(lambda: nullcontext(connection), selection, limit, rate, is_dry_run=True):
                 # A replay would not select what an earlier page has released.
                 still_open = [row for row in rows if not isinstance(dry_run.outcomes.get(row.id), str)]
                 selected += len(still_open)

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.dead_letters.paging import RETRY_TIMEOUT, OnProgress
 from worker.processing.batches import retry_transient
-from worker.store import pruning
+from worker.store import audit, change_log, minutes, pruning
+from worker.store.change_page import number_all
 from worker.store.database import Database
 from worker.store.pruning import Removed
 
@@ -30,7 +31,7 @@ _HISTORIES = {
     "operation_activity": pruning.remove_operation_activity,
     "announcements": pruning.remove_announcements,
 }
-PRUNED = ("dead_letters", "bodies", "dead_letter_history", *_HISTORIES)
+PRUNED = ("dead_letters", "bodies", "dead_letter_history", *_HISTORIES, "changes", "minutes", "audit_log")
 """Keys of the result of `Retention.prune`."""
 
 
@@ -45,9 +46,20 @@ class Retention:
     activity: timedelta | None = None
     """Reports about settled device operations, former states of operations, and announcements of finished
     operations. Whatever documents show is kept."""
+    changes: timedelta | None = None
+    """Changes that others were told."""
+    changes_limit: int = 10**9
+    """Number of changes that are kept at most."""
+    thins_minutes: bool = False
+    """Whether the numbers that settled in each minute are thinned: `store.minutes` has the periods."""
+    audit: timedelta | None = None
+    """What was done on the web page."""
 
     async def prune(self, database: Database, progress: OnProgress = id) -> dict[str, int]:
-        """Delete what is older than its period; returns the number of rows (of `bodies`: emptied) by table."""
+        """Delete what is older than its period; returns the number of rows by table.
+
+        Of `bodies` it is how many were emptied, of `minutes` how many hours were thinned or removed.
+        """
         now = datetime.now(UTC)
         pruned = dict.fromkeys(PRUNED, 0)
         if self.closed is not None:
@@ -62,6 +74,17 @@ class Retention:
             for name, remove in _HISTORIES.items():
                 walk = partial(remove, before=now - self.activity, size=SIZE)
                 pruned[name] = await _walking(database, walk, UUID(int=0), progress)
+        if self.changes is not None:
+            await number_all(database)
+            keep = int(self.changes / timedelta(milliseconds=1))
+            step = partial(change_log.remove_read, keep=keep, limit=self.changes_limit, size=SIZE)
+            pruned["changes"] = await _in_steps(database, step, progress)
+        if self.thins_minutes:
+            thin = partial(minutes.thin, now=now, size=SIZE)
+            pruned["minutes"] = await _walking(database, thin, UUID(int=0), progress)
+        if self.audit is not None:
+            step = partial(audit.remove, before=now - self.audit, size=SIZE)
+            pruned["audit_log"] = await _in_steps(database, step, progress)
         return pruned
 
 

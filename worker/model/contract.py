@@ -92,13 +92,21 @@ def _reason(value: object) -> str | None:
     return clean(text if text.isascii() else text.encode(errors="replace").decode()) or None
 
 
-_CODE = re.compile("[A-Za-z0-9._-]{1,64}")
+CODE = re.compile("[A-Za-z0-9._-]{1,64}")
+"""A report's code, as a whole."""
+
+
+def as_code(text: str) -> str:
+    """A code as it is. Raises ValueError for what no report can have."""
+    if not CODE.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not a code: 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+    return text
 
 
 def _code_if_readable(value: object) -> str | LeftOut | None:
     if value is None or value == "":
         return None
-    return value if isinstance(value, str) and _CODE.fullmatch(value) else LeftOut(value)
+    return value if isinstance(value, str) and CODE.fullmatch(value) else LeftOut(value)
 
 
 def _sent(value: object) -> object:
@@ -147,8 +155,12 @@ Code = Annotated[
     str | LeftOut | None,
     PlainValidator(_code_if_readable),
     PlainSerializer(_sent),
-    _or_anything({"type": "string", "pattern": f"^({_CODE.pattern})?$"}),
+    _or_anything({"type": "string", "pattern": f"^({CODE.pattern})?$"}),
 ]
+CodeText = Annotated[
+    str, AfterValidator(as_code), WithJsonSchema({"type": "string", "pattern": f"^{CODE.pattern}$"})
+]
+"""A code that is asked for."""
 ReasonText = Annotated[
     str | None, PlainValidator(_reason), _or_anything({"type": "string"}, "is kept as its JSON")
 ]

@@ -45,6 +45,11 @@ class DeadLetter:
             known_by = f"message {identity(self.message.message_id) or own_id}/{own_id}"
         return UUID(bytes=sha1(known_by.encode(), usedforsecurity=False).digest()[:16], version=5)
 
+    @property
+    def size(self) -> int:
+        """Bytes of its body, and of its headers as they are stored."""
+        return len(self.message.body) + len(json.dumps(_storable(self.message.origin().headers)))
+
     def row(self, now: datetime) -> dict[str, Any]:
         """The row to insert; `now` is the time of its resolution, if it is resolved."""
         message = self.message

@@ -29,3 +29,5 @@ class StoredOperation(NamedTuple):
     tripped: str | None = None
     reason: str | None = None
     """The reason to write; None keeps the stored one."""
+    sequence: int = 0
+    """Of its last change that is told."""

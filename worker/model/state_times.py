@@ -15,8 +15,9 @@ _LENGTH = 18
 _SIXTEENTH = 1 << 60
 """A leading digit, so that the fifteen after it keep their zeros."""
 _CODES = {state: f"{state:d}=" for state in State}
-_ORDER = sorted(State, key=lambda state: -len(ABOVE[state]))
-"""By rank, the lowest first: the state with the most states above it."""
+_STATES = {code: state for state, code in _CODES.items()}
+ORDER = sorted(State, key=lambda state: -len(ABOVE[state]))
+"""The states by rank, the lowest first: the one with the most states above it."""
 
 
 def entry(state: State, at: datetime) -> str:
@@ -38,13 +39,24 @@ def noted(reached: str, state: State, at: datetime) -> str:
 
 def read(reached: str) -> dict[State, datetime]:
     """The states and times in a text, by rank."""
-    times = {}
-    for start in range(0, len(reached), _LENGTH):
-        code, time = reached[start : start + _LENGTH].split("=")
-        times[State(int(code))] = _FIRST + timedelta(microseconds=int(time, 16))
-    return in_order(times)
+    times = read_microseconds(reached).items()
+    return in_order({state: _FIRST + timedelta(microseconds=microseconds) for state, microseconds in times})
+
+
+def read_microseconds(reached: str) -> dict[State, int]:
+    """The states and times in a text, in no order; the times in microseconds since the year 1 (UTC)."""
+    starts = range(0, len(reached), _LENGTH)
+    return {_STATES[reached[start : start + 3]]: int(reached[start + 3 : start + _LENGTH], 16) for start in starts}
+
+
+def complete(reached: str, state: State, created_at: datetime, updated_at: datetime) -> dict[State, datetime]:
+    """As `read`, for a device operation in a state, with what the text lacks of a row of an older schema."""
+    times = read(reached)
+    if State.CREATED in times and state in times:
+        return times
+    return in_order({State.CREATED: created_at, state: updated_at, **times})
 
 
 def in_order(times: Mapping[State, datetime]) -> dict[State, datetime]:
     """States and times, by rank."""
-    return {state: times[state] for state in _ORDER if state in times}
+    return {state: times[state] for state in ORDER if state in times}

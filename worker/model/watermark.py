@@ -63,6 +63,7 @@ def is_confirmed(look: Look, rows: Collection[Progress], clock: int) -> bool | N
     """
     if look.began > clock:
         return None  # the clock was set back
+    rows = of_this_time(rows, clock)
     present = _present(rows, clock)
     lost = (
         row.seen_at if row.phase is Phase.GONE else row.seen_at + GONE_AFTER for row in rows if row not in present
@@ -90,10 +91,23 @@ def processed_until(rows: Iterable[Progress], queues: Iterable[str], clock: int)
     """
     found = dict.fromkeys(queues, 0)
     for row in rows:
-        if row.queue in found and row.processed_until <= clock + GONE_AFTER:
-            found[row.queue] = max(found[row.queue], min(row.processed_until, clock))
+        if row.queue in found and row.processed_until <= clock:
+            found[row.queue] = max(found[row.queue], row.processed_until)
     return min(found.values(), default=0) or None
 
 
+def of_this_time(rows: Iterable[Progress], clock: int) -> list[Progress]:
+    """The rows without those of a time to come, at a clock that was read after them: it was set back since.
+
+    Whoever lives says something new at once. Who does not is no consumer any more, or the broker counts one more
+    than say anything. So such a row is not needed, and it must not be believed once its time comes again.
+    """
+    return [row for row in rows if row.seen_at <= clock]
+
+
 def _present(rows: Iterable[Progress], clock: int) -> list[Progress]:
-    return [row for row in rows if row.phase is not Phase.GONE and row.seen_at > clock - GONE_AFTER]
+    return [
+        row
+        for row in of_this_time(rows, clock)
+        if row.phase is not Phase.GONE and row.seen_at > clock - GONE_AFTER
+    ]

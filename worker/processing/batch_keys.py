@@ -52,7 +52,7 @@ class BatchKeys:
             elif isinstance(item, Announced):
                 keys._add_announcement(item)
             elif isinstance(item, Overdue):
-                keys.claims[item.id] = (item.operation_id, item.device_id, item.message.received_at, "")
+                keys.claims[item.id] = (item.operation_id, item.device_id, item.message.received_at, "", None)
             letter = item.message.dead_letter_id or item.message.part_of
             if letter is not None:
                 keys.stored.add(letter)
@@ -71,9 +71,10 @@ class BatchKeys:
             self.creating.setdefault(report.operation_id, since)
             if report.operation_type:
                 self.types.setdefault(report.operation_id, report.operation_type)
-            self._add_registration(id_, report.operation_id, report.device_id, since, entry(CREATED, since))
+            claim = report.operation_id, report.device_id, since, entry(CREATED, since), report.service_id
+            self._add_registration(id_, claim)
         elif id_ not in self.claims:
-            self.claims[id_] = (report.operation_id, report.device_id, item.at, "")
+            self.claims[id_] = (report.operation_id, report.device_id, item.at, "", None)
 
     def _add_announcement(self, item: Announced) -> None:
         operation_id, devices = item.announcement.id, item.devices
@@ -91,11 +92,9 @@ class BatchKeys:
             self.beginnings.add(item.beginning)
         for device_id in devices:
             id_ = device_operation_id(operation_id, device_id)
-            self._add_registration(id_, operation_id, device_id, since, state_times)
+            self._add_registration(id_, (operation_id, device_id, since, state_times, None))
 
-    def _add_registration(
-        self, id_: UUID, operation_id: UUID, device_id: UUID, since: datetime, state_times: str
-    ) -> None:
+    def _add_registration(self, id_: UUID, claim: Claim) -> None:
         if id_ not in self.registering:
             self.registering.add(id_)
-            self.claims[id_] = (operation_id, device_id, since, state_times)
+            self.claims[id_] = claim

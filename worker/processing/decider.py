@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 
 from statemachine import SETTLED, State, Times, Verdict, decide, expiry, shows_dispatch
 from worker.config.reporters import Reporters
+from worker.model.causes import GROUPED, cause
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import NAMESPACE, device_operation_id
 from worker.model.messages import Announced, Incoming, Item, Message, Overdue, plausible
@@ -35,7 +36,7 @@ from worker.processing.known import CREATED, Known, TrackedDeviceOperation
 # Members looked up in their class cost more than most of what is done for a report.
 APPLIED, CONFLICT = Verdict.APPLIED, Verdict.CONFLICT
 
-_NO_CLAIM = None, None, None, ""
+_NO_CLAIM = None, None, None, "", None
 
 
 @dataclass(slots=True)
@@ -147,11 +148,14 @@ class Decider:
             (id_, key[1], report.state, verdict, incoming.at, report.service_id, reason, self.now, note, code)
         )
         if tracked is None:
-            self._register(id_, report.operation_id, report.reason, incoming.at, code)
+            self._register(id_, report.operation_id, report.reason, incoming.at, code, report.service_id)
         else:
             tracked.reported_at, tracked.is_reported = known.clock, True
             if verdict is APPLIED:
                 tracked.state, tracked.reason, tracked.code = report.state, reason, code
+                tracked.service_id, tracked.at = report.service_id, incoming.at
+                is_grouped = code is not None or report.state in GROUPED
+                tracked.cause = cause(report.state, code, reason) if is_grouped else None
                 tracked.state_times += entry(report.state, incoming.at)
             else:
                 tracked.state_times = noted(tracked.state_times, report.state, incoming.at)
@@ -162,11 +166,18 @@ class Decider:
         return verdict
 
     def _register(
-        self, id_: UUID, operation_id: UUID, reason: str | None, at: datetime, code: str | None = None
+        self,
+        id_: UUID,
+        operation_id: UUID,
+        reason: str | None,
+        at: datetime,
+        code: str | None = None,
+        service_id: str | None = None,
     ) -> None:
         known = self.known
-        _, _, since, claimed = known.claims.get(id_, _NO_CLAIM)
+        _, _, since, claimed, service = known.claims.get(id_, _NO_CLAIM)
         created = claimed if since is at else entry(CREATED, at)
+        has_more = code is not None or service_id != service
         stored = CREATED, False, claimed, known.expiries.get(id_)
         known.registered[id_] = TrackedDeviceOperation(
             operation_id,
@@ -174,8 +185,10 @@ class Decider:
             False,
             created,
             stored,
-            reason=reason or (None if code is None else ""),
+            reason=reason or ("" if has_more else None),
             code=code,
+            service_id=service_id,
+            cause=code,
             registered_at=known.clock,
             reported_at=known.clock,
         )
@@ -187,12 +200,15 @@ class Decider:
         if tracked is None or timeouts is None or tracked.state in SETTLED:
             return
         over = expiry(timeouts, Times(tracked.registered_at, tracked.dispatched_at, tracked.reported_at))
-        if over is None or over.at > item.until:
-            return  # its row gets the later moment
+        if over is None or over.at > item.until or over.at != tracked.expires_at:
+            # Its row gets the later moment. Or an earlier one, if the timeouts have just changed: when it was last
+            # reported may not be known before it is armed with them.
+            return
         # As `_decide` applies a report, without one: TIMEOUT is above every state that is not settled.
         decisions, kind, at = self.decisions, over.kind.value, moment(over.at)
         reason = reason_of(over.kind, timeouts)
         tracked.state, tracked.reason, tracked.code = State.TIMEOUT, reason, kind
+        tracked.service_id, tracked.cause, tracked.at = SERVICE, kind, at
         tracked.state_times += entry(State.TIMEOUT, at)
         tracked.reported_at, tracked.is_reported = self.known.clock, True
         decisions.activity.append(

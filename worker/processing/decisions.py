@@ -19,6 +19,7 @@ from statemachine import (
     failed,
     operation_state,
 )
+from worker.model.causes import GROUPED, LEFT, Group, GroupKey
 from worker.model.contract import Announcement
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Key
@@ -55,6 +56,8 @@ class Decisions:
     """Accepted reports, as rows of the table."""
     changed: list[tuple[UUID, TrackedDeviceOperation]] = field(default_factory=list)
     """Device operations whose rows are to be written, once `finish` has found them."""
+    regrouped: list[TrackedDeviceOperation] = field(default_factory=list)
+    """Those of them that have, or had, a cause."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     """New ones, in the order of arrival."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
@@ -93,6 +96,8 @@ class Decisions:
                 if tracked.reason is None and not (has_step and tracked.is_reported and not tracked.is_new):
                     continue
             changed.append(item)
+            if tracked.cause is not None or tracked.stored_cause is not None:
+                self.regrouped.append(tracked)
 
     def armed_with(
         self, operations: Mapping[UUID, StoredOperation], outdated: Collection[UUID]
@@ -113,7 +118,7 @@ class Decisions:
                 None if tracked.is_new else tracked.stored[:2],
                 (tracked.state, tracked.dispatched),
             )
-            for tracked in self._counted()
+            for _, tracked in self._counted()
         )
         changes: defaultdict[UUID, Counters] = defaultdict(Counters)
         for (operation_id, before, after), times in moves.items():
@@ -121,13 +126,37 @@ class Decisions:
             changes[operation_id] = change.plus(contribution(*before), -times) if before else change
         return {operation_id: change for operation_id, change in changes.items() if any(change)}
 
-    def _counted(self) -> Iterator[TrackedDeviceOperation]:
-        """The device operations that counters may not include as they are now."""
-        for _, tracked in self.changed:
+    def group_changes(self) -> dict[GroupKey, Group]:
+        """What to add to groups: the numbers that enter less those that leave them."""
+        changes: dict[GroupKey, Group] = {}
+        for tracked in self.regrouped:
+            before, at = None if tracked.is_new else tracked.stored[0], tracked.at
+            if tracked.state is before or at is None:
+                continue
+            # Without a cause it is as a worker of an older version leaves it, in no group.
+            if before in GROUPED and tracked.stored_cause is not None:
+                key = GroupKey(tracked.operation_id, before, tracked.stored_cause)
+                found = changes.get(key)
+                changes[key] = LEFT if found is None else found.plus(LEFT)
+            if tracked.state in GROUPED and tracked.cause is not None:
+                key = GroupKey(tracked.operation_id, tracked.state, tracked.cause)
+                found, entering = changes.get(key), Group.of(tracked.code, tracked.reason or "", at)
+                changes[key] = entering if found is None else found.plus(entering)
+        return changes
+
+    def moved(self) -> Iterator[tuple[UUID, TrackedDeviceOperation]]:
+        """The device operations that are new or in another state than before, with their devices."""
+        for id_, tracked in self._counted():
+            if tracked.is_new or tracked.state is not tracked.stored[0]:
+                yield self.known.claims[id_][1], tracked
+
+    def _counted(self) -> Iterator[tuple[UUID, TrackedDeviceOperation]]:
+        """The device operations that counters may not include as they are now, by id."""
+        for id_, tracked in self.changed:
             if not tracked.is_new:
-                yield tracked
+                yield id_, tracked
         for id_ in self.known.inserted & self.known.registered.keys():
-            yield self.known.registered[id_]
+            yield id_, self.known.registered[id_]
 
     def unused_device_operations(self) -> set[UUID]:
         """Rows that loading inserted and no decision registered."""
@@ -144,16 +173,20 @@ class Decisions:
     ) -> None:
         """Count the dead letters without a report's identity: only the insert shows whether they are new.
 
+        Of two with one fingerprint, as when a report comes again that its release has refused, one is inserted.
         `kept` has the fingerprints of those that were inserted, `discarded` of those that exist and are discarded,
         `services` what each names as its service, which counts for a reporter that is not denied.
         """
+        new = set(kept)
         for letter in self.dead_letters:
             if letter.report is None:
-                service = "" if letter.reason.traits.is_untrusted else services.get(letter.fingerprint, "")
-                if letter.fingerprint in kept:
+                fingerprint = letter.fingerprint
+                service = "" if letter.reason.traits.is_untrusted else services.get(fingerprint, "")
+                if fingerprint in new:
+                    new.remove(fingerprint)
                     self.count_rejected(letter.reason, service)
                 else:
-                    self.tally.by_service[service, OF_DISCARDED] += letter.fingerprint in discarded
+                    self.tally.by_service[service, OF_DISCARDED] += fingerprint in discarded
                     self.count_duplicate(service)
 
     def count_duplicate(self, service_id: str = "") -> None:

@@ -3,6 +3,7 @@
 Fails fast: a database that is unavailable is not waited for; clients retry.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
@@ -13,11 +14,12 @@ from worker.model.contract import Report
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import NAMESPACE, device_operation_id
 from worker.model.messages import Incoming, Message, Origin, Rejected
+from worker.model.outcomes import Tally
 from worker.model.parsing import parse
 from worker.processing.batch_log import log_aborts
 from worker.processing.decisions import Answer
 from worker.processing.splitting import WriteTransactions, process_items
-from worker.processing.transaction import process_together
+from worker.processing.together import process_together
 from worker.store import documents, queries
 from worker.store.database import Database
 
@@ -26,11 +28,17 @@ TOGETHER = 1_000
 
 
 async def process_message(
-    database: Database, message: Message, reporters: Reporters | None = None, *, unless_settled: bool = False
+    database: Database,
+    message: Message,
+    reporters: Reporters | None = None,
+    *,
+    unless_settled: bool = False,
+    note: Callable[[Tally], object] = id,
 ) -> Answer:
     """Process one report or announcement; a rejected one is answered, not kept.
 
-    `unless_settled` is as for `Incoming`. Raises the database's errors; then nothing has happened.
+    `unless_settled` is as for `Incoming`; `note` receives the tally. Raises the database's errors; then nothing
+    has happened.
     """
     [item] = parse(replace(message, is_awaited=True))
     if isinstance(item, Rejected):
@@ -38,7 +46,9 @@ async def process_message(
     if isinstance(item, Incoming):
         item = replace(item, unless_settled=unless_settled)
     answers: list[Answer] = []
-    log_aborts(await process_items(WriteTransactions(database, reporters, answers=answers), [item]))
+    tally = await process_items(WriteTransactions(database, reporters, answers=answers), [item])
+    log_aborts(tally)
+    note(tally)
     return answers[-1]
 
 
@@ -51,11 +61,13 @@ async def cancel_operation(
     reason: str | None,
     key: str,
     reporters: Reporters | None = None,
+    note: Callable[[Tally], object] = id,
 ) -> Denial | None:
     """Cancel every device operation of an operation that is not settled, in one transaction.
 
-    `service_id` is the reporter named in the history, `key` the identity of the cancellation. Returns the
-    denial if the reporter may not cancel; then, and if the database's error is raised, nothing has happened.
+    `service_id` is the reporter named in the history, `key` the identity of the cancellation; `note`
+    receives the tally. Returns the denial if the reporter may not cancel; then, and if the database's error is
+    raised, nothing has happened.
     """
     now = datetime.now(UTC)
     # An id of its own kind: a report of one of the devices may have the same key.
@@ -87,4 +99,5 @@ async def cancel_operation(
         database, ([cancellation(device) for device in devices[start : start + TOGETHER]] for start in starts)
     )
     log_aborts(tally)
+    note(tally)
     return None

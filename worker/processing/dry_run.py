@@ -1,7 +1,14 @@
-"""Dry run of a replay: the same loading, without locks, and the same decisions; nothing is written."""
+"""Dry run of a replay: the same loading, without locks, and the same decisions; nothing is written.
+
+What a transaction would have written is kept for those that follow. A report that it has parked gets an id, as the
+database would give it one: for the decisions, what has none is new in their own transaction.
+"""
 
 import asyncio
-from collections.abc import AsyncIterable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count, islice
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,17 +17,19 @@ from worker.config.reporters import Reporters
 from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Item, Key
 from worker.model.outcomes import Status, Tally
-from worker.processing import backlog
+from worker.processing import backlog, splitting
 from worker.processing.backlog import ParkedReport, is_too_large, list_parked
 from worker.processing.batch_keys import BatchKeys, TooLarge
 from worker.processing.decider import Decider
 from worker.processing.decisions import Decisions, Outcome
 from worker.processing.known import Known
 from worker.processing.loading import peek, peek_parked
-from worker.processing.splitting import process_items
 from worker.processing.transaction import decide
 from worker.store import batch as store
 from worker.store.errors import is_rejected
+
+NEW = 2**62
+"""The first id of the dead letters that dry runs make: after all that are stored, as they are younger."""
 
 
 class DryRun:
@@ -32,18 +41,19 @@ class DryRun:
         self._decider = Decider(self._known, reporters)
         self._peeked: set[Key] = set()
         """Announcements and beginnings that were looked up."""
-        self._released: set[UUID] = set()
-        """Device operations whose stored parked reports are all decided."""
-        self._listed: dict[int, DeadLetter] = {}
-        """Reports that were parked in this dry run, by the id that they were listed with."""
+        self._ids = count(NEW)
+        self._parked: defaultdict[UUID, set[int]] = defaultdict(set)
+        """Dead letters that this dry run has parked, by device operation."""
+        self._fingerprints: set[UUID] = set()
+        """Of the dead letters that this dry run has left or made without a report's identity."""
         self.tally = Tally()
         self.outcomes: dict[int, Outcome] = {}
-        """The final outcome of each stored dead letter, by id."""
+        """The final outcome of each dead letter that was decided, by id; of new ones, those that were parked."""
 
     async def run(self, batches: AsyncIterable[Sequence[Item]]) -> None:
         """Decide batches of stored dead letters, one after another."""
         async for items in batches:
-            self.tally.add(await process_items(self, items))
+            self.tally.add(await splitting.process_items(self, items))
 
     @property
     def selected(self) -> Collection[int]:
@@ -53,57 +63,48 @@ class DryRun:
     async def process(self, items: Sequence[Item], *, releases_parked: bool = True) -> Tally:
         """Decide items."""
         keys = BatchKeys.of(items)
-        letters = await self._parked_for(keys) if releases_parked else []
+        parked = await self._parked_for(keys) if releases_parked else []
         keys.announcements -= self._peeked
         keys.beginnings -= self._peeked
         self._peeked |= keys.announcements | keys.beginnings
         self._learn(await peek(self._connection, keys, self._known), keys.stored)
-        for letter in letters:
-            assert letter.report is not None
-            self._known.parked[letter.report.key[0]].append(letter)
-        decisions = self._begin(releases_parked=releases_parked)
+        decisions = self._begin(parked, releases_parked=releases_parked)
         await decide(items, self._decider)
-        fingerprints = {letter.fingerprint for letter in decisions.dead_letters}
-        before = await store.kept_before(self._connection, fingerprints)
-        discarded = await store.discarded_before(self._connection, before)
-        decisions.count_unidentified(fingerprints - before, discarded, {})
-        if releases_parked:
-            self._released |= keys.registering & self._known.registered.keys()
-        self._end(keys.registering)
+        await self._end(decisions)
         return decisions.tally
 
     async def release(self, found: Sequence[ParkedReport], *, refused: str | None = None) -> Tally:  # noqa: ARG002
         """Decide parked reports."""
-        new = [self._listed.pop(each.id) for each in found if each.id in self._listed]
-        for letter in new:
-            assert letter.report is not None
-            self._known.parked[letter.report.key[0]].remove(letter)
-        letters = await backlog.read(self._connection, [each.id for each in found]) + new
+        letters = await self._read([each.id for each in found])
         self._learn(await peek_parked(self._connection, found, letters, self._known), ())
-        decisions = self._begin(releases_parked=self._decider.releases_parked)
+        decisions = self._begin((), releases_parked=False)
         for letter in letters:
             if letter.report is not None and letter.report.key[0] in self._known.registered:
                 self._decider.release(letter)
-        self._end(())
+        await self._end(decisions)
         return decisions.tally
 
     async def waiting(self, device_operations: Collection[UUID], limit: int) -> Sequence[ParkedReport]:
         """The parked reports of device operations, those parked in this dry run included."""
         stored = await list_parked(self._connection, device_operations, limit + len(self.outcomes))
-        new = (letter for id_ in device_operations for letter in self._known.parked.get(id_, ()))
-        self._listed = {letter.message.dead_letter_id or -n: letter for n, letter in enumerate(new, 1)}
         found = [each for each in stored if each.id not in self.outcomes]
-        for id_, letter in self._listed.items():
-            assert letter.report is not None
-            key, operation = letter.report.key, letter.report.report.operation_id
-            found.append(ParkedReport(id_, operation, key[0], len(letter.message.body)))
-        # New dead letters, without an id, are younger than all stored ones.
-        found.sort(key=lambda each: (each.device_operation_id.bytes, each.id < 0, abs(each.id)))
+        ids = (id_ for device_operation in device_operations for id_ in self._parked.get(device_operation, ()))
+        found += map(self._listed, ids)
+        found.sort(key=lambda each: (each.device_operation_id.bytes, each.id))
         return found[:limit]
 
     async def weigh(self, device_operations: Collection[UUID]) -> Mapping[UUID, tuple[int, int]]:
-        """How many parked reports device operations have, and their bytes."""
-        return await store.weigh_parked(self._connection, set(device_operations) - self._released)
+        """How many parked reports device operations have, and their bytes.
+
+        They are listed: the snapshot's numbers have those that are decided by now, and not those parked since.
+        """
+        weights: dict[UUID, tuple[int, int]] = {}
+        ids = iter(device_operations)
+        while some := list(islice(ids, splitting.DEVICES)):
+            for each in await self.waiting(some, NEW):
+                reports, size = weights.get(each.device_operation_id, (0, 0))
+                weights[each.device_operation_id] = reports + 1, size + each.size
+        return weights
 
     async def pause(self, seconds: float) -> None:  # noqa: ARG002  # it holds no lock
         """Give the event loop a turn."""
@@ -113,30 +114,67 @@ class DryRun:
         """Whether the data of a transaction broke it."""
         return is_rejected(error)
 
-    def _begin(self, *, releases_parked: bool) -> Decisions:
-        fingerprints = self._decider.decisions.fingerprints
-        decisions = Decisions(self._known, outcomes=self.outcomes, fingerprints=fingerprints)
+    def _begin(self, parked: Iterable[DeadLetter], *, releases_parked: bool) -> Decisions:
+        """Begin a transaction that has loaded these parked reports."""
+        self._known.parked = defaultdict(list)
+        for letter in parked:
+            assert letter.report is not None
+            self._known.parked[letter.report.key[0]].append(letter)
+        decisions = Decisions(self._known)
         self._decider.decisions, self._decider.releases_parked = decisions, releases_parked
         return decisions
 
-    def _end(self, device_operations: Collection[UUID]) -> None:
-        """Keep of the parked reports those that are new: the snapshot has the others."""
-        for id_ in device_operations:
-            letters = self._known.parked.pop(id_, ())
-            new = [each for each in letters if self._is_new(each.message.dead_letter_id)]
-            if new:
-                self._known.parked[id_] = new
+    async def _end(self, decisions: Decisions) -> None:
+        """Keep what the transaction would have written, stored dead letters first, as it does."""
+        for id_, outcome in decisions.outcomes.items():
+            self._settle(id_, outcome)
+        fingerprints = {letter.fingerprint for letter in decisions.dead_letters if letter.report is None}
+        before = await store.kept_before(self._connection, fingerprints)
+        discarded = await store.discarded_before(self._connection, before)
+        decisions.count_unidentified(fingerprints - before - self._fingerprints, discarded, {})
+        self._fingerprints |= fingerprints
+        for letter in decisions.dead_letters:
+            if letter.status is Status.OPEN and letter.reason.traits.is_parked:
+                id_ = next(self._ids)
+                letter.message = replace(letter.message, dead_letter_id=id_)
+                self._settle(id_, letter)
 
-    def _is_new(self, dead_letter_id: int | None) -> bool:
-        return dead_letter_id is None or dead_letter_id in self.outcomes
+    def _settle(self, id_: int, outcome: Outcome) -> None:
+        """Keep the outcome of a dead letter.
+
+        The fingerprint that it may have had before counts as that of a dead letter still: if it has a report's
+        identity now, then another message that had the same one would be a duplicate of that report.
+        """
+        before = self.outcomes.get(id_)
+        if isinstance(before, DeadLetter) and before.report is not None:
+            self._parked[before.report.key[0]].discard(id_)
+        self.outcomes[id_] = outcome
+        if not isinstance(outcome, DeadLetter):
+            return
+        if outcome.report is None:
+            self._fingerprints.add(outcome.fingerprint)
+        elif outcome.reason.traits.is_parked:
+            self._parked[outcome.report.key[0]].add(id_)
 
     async def _parked_for(self, keys: BatchKeys) -> list[DeadLetter]:
-        """The stored parked reports to release, without those that the batch itself replays."""
+        """The parked reports to release, without those that the batch itself replays."""
         found = await self.waiting(keys.registering, backlog.MAX_REPORTS + 1)
         if is_too_large(found):
             raise TooLarge
-        ids = [each.id for each in found if each.id not in self._listed and each.id not in keys.stored]
-        return await backlog.read(self._connection, ids)
+        return await self._read([each.id for each in found if each.id not in keys.stored])
+
+    async def _read(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """The parked reports with these ids, the oldest first."""
+        letters = await backlog.read(self._connection, [id_ for id_ in ids if id_ not in self.outcomes])
+        kept = map(self.outcomes.get, ids)
+        letters += [letter for letter in kept if isinstance(letter, DeadLetter)]
+        return sorted(letters, key=lambda letter: letter.message.dead_letter_id or 0)
+
+    def _listed(self, id_: int) -> ParkedReport:
+        letter = self.outcomes[id_]
+        assert isinstance(letter, DeadLetter)
+        assert letter.report is not None
+        return ParkedReport(id_, letter.report.report.operation_id, letter.report.key[0], letter.size)
 
     def _learn(self, found: Known, stored: Collection[int]) -> None:
         """Add what is stored; what this dry run has decided counts more."""

@@ -6,7 +6,7 @@ Every transaction is complete in itself, so that a worker may die at any moment.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import perf_counter
@@ -22,6 +22,7 @@ from worker.model.messages import Incoming, Message, Overdue
 from worker.model.operation import Task
 from worker.model.outcomes import Tally
 from worker.model.timing import SERVICE, Tripped, effective, threshold
+from worker.processing.refusals import Portion, Refusals
 from worker.processing.transaction import process_within
 from worker.store import batch, due
 from worker.store.database import Database
@@ -74,6 +75,9 @@ class Expirer:
         """Whether the settings for timeouts are applied."""
         self._has_tasks = True
         """Whether there may be tasks: a look at what is due tells."""
+        self._timing_out = Refusals(database, "the database refuses a timeout", PORTION)
+        self._cancelling = Refusals(database, "the database refuses a cancellation", PORTION)
+        self._arming = Refusals(database, "the database refuses changed timeouts", ARMED)
         self.lag = 0.0
         """Seconds for which the first device operation that is over has waited for its timeout."""
 
@@ -87,20 +91,28 @@ class Expirer:
         has_done_tasks = await self.do_tasks()
         return await self.take_timeouts() or has_done_tasks
 
+    @property
+    def refused(self) -> int:
+        """How many device operations the database refuses to change."""
+        return sum(each.count for each in (self._timing_out, self._cancelling, self._arming))
+
     async def do_tasks(self) -> bool:
-        """Do some of the tasks; returns whether there were any."""
+        """Do some of the tasks; returns whether there may be more to do at once."""
         async with self._database.read() as connection:
             tasks = await due.tasks(connection, TASKS)
+        self._cancelling.forget()
+        has_more = False
         for task in tasks:
             if self._stop.is_set():
                 break
-            is_done = await (self._arm(task) if task.task is Task.ARM else self._cancel(task))
-            if is_done:
+            if await (self._arm(task.operation_id) if task.task is Task.ARM else self._cancel(task)):
                 async with self._database.write() as connection:
                     await due.finish(connection, task)
+                has_more = True
             else:
                 await asyncio.sleep(LOCKED)
-        return bool(tasks)
+                has_more = has_more or not self._cancelling.count
+        return has_more
 
     async def take_timeouts(self) -> bool:
         """Time out what is over and may be; returns whether anything was."""
@@ -111,14 +123,16 @@ class Expirer:
         if first is None or first > clock + AHEAD:
             return False
         until = await self._limit(clock)  # asked early, as it takes some time to find
+        self._timing_out.forget()
         timed_out = 0
         while until is not None and first <= until and not self._stop.is_set():
             began = perf_counter()
-            tally = await time_out(self._database, until)
-            if tally is None:
-                break
-            self._note(tally)
-            timed_out += tally.timeouts.total()
+            async with self._timing_out.isolating() as portion:
+                tally = await time_out(self._database, until, portion)
+                if tally is None:
+                    break
+                self._note(tally)
+                timed_out += tally.timeouts.total()
             await _pause(began)
         if timed_out:
             _log.info("timed out", device_operations=timed_out)
@@ -142,11 +156,17 @@ class Expirer:
         if not self._is_applied:
             await apply_settings(self._database)
             self._is_applied = True
+        for operation_id, refused in self._arming.passed().items():
+            if await self._arm(operation_id, refused):
+                self._arming.forget(refused)
         while self._has_tasks and not self._stop.is_set():
             self._has_tasks = await self.do_tasks()
 
-    async def _arm(self, task: PendingTask) -> bool:
+    async def _arm(self, operation_id: UUID, among: Collection[UUID] | None = None) -> bool:
         """Find anew when the device operations of an operation expire; returns whether that is done.
+
+        Of all, or of those `among` some. Those that the database refuses are tried again later, by this process:
+        a task that is left would hold up the timeouts of all others.
 
         A transaction that moves one of them meanwhile either has the timeouts of now, as it reads them after it
         has locked the row, or is waited for here. One that registers compares its timeouts under the operation's
@@ -155,11 +175,14 @@ class Expirer:
         after: UUID | None = None
         while not self._stop.is_set():
             began = perf_counter()
-            async with self._database.write() as connection:
-                found = await due.lock_unsettled(connection, task.operation_id, after, ARMED)
+            async with self._arming.isolating() as portion, self._database.write() as connection:
+                found = await due.lock_unsettled(
+                    connection, operation_id, after, portion.size, portion.left_out, among
+                )
                 if not found:
                     return True
-                timeouts = effective(*await due.timing_of(connection, task.operation_id))
+                portion.taken = found
+                timeouts = effective(*await due.timing_of(connection, operation_id))
                 has_step = timeouts is not None and timeouts.step is not None
                 reported = await due.last_reports(connection, [each.id for each in found]) if has_step else {}
                 changed = []
@@ -170,6 +193,7 @@ class Expirer:
                     if armed != before:
                         changed.append((armed.id, armed.expires_at, armed.reported_at))
                 await batch.arm(connection, changed)
+            if not portion.is_refused:
                 after = found[-1].id
             await _pause(began)
         return False
@@ -178,26 +202,29 @@ class Expirer:
         """Cancel what is not settled of an operation whose threshold was crossed; returns whether that is done."""
         while not self._stop.is_set():
             began = perf_counter()
-            async with self._database.write(is_batch=True) as connection:
+            async with self._cancelling.isolating() as portion, self._database.write(is_batch=True) as connection:
                 abort, tripped = await due.abort_of(connection, task.operation_id)
                 if abort is None or tripped is None or threshold(abort).action is not AbortAction.CANCEL:
                     return True  # another threshold was announced
-                found = await due.take_unsettled(connection, task.operation_id, PORTION)
+                found = await due.take_unsettled(connection, task.operation_id, portion.size, portion.left_out)
                 if not found:
                     return not await due.has_unsettled(connection, task.operation_id)
+                portion.taken = found
                 reason = Tripped.read(tripped).in_words(threshold(abort))
                 report_id = str(uuid5(NAMESPACE, f"abort {task.operation_id} {tripped}"))
                 tally = await process_within(connection, _cancellations(found, report_id, reason))
-            self._note(tally)
+            if not portion.is_refused:
+                self._note(tally)
             await _pause(began)
         return False
 
 
-async def time_out(database: Database, until: int) -> Tally | None:
-    """Time out what is over by a moment, at most `PORTION`, in one transaction; None if nothing is left."""
+async def time_out(database: Database, until: int, portion: Portion | None = None) -> Tally | None:
+    """Time out a portion of what is over by a moment, in one transaction; None if nothing is left."""
+    portion = portion or Portion(PORTION)
     message = Message(b"", datetime.now(UTC))
     async with database.write(is_batch=True) as connection:
-        found = await due.take_due(connection, until, PORTION)
+        portion.taken = found = await due.take_due(connection, until, portion.size, portion.left_out)
         if not found:
             return None
         items = [Overdue(each.id, each.operation_id, each.device_id, until, message) for each in found]
@@ -212,13 +239,14 @@ async def count_over(database: Database) -> Mapping[UUID, Counter[Kind]]:
     async with database.read() as connection:
         clock = (await due.outlook(connection)).clock
         while found := await due.due_after(connection, clock, after, ARMED):
-            for armed, operation_id in found:
-                if operation_id not in timeouts:
-                    timeouts[operation_id] = effective(*await due.timing_of(connection, operation_id))
-                over = armed.expiry(timeouts[operation_id])
+            for armed in found:
+                id_ = armed.operation_id
+                if id_ not in timeouts:
+                    timeouts[id_] = effective(*await due.timing_of(connection, id_))
+                over = armed.expiry(timeouts[id_])
                 if over is not None and over.at <= clock:
-                    counts.setdefault(operation_id, Counter())[over.kind] += 1
-            last = found[-1][0]
+                    counts.setdefault(id_, Counter())[over.kind] += 1
+            last = found[-1]
             after = (last.expires_at or 0, last.id)
     return counts
 

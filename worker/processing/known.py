@@ -17,8 +17,9 @@ CREATED = State.CREATED
 
 _NO_TIMING = Timing()
 
-Claim = tuple[UUID, UUID, datetime, str]
-"""The row that a batch inserts to register a device operation: operation, device, creation time, state times."""
+Claim = tuple[UUID, UUID, datetime, str, str | None]
+"""The row that a batch inserts to register a device operation: operation, device, creation time, state times, and
+the service whose report registers it."""
 Stored = tuple[State, bool, str, int | None]
 """State, dispatched, state times and expiry of the stored row."""
 
@@ -36,9 +37,17 @@ class TrackedDeviceOperation:
     is_new: bool = True
     """Whether this batch registers it, so that no counter includes it yet."""
     reason: str | None = None
-    """The reason to write; None keeps the stored one, and the stored code."""
+    """The reason to write; None keeps the stored one, and with it what follows from the same report."""
     code: str | None = None
     """The code to write with it."""
+    service_id: str | None = None
+    """The service to write with it."""
+    cause: str | None = None
+    """The cause to write with it (see `worker.model.causes`)."""
+    at: datetime | None = None
+    """When that state was reached, of one that is grouped by cause."""
+    stored_cause: str | None = None
+    """The cause of the stored row."""
     registered_at: int = 0
     """Like all that follows by the database's clock, in milliseconds since 1970."""
     dispatched_at: int | None = None
@@ -78,7 +87,7 @@ class Known:
     stored: dict[int, Status] = field(default_factory=dict)
     """The status of the stored dead letters that this batch processes again."""
     claims: Mapping[UUID, Claim] = field(default_factory=dict)
-    """The rows of the device operations that this batch may register."""
+    """The device operations that this batch is about, as rows that it may insert to register them."""
     expiries: Mapping[UUID, int | None] = field(default_factory=dict)
     """When the device operations that loading has inserted expire, as their rows say."""
     inserted: set[UUID] = field(default_factory=set)

@@ -20,7 +20,7 @@ from worker.processing.batch_keys import BatchKeys
 from worker.processing.known import Claim, Known, TrackedDeviceOperation
 from worker.store import batch as store
 
-_UNUSED = UUID(int=0), datetime.max.replace(tzinfo=UTC), ""
+_UNUSED = UUID(int=0), datetime.max.replace(tzinfo=UTC), "", None
 """The rest of a claim on a device operation that is registered."""
 
 
@@ -87,6 +87,7 @@ async def load_parked(
         clock=before.operations.clock,
         registered=registered,
         accepted=before.accepted,
+        claims=_claims_of(letters),
     )
     return known, letters
 
@@ -116,9 +117,14 @@ async def peek_parked(
     connection: AsyncConnection, found: Sequence[ParkedReport], reports: Sequence[DeadLetter], already: Known
 ) -> Known:
     """What `load_parked` reads, in the same way, for the reports that were found."""
-    claims = {each.device_operation_id: (each.operation_id, *_UNUSED) for each in found}
+    claims: dict[UUID, Claim] = {each.device_operation_id: (each.operation_id, *_UNUSED) for each in found}
     keys = [letter.report.key for letter in reports if letter.report]
     return await peek(connection, BatchKeys(claims=claims, reports=keys), already)
+
+
+def _claims_of(letters: Iterable[DeadLetter]) -> dict[UUID, Claim]:
+    reports = [letter.report for letter in letters if letter.report]
+    return {each.key[0]: (each.report.operation_id, each.report.device_id, each.at, "", None) for each in reports}
 
 
 def _tracked(
@@ -135,6 +141,10 @@ def _tracked(
             False,
             None,
             None,
+            None,
+            None,
+            None,
+            cause,
             registered_at,
             # Dispatched before schema 0009: as if upon the registration.
             registered_at if dispatched and dispatched_at is None else dispatched_at,
@@ -142,7 +152,7 @@ def _tracked(
             False,
             expires_at,
         )
-        for id_, code, dispatched, times, registered_at, dispatched_at, reported_at, expires_at in rows
+        for id_, code, dispatched, times, registered_at, dispatched_at, reported_at, expires_at, cause in rows
     }
 
 

@@ -6,11 +6,9 @@ share, are locked last and for the shortest time.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import islice
 from time import perf_counter
 from uuid import UUID, uuid4
 
@@ -19,16 +17,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from statemachine import Counters
 from worker import spans
 from worker.config.reporters import Reporters
-from worker.model.messages import Incoming, Item
+from worker.model.causes import Group, GroupKey
+from worker.model.changes import Told, told
+from worker.model.messages import Item
 from worker.model.outcomes import EXAMPLES, Status, Tally
 from worker.model.timing import effective, moment
-from worker.processing import batch_log
+from worker.processing import batch_log, changes
 from worker.processing.backlog import ParkedReport
 from worker.processing.batch_keys import BatchKeys
 from worker.processing.decider import Decider
 from worker.processing.decisions import Answer, Decisions, Outcome, operation_after, tasks_after
 from worker.processing.loading import Overtaken, load, load_parked
 from worker.store import batch as store
+from worker.store import outbox
 from worker.store.database import Database
 from worker.store.rows import HistoryEntry, SettledDeadLetter
 
@@ -88,34 +89,6 @@ async def release(
     return decider.decisions.tally
 
 
-async def process_together(database: Database, batches: Iterable[Sequence[Incoming]]) -> Tally:
-    """Process several batches of reports in one transaction: all of them have their effect, or none.
-
-    The reports are about registered device operations, whose ids grow from each batch to the next, so that locks
-    are taken in the order that all transactions keep. Raises the database's errors.
-    """
-    now = datetime.now(UTC)
-    tally, counting = Tally(), Decisions()
-    counters: defaultdict[UUID, Counters] = defaultdict(Counters)
-    async with database.write() as connection:
-        for items in batches:
-            known = await load(connection, BatchKeys.of(items), now, releases_parked=False)
-            decisions = await decide(items, Decider(known, now=int(now.timestamp()), releases_parked=False))
-            decisions.finish()
-            await _write_registrations(connection, decisions)
-            await _write_dead_letters(connection, decisions, now, None)
-            await _write_operations(connection, decisions, {}, now)
-            tally.add(decisions.tally)
-            for id_, change in decisions.counter_changes().items():
-                counters[id_] = counters[id_].plus(change)
-            counting.known.clock = known.clock
-        await _write_operations(connection, counting, counters, now)
-        tally.add(counting.tally)
-        if not counters:
-            await store.wait_for_standbys(connection)
-    return tally
-
-
 async def process_within(
     connection: AsyncConnection, items: Sequence[Item], reporters: Reporters | None = None
 ) -> Tally:
@@ -164,12 +137,14 @@ async def decide(items: Sequence[Item], decider: Decider) -> Decisions:
 async def write(connection: AsyncConnection, decisions: Decisions, now: datetime, actor: str | None) -> None:
     """Write decisions; `actor` is as for `process_batch`."""
     decisions.finish()
-    await _write_registrations(connection, decisions)
-    await _write_dead_letters(connection, decisions, now, actor)
-    await _write_operations(connection, decisions, decisions.counter_changes(), now)
+    await write_registrations(connection, decisions)
+    await write_dead_letters(connection, decisions, now, actor)
+    counters, moved = decisions.counter_changes(), changes.moved_devices(decisions)
+    await write_operations(connection, decisions, counters, decisions.group_changes(), moved, now)
 
 
-async def _write_registrations(connection: AsyncConnection, decisions: Decisions) -> None:
+async def write_registrations(connection: AsyncConnection, decisions: Decisions) -> None:
+    """Remove what loading has inserted and no decision uses; note announcements that begin."""
     await store.withdraw(
         connection,
         device_operations=decisions.unused_device_operations(),
@@ -179,7 +154,7 @@ async def _write_registrations(connection: AsyncConnection, decisions: Decisions
     await store.take_announcements(connection, decisions.beginning)
 
 
-async def _write_dead_letters(
+async def write_dead_letters(
     connection: AsyncConnection, decisions: Decisions, now: datetime, actor: str | None
 ) -> None:
     """Stored ones first: one that gives up its identity makes room for a new one."""
@@ -199,8 +174,14 @@ async def _write_dead_letters(
     again = {row["fingerprint"] for row in rows} - kept.keys()
     services = {row["fingerprint"]: row["service_id"] or "" for row in rows}
     decisions.count_unidentified(kept, await store.discarded_before(connection, again), services)
-    new = (each for each in decisions.dead_letters if each.status is Status.OPEN and each.fingerprint in kept)
-    decisions.tally.examples = [letter.example(kept[letter.fingerprint]) for letter in islice(new, EXAMPLES)]
+    new = [
+        (letter, row)
+        for letter, row in zip(decisions.dead_letters, rows, strict=True)
+        if letter.status is Status.OPEN and row["fingerprint"] in kept
+    ]
+    decisions.tally.examples = [letter.example(kept[row["fingerprint"]]) for letter, row in new[:EXAMPLES]]
+    added = [(kept[row["fingerprint"]], row) for _, row in new]
+    await outbox.tell(connection, changes.of_dead_letters(added, now))
 
 
 def _described(outcome: Outcome) -> tuple[str, str]:
@@ -222,10 +203,15 @@ def _settled(id_: int, outcome: Outcome, now: datetime) -> SettledDeadLetter:
     )
 
 
-async def _write_operations(
-    connection: AsyncConnection, decisions: Decisions, counters: Mapping[UUID, Counters], now: datetime
+async def write_operations(
+    connection: AsyncConnection,
+    decisions: Decisions,
+    counters: Mapping[UUID, Counters],
+    groups: Mapping[GroupKey, Group],
+    moved_devices: changes.MovedByOperation,
+    now: datetime,
 ) -> None:
-    """Write device operations and the history, add to operations' counters, and write what follows from them."""
+    """Write device operations and the history, add to counters and groups, and write what follows from them."""
     moved = [
         (
             id_,
@@ -233,15 +219,20 @@ async def _write_operations(
             tracked.dispatched,
             tracked.reason,
             tracked.code,
+            tracked.service_id,
+            tracked.cause,
             tracked.state_times,
             tracked.expires_at,
             None if tracked.is_reported else True,
         )
         for id_, tracked in decisions.changed
     ]
-    touched = counters.keys() | decisions.announced.keys() | decisions.named
+    touched = counters.keys() | decisions.announced.keys() | decisions.named | moved_devices.keys()
     counted = {id_: counters.get(id_, Counters()) for id_ in touched}
-    before = await store.write(connection, moved, decisions.activity, counted, now, decisions.known.clock)
+    is_told = told() is not Told.NONE
+    before = await store.write(
+        connection, moved, decisions.activity, counted, now, decisions.known.clock, is_told=is_told
+    )
     known, announced = decisions.known, decisions.announced
     at = moment(known.clock) if known.clock else now
     after = {
@@ -268,4 +259,6 @@ async def _write_operations(
             for id_, new in after.items()
             for task in tasks_after(before[id_], new, is_created=id_ in known.created_operations)
         ],
+        groups,
     )
+    await outbox.tell(connection, list(changes.of_operations(before, after, moved_devices, at)))

@@ -16,22 +16,33 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State
+from worker.model import minutes
+from worker.model.causes import Group, GroupKey
 from worker.model.contract import Announcement
+from worker.model.identity import device_operation_ids
 from worker.model.messages import Key
 from worker.model.operation import StoredOperation
 from worker.model.outcomes import Status
 from worker.model.timing import Timing
-from worker.store import statements as sql
+from worker.store import reason_groups
 from worker.store.bulk import run_together
 from worker.store.rows import HistoryEntry, SettledDeadLetter
+from worker.store.statements import dead_letters as dead_letter_sql
+from worker.store.statements import device_operations as device_sql
+from worker.store.statements import operations as operation_sql
+from worker.store.statements import reason_groups as group_sql
 from worker.store.tables import dead_letters
 
 _WRITE_NOTHING = text("SELECT pg_logical_emit_message(true, 'deviceops', '')")
 
-StoredState = tuple[UUID, int, bool, str, int, int | None, int, int | None]
-"""A stored device operation: id, code of the state, dispatched flag, `reached` (see `model.state_times`), and when
-it was registered, dispatched and last reported, and expires, by the database's clock."""
+StoredState = tuple[UUID, int, bool, str, int, int | None, int, int | None, str | None]
+"""A stored device operation: id, code of the state, dispatched flag, `reached` (see `model.state_times`), when it
+was registered, dispatched and last reported, and expires, by the database's clock, and its cause."""
 
+
+Moved = tuple[UUID, State, bool, str | None, str | None, str | None, str | None, str, int | None, bool | None]
+"""New values of a device operation: id, state, dispatched, reason or None to keep it and the next three: code,
+service, cause; reached, expires at, True if nothing was reported or None."""
 
 STATES = {state.value: state for state in State}
 """States by code; `State(code)` takes ten times as long."""
@@ -42,12 +53,12 @@ async def create_operations(connection: AsyncConnection, missing: Mapping[UUID, 
 
     Waits for transactions that are creating the same operations. Unused ones must be removed with `withdraw`.
     """
-    return {id_ for (id_,) in await sql.CREATE_OPERATIONS.run(connection, list(missing.items()))}
+    return {id_ for (id_,) in await operation_sql.CREATE_OPERATIONS.run(connection, list(missing.items()))}
 
 
 async def take_announcements(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
     """Insert announcement keys (operation, message id); returns the new ones."""
-    return {(row[0], row[1]) for row in await sql.TAKE_ANNOUNCEMENTS.run(connection, list(keys))}
+    return {(row[0], row[1]) for row in await operation_sql.TAKE_ANNOUNCEMENTS.run(connection, list(keys))}
 
 
 class KnownOperations(NamedTuple):
@@ -63,7 +74,7 @@ class KnownOperations(NamedTuple):
 async def read_operations(connection: AsyncConnection, ids: Collection[UUID]) -> KnownOperations:
     """Read what is stored of operations; those that do not exist are omitted."""
     found = KnownOperations({}, {}, 0)
-    for id_, type_, timeouts, deadline, schedule_end, clock in await sql.OPERATIONS.run(
+    for id_, type_, timeouts, deadline, schedule_end, clock in await operation_sql.OPERATIONS.run(
         connection, [(id_,) for id_ in ids]
     ):
         found.types[id_], found.timing[id_] = type_, Timing(timeouts, deadline, schedule_end)
@@ -73,38 +84,65 @@ async def read_operations(connection: AsyncConnection, ids: Collection[UUID]) ->
 
 async def claim(
     connection: AsyncConnection,
-    rows: Collection[tuple[UUID, UUID, UUID, datetime, str, int | None]],
+    rows: Collection[tuple[UUID, UUID, UUID, datetime, str, str | None, int | None]],
     now: datetime,
     clock: int,
 ) -> set[UUID]:
-    """Insert device operations (id, operation, device, created at, reached, expires at); gives the ids of the new.
+    """Insert device operations (id, operation, device, created at, reached, service, expires at); gives new ids.
 
     `clock` is when they are registered, by the database's clock.
 
     The unique key then blocks other transactions from registering or parking for the same pair until the commit;
     waits for transactions that have inserted the same pair. Unused rows must be removed with `withdraw`.
     """
-    return {id_ for (id_,) in await sql.CLAIM.run(connection, list(rows), updated_at=now, clock=clock)}
+    return {id_ for (id_,) in await device_sql.CLAIM.run(connection, list(rows), updated_at=now, clock=clock)}
+
+
+class Registration(NamedTuple):
+    """What the rows of device operations that are registered together have in common."""
+
+    operation_id: UUID
+    at: datetime
+    reached: str
+    clock: int
+    """The database's, in milliseconds since 1970."""
+    expires_at: int | None
+
+
+async def register(connection: AsyncConnection, common: Registration, rows: Sequence[tuple[UUID, UUID]]) -> None:
+    """Insert device operations (id, device) of an operation that this transaction has created.
+
+    Waits for transactions that have inserted the same ones, which cannot commit them.
+    """
+    await device_sql.REGISTER.run(connection, rows, **common._asdict())
+
+
+async def record_registrations(
+    connection: AsyncConnection, operation_id: UUID, report_id: str, at: datetime, now: datetime
+) -> None:
+    """Begin the histories of all device operations of an operation, which have none, by one report each."""
+    row = operation_id, *device_operation_ids(operation_id), report_id, at, int(now.timestamp())
+    await device_sql.RECORD_REGISTRATIONS.run(connection, [row])
 
 
 async def lock(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[StoredState]:
     """Lock the registered ones of these device operations until the commit; returns their state."""
-    return await sql.LOCK.run(connection, [(id_,) for id_ in ids])
+    return await device_sql.LOCK.run(connection, [(id_,) for id_ in ids])
 
 
 async def lock_skip_locked(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[StoredState]:
     """Like `lock`, but skips device operations that other transactions have locked."""
-    return await sql.LOCK_SKIP_LOCKED.run(connection, [(id_,) for id_ in ids])
+    return await device_sql.LOCK_SKIP_LOCKED.run(connection, [(id_,) for id_ in ids])
 
 
 async def announced_before(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
     """The announcement keys (operation, message id) that are stored."""
-    return {(row[0], row[1]) for row in await sql.ANNOUNCED.run(connection, list(keys))}
+    return {(row[0], row[1]) for row in await operation_sql.ANNOUNCED.run(connection, list(keys))}
 
 
 async def peek(connection: AsyncConnection, ids: Collection[UUID]) -> Iterable[StoredState]:
     """Like `lock`, without locks."""
-    return await sql.PEEK.run(connection, [(id_,) for id_ in ids])
+    return await device_sql.PEEK.run(connection, [(id_,) for id_ in ids])
 
 
 class KnownReports(NamedTuple):
@@ -128,7 +166,9 @@ async def read_known(
     found = KnownReports({}, {}, known, set())
     asked = [*reports, *((id_, None) for id_ in operations)]
     clock = 0
-    for id_, report_id, dead_letter_id, type_, state, *timing, read_at in await sql.KNOWN.run(connection, asked):
+    for id_, report_id, dead_letter_id, type_, state, *timing, read_at in await device_sql.KNOWN.run(
+        connection, asked
+    ):
         if report_id is None:
             known.types[id_], known.timing[id_], clock = type_, Timing(*timing), read_at
         elif dead_letter_id is None:
@@ -142,12 +182,15 @@ async def read_known(
 
 async def kept_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
     """The fingerprints that belong to dead letters."""
-    return {fingerprint for (fingerprint,) in await sql.KEPT.run(connection, [(each,) for each in fingerprints])}
+    return {
+        fingerprint
+        for (fingerprint,) in await dead_letter_sql.KEPT.run(connection, [(each,) for each in fingerprints])
+    }
 
 
 async def discarded_before(connection: AsyncConnection, fingerprints: Collection[UUID]) -> set[UUID]:
     """The fingerprints that belong to discarded dead letters."""
-    return {id_ for (id_,) in await sql.DISCARDED.run(connection, [(each,) for each in fingerprints])}
+    return {id_ for (id_,) in await dead_letter_sql.DISCARDED.run(connection, [(each,) for each in fingerprints])}
 
 
 async def parked(connection: AsyncConnection, ids: Collection[UUID], limit: int) -> Sequence[Any]:
@@ -155,18 +198,18 @@ async def parked(connection: AsyncConnection, ids: Collection[UUID], limit: int)
 
     Rows of id, operation, device operation, size in bytes; sorted by device operation, then oldest first.
     """
-    return await sql.PARKED.run(connection, [(id_,) for id_ in ids], limit=limit)
+    return await dead_letter_sql.PARKED.run(connection, [(id_,) for id_ in ids], limit=limit)
 
 
 async def weigh_parked(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, tuple[int, int]]:
     """Number and approximate bytes of the parked reports by device operation; without those that have none."""
-    rows = await sql.WEIGH_PARKED.run(connection, [(id_,) for id_ in ids])
+    rows = await dead_letter_sql.WEIGH_PARKED.run(connection, [(id_,) for id_ in ids])
     return {id_: (reports, size) for id_, reports, size in rows}
 
 
 async def read_parked(connection: AsyncConnection, dead_letter_ids: Collection[int]) -> Sequence[Any]:
     """Rows of the dead letters that are parked reports, oldest first."""
-    return await sql.READ_PARKED.run(connection, [(id_,) for id_ in dead_letter_ids])
+    return await dead_letter_sql.READ_PARKED.run(connection, [(id_,) for id_ in dead_letter_ids])
 
 
 async def lock_dead_letters(
@@ -176,7 +219,7 @@ async def lock_dead_letters(
 
     By id, of those that exist: status, number of attempts, and when retention removed the body.
     """
-    rows = await sql.LOCK_DEAD_LETTERS.run(connection, [(id_,) for id_ in ids])
+    rows = await dead_letter_sql.LOCK_DEAD_LETTERS.run(connection, [(id_,) for id_ in ids])
     return {id_: (Status(status), attempts, body_removed_at) for id_, status, attempts, body_removed_at in rows}
 
 
@@ -189,9 +232,9 @@ async def withdraw(
     """Delete claimed device operations, created operations and announcement keys that are not used."""
     await run_together(
         connection,
-        (sql.WITHDRAW_DEVICE_OPERATIONS, [(id_,) for id_ in device_operations]),
-        (sql.WITHDRAW_OPERATIONS, [(id_,) for id_ in created_operations]),
-        (sql.WITHDRAW_ANNOUNCEMENTS, list(announcements)),
+        (device_sql.WITHDRAW_DEVICE_OPERATIONS, [(id_,) for id_ in device_operations]),
+        (operation_sql.WITHDRAW_OPERATIONS, [(id_,) for id_ in created_operations]),
+        (operation_sql.WITHDRAW_ANNOUNCEMENTS, list(announcements)),
     )
 
 
@@ -207,7 +250,9 @@ async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, An
     readable = [row for row in rows if row["device_operation_id"] is not None]
     ordered = sorted(unreadable, key=lambda row: row["fingerprint"]) + readable
     if connection.dialect.name == "postgresql":
-        kept = await sql.KEEP.run(connection, [tuple(_columns(number, row)) for number, row in enumerate(ordered)])
+        kept = await dead_letter_sql.KEEP.run(
+            connection, [tuple(_columns(number, row)) for number, row in enumerate(ordered)]
+        )
         return dict(kept)
     # SQLite reads rows from JSON, which cannot contain bytes.
     inserting = sqlite.insert(dead_letters).on_conflict_do_nothing()
@@ -218,7 +263,7 @@ async def keep_dead_letters(connection: AsyncConnection, rows: list[dict[str, An
 def _columns(number: int, row: Mapping[str, Any]) -> Iterator[object]:
     """Values of a dead letter for `KEEP`; missing columns are NULL."""
     yield number
-    for name in list(sql.KEEP.rows)[1:]:
+    for name in list(dead_letter_sql.KEEP.rows)[1:]:
         yield _with_json(row.get(name))
 
 
@@ -227,7 +272,7 @@ async def settle_dead_letters(
     rows: list[SettledDeadLetter],
 ) -> None:
     """Update dead letters with the outcome of processing them."""
-    await sql.SETTLE.run(connection, rows)
+    await dead_letter_sql.SETTLE.run(connection, rows)
 
 
 async def note_history(connection: AsyncConnection, entries: Sequence[HistoryEntry]) -> None:
@@ -235,29 +280,43 @@ async def note_history(connection: AsyncConnection, entries: Sequence[HistoryEnt
 
     The first entry of a history, the receipt, is made from the row as it is before the change.
     """
-    await sql.BEGIN_HISTORY.run(connection, [(id_,) for id_ in dict.fromkeys(entry.id for entry in entries)])
-    await sql.NOTE_HISTORY.run(connection, entries)
+    await dead_letter_sql.BEGIN_HISTORY.run(
+        connection, [(id_,) for id_ in dict.fromkeys(entry.id for entry in entries)]
+    )
+    await dead_letter_sql.NOTE_HISTORY.run(connection, entries)
+
+
+async def keep_minutes(connection: AsyncConnection, over: Sequence[tuple[UUID, int, int]]) -> None:
+    """Add minutes that are over to their hours: operation, minute since 1970, number that settled in it."""
+    await operation_sql.KEEP_MINUTES.run(
+        connection, [(id_, *minutes.entry(minute, settled)) for id_, minute, settled in over]
+    )
 
 
 async def write(
     connection: AsyncConnection,
-    moved: Sequence[tuple[UUID, State, bool, str | None, str | None, str, int | None, bool | None]],
+    moved: Sequence[Moved],
     history: Sequence[tuple[UUID, str, State, str, datetime, str, str, int, str | None, str | None]],
     deltas: Mapping[UUID, Counters],
     at: datetime,
     clock: int,
+    *,
+    is_told: bool,
 ) -> dict[UUID, StoredOperation]:
     """Write device operations and their history, and add to counters; returns the operations, locked.
 
-    `moved` has new values of device operations (id, state, dispatched, reason or None to keep it and the code,
-    code, reached, expires at, True if nothing was reported or None), `history` new rows of
+    `moved` has new values of device operations, `history` new rows of
     `device_operation_activity` (device operation, report id, state, verdict, created at, service, reason, recorded
     at, note, code); `at` is the time of the update, `clock` that of the reports by the database's clock in
-    milliseconds since 1970.
+    milliseconds since 1970, 0 if that is not a moment at which anything settled. `is_told` is whether the
+    operations' changes are told, and so counted.
     """
-    added = [(id_, *delta) for id_, delta in deltas.items()]
-    runs = (sql.MOVE, moved), (sql.RECORD, history), (sql.COUNT, added)
-    rows = await run_together(connection, *runs, updated_at=at, clock=clock)
+    # NULL where nothing moves at this moment.
+    settled = (delta.settled_device_count if clock and any(delta) else None for delta in deltas.values())
+    added = [(id_, number, *delta) for number, (id_, delta) in zip(settled, deltas.items(), strict=True)]
+    runs = (device_sql.MOVE, moved), (device_sql.RECORD, history), (operation_sql.COUNT, added)
+    rows = await run_together(connection, *runs, updated_at=at, clock=clock, told=int(is_told))
+    await keep_minutes(connection, [row[:3] for row in rows if row[1]])
     return {
         id_: StoredOperation(
             operation_type,
@@ -267,9 +326,12 @@ async def write(
             Timing(timeouts, deadline, schedule_end),
             abort,
             tripped,
+            sequence=sequence,
         )
         for (
             id_,
+            _minute,
+            _settled,
             operation_type,
             state,
             expected,
@@ -278,15 +340,15 @@ async def write(
             schedule_end,
             abort,
             tripped,
+            sequence,
             *counters,
-            _,
         ) in rows
     }
 
 
 async def arm(connection: AsyncConnection, expiries: Collection[tuple[UUID, int | None, int]]) -> None:
     """Set when device operations (id, expires at, reported at) have to be looked at, and were last reported."""
-    await sql.ARM.run(connection, list(expiries))
+    await device_sql.ARM.run(connection, list(expiries))
 
 
 async def wait_for_standbys(connection: AsyncConnection) -> None:
@@ -305,10 +367,11 @@ async def set_operations(
     changed: Mapping[UUID, StoredOperation],
     history: Sequence[tuple[UUID, str, datetime]],
     tasks: Sequence[tuple[UUID, str]],
+    groups: Mapping[GroupKey, Group],
 ) -> None:
     """Write what follows from an operation's counters and announcements; history has (operation, state, time).
 
-    `tasks` are what is then left to do (operation, task).
+    `tasks` are what is then left to do (operation, task); `groups` is what to add to groups by cause.
     """
     rows = [
         (
@@ -323,24 +386,31 @@ async def set_operations(
         )
         for id_, each in changed.items()
     ]
-    runs = (sql.SET_OPERATIONS, rows), (sql.NOTE_STATES, history), (sql.BEGIN_TASKS, tasks)
-    await run_together(connection, *runs)
+    runs = (
+        (operation_sql.SET_OPERATIONS, rows),
+        (operation_sql.NOTE_STATES, history),
+        (operation_sql.BEGIN_TASKS, tasks),
+        (group_sql.COUNT, reason_groups.rows_of(groups)),
+    )
+    counted = await run_together(connection, *runs)
+    if groups:
+        await reason_groups.count_others(connection, groups, counted)
 
 
 async def begin_tasks(connection: AsyncConnection, tasks: Sequence[tuple[UUID, str]]) -> None:
     """Note what is left to do for operations (operation, task)."""
-    await sql.BEGIN_TASKS.run(connection, tasks)
+    await operation_sql.BEGIN_TASKS.run(connection, tasks)
 
 
 async def describe(connection: AsyncConnection, announced: Mapping[UUID, Sequence[Announcement]]) -> None:
     """Write the descriptive fields of announcements: the last value of each field; missing fields are kept."""
-    await sql.DESCRIBE.run(
+    await operation_sql.DESCRIBE.run(
         connection, [(id_, *_description(announcements)) for id_, announcements in announced.items()]
     )
 
 
 def _description(announcements: Sequence[Announcement]) -> Iterator[object]:
-    for name in list(sql.DESCRIBE.rows)[1:]:
+    for name in list(operation_sql.DESCRIBE.rows)[1:]:
         values = [getattr(announcement, name) for announcement in announcements]
         value = next((value for value in reversed(values) if value is not None), None)
         yield _with_json(value)

@@ -32,12 +32,11 @@ from sqlalchemy.types import TypeEngine
 if TYPE_CHECKING:
     import asyncpg
 
-CHANNEL = "deviceops_operations"
-"""NOTIFY channel; the payload is the id of a changed operation."""
+CHANGES_CHANNEL = "deviceops_changes"
+"""NOTIFY channel of commits that tell changes; without a payload, so that a transaction notifies once."""
 _CLAUSES = {
     "{for_update}": ("FOR UPDATE OF o", ""),
     "{for_update_skip_locked}": ("FOR UPDATE OF o SKIP LOCKED", ""),
-    "{notify}": (f"pg_notify('{CHANNEL}', CAST(operations.id AS text))", "NULL"),
     # Milliseconds since 1970; of SQLite, whose processes share the machine, that of the machine.
     "{clock}": (
         "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
@@ -67,6 +66,9 @@ _CLAUSES = {
 WORTH_COPYING = 50
 """Number of rows from which COPY is faster than INSERT: each COPY is parsed as a statement of its own."""
 
+Parameter = datetime | UUID | str | int | None
+"""A value that is the same for every row."""
+
 Columns = Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]] | type[TypeDecorator[Any]]]
 
 _PLAIN = {Uuid, Text, SmallInteger, Integer, BigInteger, Boolean}
@@ -84,9 +86,9 @@ class Statement:
     """SQL that reads a batch's rows from `{rows}`, a relation with the named columns and PostgreSQL types.
 
     Placeholders: `{for_update}` and `{for_update_skip_locked}` lock the rows that are read (PostgreSQL), `{clock}`
-    is the database's clock in milliseconds since 1970, `{notify}` notifies listeners of the updated operations at
-    the commit (PostgreSQL), `{their_dead_letters}` joins, as `d`, the dead letters of the rows' device operations,
-    `{its_report}` and `{its_dead_letters}` join, as `a` and `d`, those with the id of a report that is `asked`.
+    is the database's clock in milliseconds since 1970, `{their_dead_letters}` joins, as `d`, the dead letters of
+    the rows' device operations, `{its_report}` and `{its_dead_letters}` join, as `a` and `d`, those with the id of
+    a report that is `asked`.
     `row_type` is the named tuple of a row, if it has one; its fields are the columns.
     `copied_into` is the table of a statement that only inserts its rows: many rows are then inserted by COPY on
     PostgreSQL, by `executemany` on SQLite, both in three quarters of the time.
@@ -110,7 +112,7 @@ class Statement:
         self.returns_plainly = _PLAIN.issuperset(self.returns.values())
 
     async def run(
-        self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]], **parameters: datetime | int
+        self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]], **parameters: Parameter
     ) -> Sequence[Any]:
         """Execute once for all `rows`, and return the result; does nothing without rows.
 
@@ -157,7 +159,7 @@ Run = tuple[Statement, Sequence[tuple[Any, ...]]]
 """A statement and its rows."""
 
 
-async def run_together(connection: AsyncConnection, *runs: Run, **parameters: datetime | int) -> Sequence[Any]:
+async def run_together(connection: AsyncConnection, *runs: Run, **parameters: Parameter) -> Sequence[Any]:
     """Run statements that do not depend on each other; returns the result of the last one.
 
     On PostgreSQL small ones are combined into one statement, since the round trip dominates their cost.
@@ -172,7 +174,7 @@ async def run_together(connection: AsyncConnection, *runs: Run, **parameters: da
 
 
 async def _execute(
-    connection: AsyncConnection, runs: Sequence[Run], parameters: Mapping[str, datetime | int]
+    connection: AsyncConnection, runs: Sequence[Run], parameters: Mapping[str, Parameter]
 ) -> Sequence[Any]:
     if not runs:
         return ()
@@ -248,9 +250,9 @@ def _plain(kind: str, column: Iterable[Any]) -> Iterable[Any]:
     return map(int, column) if kind == "smallint" else column
 
 
-def _bound(value: datetime | int) -> object:
+def _bound(value: Parameter) -> object:
     """A parameter in the form that SQLite's driver accepts."""
-    return _encode(value) if isinstance(value, datetime) else value
+    return _encode(value) if isinstance(value, datetime | UUID) else value
 
 
 def _encode(value: object) -> object:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import ABOVE, State, Verdict, shows_dispatch
 from worker.model import state_times
+from worker.model.causes import cause
 from worker.store.database import Database
 from worker.store.tables import (
     activity,
@@ -17,12 +18,16 @@ from worker.store.tables import (
     dead_letters,
     device_operations,
     operation_activity,
+    operation_minutes,
     operations,
+    reason_groups,
 )
 
 WRONG_HISTORIES = "wrong_histories"
 """Device operations whose history lacks a state of a report, or has it later than the earliest report; or whose
 state or dispatched flag is below what the history shows."""
+_OF_REPORT = tuple(device_operations.c[name] for name in ("reason", "code", "service_id", "cause"))
+"""Columns that follow from the report that moved a device operation to its state."""
 SIZE = 500
 """Device operations whose histories are corrected in one transaction."""
 
@@ -30,6 +35,8 @@ OWNERS: Mapping[str, tuple[Column[Any], Column[Any]]] = {
     "reports_without_device_operation": (activity.c.device_operation_id, device_operations.c.id),
     "states_without_operation": (operation_activity.c.operation_id, operations.c.id),
     "announcements_without_operation": (announcements.c.operation_id, operations.c.id),
+    "groups_without_operation": (reason_groups.c.operation_id, operations.c.id),
+    "minutes_without_operation": (operation_minutes.c.operation_id, operations.c.id),
     "entries_without_dead_letter": (dead_letter_history.c.dead_letter_id, dead_letters.c.id),
 }
 """Columns that refer to a row, and the column referred to. `recount` reports missing operations."""
@@ -92,7 +99,7 @@ async def fix_histories(database: Database, operation_id: UUID) -> None:
     column, after = device_operations.c, UUID(int=0)
     while True:
         async with database.write() as connection:
-            page = select(column.id, column.state, column.dispatched, column.reached)
+            page = select(column.id, column.state, column.dispatched, column.reached, *_OF_REPORT)
             page = page.where(column.operation_id == operation_id, column.id > after).order_by(column.id)
             rows = (await connection.execute(page.limit(SIZE).with_for_update())).all()
             if not rows:
@@ -111,15 +118,29 @@ async def fix_histories(database: Database, operation_id: UUID) -> None:
                 above = [state for state in states if state in ABOVE[State(row.state)]]
                 highest = int(above[-1]) if above else row.state  # sorted by rank
                 is_dispatched = row.dispatched or not states.isdisjoint(_DISPATCHED)
-                if (highest, is_dispatched, history) != (row.state, row.dispatched, row.reached):
-                    change = {"state_": highest, "dispatched_": is_dispatched, "reached_": history}
-                    changes.append({"id_": row.id, **change})
+                if (highest, is_dispatched, history) == (row.state, row.dispatched, row.reached):
+                    continue
+                change = {"state": highest, "dispatched": is_dispatched, "reached": history}
+                if highest != row.state:
+                    change |= await _of_report(connection, row.id, State(highest))
+                of_report = {each.name: getattr(row, each.name) for each in _OF_REPORT}
+                changes.append(
+                    {f"{name}_": value for name, value in (of_report | change).items()} | {"id_": row.id}
+                )
             if changes:
-                values: dict[str, Any] = {
-                    name: bindparam(f"{name}_") for name in ("state", "dispatched", "reached")
-                }
+                names = "state", "dispatched", "reached", *(each.name for each in _OF_REPORT)
+                values: dict[str, Any] = {name: bindparam(f"{name}_") for name in names}
                 setting = update(device_operations).where(column.id == bindparam("id_")).values(values)
                 await connection.execute(setting, changes)
+
+
+async def _of_report(connection: AsyncConnection, id_: UUID, state: State) -> dict[str, Any]:
+    """What a device operation has of the first report of its state; of one that is pruned, nothing."""
+    query = select(activity.c.reason, activity.c.code, activity.c.service_id)
+    query = query.where(activity.c.device_operation_id == id_, activity.c.state == state)
+    row = (await connection.execute(query.order_by(activity.c.created_at).limit(1))).one_or_none()
+    reason, code, service_id = ("", None, None) if row is None else row
+    return {"reason": reason, "code": code, "service_id": service_id, "cause": cause(state, code, reason)}
 
 
 async def rows_without_owner(connection: AsyncConnection) -> dict[str, int]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from sqlalchemy import JSON, Insert, Table, bindparam, func, insert, select, text
+from sqlalchemy import JSON, Insert, Table, bindparam, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.errors import DeviceopsError
 from worker.store.database import Database
-from worker.store.tables import metadata
+from worker.store.outbox import LOG
+from worker.store.tables import change_cursors, metadata
 
 PORTION = 5_000
 """Rows in memory at a time."""
@@ -20,6 +21,8 @@ async def copy(source: Database, target: Database, progress: Callable[[int], obj
     """
     copied = {}
     async with source.read() as reading, target.write() as writing:
+        cursor = change_cursors.c  # that of an empty log, which the migration has made: the source has its own
+        await writing.execute(delete(change_cursors).where(cursor.name == LOG, cursor.position == 0))
         for table in metadata.sorted_tables:
             if await writing.scalar(select(func.count()).select_from(table)):
                 raise DeviceopsError(

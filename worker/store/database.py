@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from sqlalchemy import func, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -115,6 +116,11 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
     @property
+    def limit(self) -> float | None:
+        """Seconds after which a transaction ends with a TimeoutError; None without a limit."""
+        return self._limit
+
+    @property
     def connections(self) -> Connections:
         """The connections of the pool."""
         pool = self.engine.pool  # looked up each time: `dispose` replaces it
@@ -145,13 +151,31 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A read-only transaction on one snapshot of the database."""
+        async with self._reading(self._limit) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read_long(self, idle_timeout: float) -> AsyncIterator[AsyncConnection]:
+        """As `read`, without `limit`: for what is read and passed on bit by bit.
+
+        PostgreSQL ends the transaction after `idle_timeout` seconds in which nothing is read.
+        """
+        async with self._reading(None) as connection:
+            if not self.is_sqlite:
+                milliseconds = str(int(idle_timeout * 1_000))
+                setting = func.set_config("idle_in_transaction_session_timeout", milliseconds, True)
+                await connection.execute(select(setting))
+            yield connection
+
+    @asynccontextmanager
+    async def _reading(self, limit: float | None) -> AsyncIterator[AsyncConnection]:
         options = (
             {READ_ONLY: True}
             if self.is_sqlite
             else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         )
         with self._recording_condition():
-            async with time_limit(self._limit), self.engine.connect() as connection:
+            async with time_limit(limit), self.engine.connect() as connection:
                 with self._invalidating():
                     yield await connection.execution_options(**options)
 

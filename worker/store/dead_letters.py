@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, insert, select, true, update
+from sqlalchemy import Column, Row, Select, Subquery, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import ABOVE
@@ -53,24 +53,54 @@ async def find(
     ]
 
 
-async def count(connection: AsyncConnection, selection: Selection) -> int:
-    """The number of selected dead letters."""
-    query = select(func.count()).select_from(dead_letters).where(selection.condition())
+async def page_by_id(
+    connection: AsyncConnection,
+    selection: Selection,
+    limit: int,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+) -> list[documents.DeadLetterSummary]:
+    """At most `limit` of the selected dead letters, newest first: before an id, or else the next after one."""
+    columns = [_c[name] for name in documents.DeadLetterSummary.model_fields]
+    query = select(*columns).where(selection.condition()).limit(limit)
+    if after is not None:
+        query = query.where(_c.id > after).order_by(_c.id)
+    else:
+        query = (query if before is None else query.where(_c.id < before)).order_by(_c.id.desc())
+    rows = (await connection.execute(query)).all()
+    found = [documents.DeadLetterSummary.model_validate(dict(row._mapping)) for row in rows]
+    return found[::-1] if after is not None else found
+
+
+async def count(connection: AsyncConnection, selection: Selection, within: int | None = None) -> int:
+    """The number of selected dead letters; `within` bounds it, and the time that it takes."""
+    query = select(func.count()).select_from(among(selection, within, _c.id))
     return (await connection.execute(query)).scalar_one()
 
 
+def among(selection: Selection, within: int | None, *columns: Column[Any]) -> Subquery:
+    """Columns of the selected dead letters; `within` is how many, the newest ones, None for all."""
+    query = select(*columns).where(selection.condition())
+    return (query if within is None else query.order_by(_c.id.desc()).limit(within)).subquery()
+
+
 async def count_by(
-    connection: AsyncConnection, selection: Selection, group_by: GroupBy, limit: int | None = None
+    connection: AsyncConnection,
+    selection: Selection,
+    group_by: GroupBy,
+    limit: int | None = None,
+    within: int | None = None,
 ) -> list[documents.Group]:
-    """The number of selected dead letters by group, the `limit` largest groups first."""
-    column = _GROUPS[group_by]
-    number = func.count().label("count")
+    """The number of selected dead letters by group, the `limit` largest groups first.
+
+    `within` is how many are counted, the newest ones, None for all.
+    """
+    counted = among(selection, within, _GROUPS[group_by], _c.received_at).c
+    column, number = counted[_GROUPS[group_by].name], func.count().label("count")
+    oldest, newest = func.min(counted.received_at).label("oldest"), func.max(counted.received_at).label("newest")
     rows = await connection.execute(
-        select(column, number, func.min(_c.received_at).label("oldest"), func.max(_c.received_at).label("newest"))
-        .where(selection.condition())
-        .group_by(column)
-        .order_by(number.desc(), column)
-        .limit(limit)
+        select(column, number, oldest, newest).group_by(column).order_by(number.desc(), column).limit(limit)
     )
     return [documents.Group(column.name, *row) for row in rows]
 
@@ -135,9 +165,12 @@ async def by_fingerprint(connection: AsyncConnection, fingerprints: Collection[U
     return {row.fingerprint: row for row in rows}
 
 
-async def ids_of(connection: AsyncConnection, selection: Selection, limit: int | None = None) -> Sequence[int]:
-    """Ids of the selected dead letters, oldest first, at most `limit`."""
+async def ids_of(
+    connection: AsyncConnection, selection: Selection, limit: int | None = None, after: int = 0
+) -> Sequence[int]:
+    """Ids of the selected dead letters, oldest first, at most `limit`, after an id."""
     query = select(_c.id).where(selection.condition()).order_by(_c.id).limit(limit)
+    query = query.where(_c.id > after) if after else query
     return (await connection.execute(query)).scalars().all()
 
 

@@ -2,18 +2,23 @@
 
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, field_serializer
 
 from statemachine import Counters, OperationState, State, Verdict
+from worker.model.minutes import MILLISECONDS
 from worker.model.outcomes import Action, Reason, Status
+from worker.model.pace import Course, pace
+from worker.model.timing import moment
 
 Result = TypeVar("Result")
 
 LATEST_ACTIVITY = 100
 """Entries of an operation's history that its document has."""
+OTHER_REASONS = "other"
+"""The reason of the group that counts what exceeds the limit of groups."""
 LATEST_ENTRIES = 100
 """Entries of a dead letter's history that its document has, in addition to its receipt."""
 
@@ -146,6 +151,87 @@ class Operation(BaseModel):
     updated_by: UUID | None
     operation_activity: list[OperationActivity]
     operation_stats: OperationStats
+
+
+class ReasonGroup(BaseModel):
+    """Device operations of one state with one cause: a code, else a reason without what differs between devices.
+
+    `reason` is the reason with such parts masked, as in `no answer in <number> s`; of a code, the reason of one
+    report. `reason` is `other` for what exceeds 1,000 groups of an operation.
+    """
+
+    state: _State
+    code: str | None
+    reason: str
+    count: int
+    first_at: AwareDatetime
+    last_at: AwareDatetime
+
+
+class SettledMinutes(BaseModel):
+    """How many device operations settled in the `minutes` from `at` on: one, or 60 if that is above a day ago."""
+
+    at: AwareDatetime
+    minutes: int
+    settled: int
+
+
+class OperationProgress(BaseModel):
+    """How an operation goes.
+
+    `settled` of `resolved` registered device operations, `expected` as announced, null if not. `rate` is how many
+    settle in a minute, lately, and `eta` when all will be settled, at that rate; 0 and null before anything has
+    settled, once the operation is over, and while it is stalled. It is `stalled` if nothing has moved for longer
+    than ten times its usual pause, and then not since `stalled_since`. `minutes` has those of the last 31 days in
+    which any settled, by the database's clock.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "settled": 19,
+                    "resolved": 300,
+                    "expected": 300,
+                    "rate": 9.5,
+                    "eta": "2019-08-24T14:45:00Z",
+                    "stalled": False,
+                    "stalled_since": None,
+                    "minutes": [
+                        {"at": "2019-08-24T14:14:00Z", "minutes": 1, "settled": 12},
+                        {"at": "2019-08-24T14:15:00Z", "minutes": 1, "settled": 7},
+                    ],
+                }
+            ]
+        }
+    )
+
+    settled: int
+    resolved: int
+    expected: int | None
+    rate: float
+    eta: AwareDatetime | None
+    stalled: bool
+    stalled_since: AwareDatetime | None
+    minutes: list[SettledMinutes]
+
+    @classmethod
+    def of(cls, course: Course) -> Self:
+        """The document of how an operation has gone."""
+        found = pace(course)
+        return cls(
+            settled=course.counters.settled_device_count,
+            resolved=course.counters.resolved_device_count,
+            expected=course.expected,
+            rate=float(f"{found.rate:.3g}"),
+            eta=found.eta and found.eta.replace(microsecond=0),
+            stalled=found.is_stalled,
+            stalled_since=found.stalled_since,
+            minutes=[
+                SettledMinutes(at=moment(each.minute * MILLISECONDS), minutes=each.minutes, settled=each.number)
+                for each in course.minutes
+            ],
+        )
 
 
 class DeadLetterSummary(BaseModel):

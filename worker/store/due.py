@@ -1,11 +1,23 @@
 """What has to be done for operations later: timeouts that are due, and tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, delete, func, insert, literal, literal_column, or_, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SETTLED, Expiry, OperationState, State, Threshold, Timeouts, Times, expiry
@@ -46,6 +58,8 @@ class Armed(NamedTuple):
     """What of a device operation decides when it expires."""
 
     id: UUID
+    operation_id: UUID
+    device_id: UUID
     registered_at: int
     dispatched_at: int | None
     reported_at: int
@@ -78,8 +92,10 @@ async def outlook(connection: AsyncConnection) -> Outlook:
     return Outlook(*(await connection.execute(query)).one())
 
 
-async def take_due(connection: AsyncConnection, until: int, limit: int) -> Sequence[Due]:
-    """Lock device operations that have to be looked at, the longest overdue first.
+async def take_due(
+    connection: AsyncConnection, until: int, limit: int, left_out: Collection[UUID] = ()
+) -> Sequence[Due]:
+    """Lock device operations that have to be looked at, the longest overdue first, without those `left_out`.
 
     Those that are locked are skipped, and those of operations whose timeouts have changed, until all are armed
     with them: when they were last reported may be known then only.
@@ -88,7 +104,7 @@ async def take_due(connection: AsyncConnection, until: int, limit: int) -> Seque
     is_outdated = select(task.task).where(task.operation_id == column.operation_id, task.task == Task.ARM.value)
     query = (
         select(column.id, column.operation_id, column.device_id)
-        .where(column.expires_at <= until, ~is_outdated.exists())
+        .where(column.expires_at <= until, ~is_outdated.exists(), *_without(left_out))
         .order_by(column.expires_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -98,11 +114,11 @@ async def take_due(connection: AsyncConnection, until: int, limit: int) -> Seque
 
 async def due_after(
     connection: AsyncConnection, until: int, after: tuple[int, UUID], limit: int
-) -> Sequence[tuple[Armed, UUID]]:
-    """Device operations that have to be looked at, and their operations, after (expires at, id)."""
+) -> Sequence[Armed]:
+    """Device operations that have to be looked at, after (expires at, id)."""
     column = device_operations.c
     query = (
-        select(*(column[name] for name in Armed._fields), column.dispatched, column.operation_id)
+        select(*(column[name] for name in Armed._fields), column.dispatched)
         .where(
             column.expires_at <= until,
             or_(column.expires_at > after[0], (column.expires_at == after[0]) & (column.id > after[1])),
@@ -110,7 +126,7 @@ async def due_after(
         .order_by(column.expires_at, column.id)
         .limit(limit)
     )
-    return [(_armed(row), row.operation_id) for row in await connection.execute(query)]
+    return [_armed(row) for row in await connection.execute(query)]
 
 
 async def count_due(connection: AsyncConnection, until: int) -> int:
@@ -166,11 +182,17 @@ async def finish(connection: AsyncConnection, task: PendingTask) -> None:
 
 
 async def lock_unsettled(
-    connection: AsyncConnection, operation_id: UUID, after: UUID | None, limit: int
+    connection: AsyncConnection,
+    operation_id: UUID,
+    after: UUID | None,
+    limit: int,
+    left_out: Collection[UUID] = (),
+    among: Collection[UUID] | None = None,
 ) -> Sequence[Armed]:
     """Lock the device operations of an operation that are not settled, in order of id, after one of them.
 
-    The range of ids spares an index scan over those of other operations.
+    Without those `left_out`, and only those `among` some, unless that is None. The range of ids spares an index
+    scan over those of other operations.
     """
     column = device_operations.c
     first, last = device_operation_ids(operation_id)
@@ -181,6 +203,8 @@ async def lock_unsettled(
             column.state.in_(_UNSETTLED),
             column.id >= first if after is None else column.id > after,
             column.id <= last,
+            *_without(left_out),
+            *(() if among is None else (column.id.in_(among),)),
         )
         .order_by(column.id)
         .limit(limit)
@@ -189,12 +213,14 @@ async def lock_unsettled(
     return [_armed(row) for row in await connection.execute(query)]
 
 
-async def take_unsettled(connection: AsyncConnection, operation_id: UUID, limit: int) -> Sequence[Due]:
-    """Lock device operations of an operation that are not settled, but those that others have locked."""
+async def take_unsettled(
+    connection: AsyncConnection, operation_id: UUID, limit: int, left_out: Collection[UUID] = ()
+) -> Sequence[Due]:
+    """Lock device operations of an operation that are not settled, but those `left_out` or locked by others."""
     column = device_operations.c
     query = (
         select(column.id, column.operation_id, column.device_id)
-        .where(column.operation_id == operation_id, column.state.in_(_UNSETTLED))
+        .where(column.operation_id == operation_id, column.state.in_(_UNSETTLED), *_without(left_out))
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
@@ -269,9 +295,21 @@ def _clock(connection: AsyncConnection) -> Any:
     return literal_column(clock_of(connection.dialect.name), BigInteger)
 
 
+def _without(ids: Collection[UUID]) -> Sequence[ColumnElement[bool]]:
+    return (device_operations.c.id.not_in(ids),) if ids else ()
+
+
 def _armed(row: Any) -> Armed:
     dispatched_at = row.registered_at if row.dispatched and row.dispatched_at is None else row.dispatched_at
-    return Armed(row.id, row.registered_at, dispatched_at, row.reported_at, row.expires_at)
+    return Armed(
+        row.id,
+        row.operation_id,
+        row.device_id,
+        row.registered_at,
+        dispatched_at,
+        row.reported_at,
+        row.expires_at,
+    )
 
 
 class Shown(NamedTuple):
@@ -302,9 +340,21 @@ async def shown(connection: AsyncConnection, operation_id: UUID) -> Shown:
 
 async def expiry_of(connection: AsyncConnection, id_: UUID) -> Expiry | None:
     """When a device operation expires; None if it is settled or has no timeout."""
-    column = device_operations.c
-    query = select(*(column[name] for name in Armed._fields), column.dispatched, column.operation_id)
-    row = (await connection.execute(query.where(column.id == id_))).one_or_none()
-    if row is None or row.expires_at is None:
-        return None
-    return _armed(row).expiry(effective(*await timing_of(connection, row.operation_id)))
+    return (await expiries_of(connection, [id_])).get(id_)
+
+
+async def expiries_of(connection: AsyncConnection, ids: Collection[UUID]) -> Mapping[UUID, Expiry]:
+    """When device operations expire, by id; without those that are settled or have no timeout."""
+    column, of = device_operations.c, operations.c
+    timing = of.timeouts, of.deadline, of.schedule_end, of.operation_type
+    query = (
+        select(*(column[name] for name in Armed._fields), column.dispatched, *timing)
+        .join_from(device_operations, operations, of.id == column.operation_id, isouter=True)
+        .where(column.id.in_(ids), column.expires_at.is_not(None))
+    )
+    found = {}
+    for row in await connection.execute(query):
+        holding = effective(Timing(row.timeouts, row.deadline, row.schedule_end), row.operation_type)
+        if (expires := _armed(row).expiry(holding)) is not None:
+            found[row.id] = expires
+    return found

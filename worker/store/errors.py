@@ -193,6 +193,12 @@ def invalidates_connections(error: BaseException) -> bool:
     return is_database_error(error) and not is_conflict
 
 
+def is_read_only(error: BaseException) -> bool:
+    """Whether a write failed as the session or its server can only read."""
+    cause = _of_driver(error)
+    return isinstance(cause, asyncpg.PostgresError) and _state(cause) == "25006"
+
+
 def _of_driver(error: BaseException) -> BaseException | None:
     """The driver's own error: SQLAlchemy wraps it, asyncpg's twice, except that of a COPY."""
     if not isinstance(error, DBAPIError):

@@ -1,14 +1,13 @@
-"""Notifications of changed operations by PostgreSQL's LISTEN and NOTIFY."""
+"""Notifications by PostgreSQL's LISTEN and NOTIFY."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from sqlalchemy import text
 
-from worker.store.bulk import CHANNEL
 from worker.store.database import Database
 from worker.store.errors import Unreachable
 
@@ -28,8 +27,10 @@ class NotListening(Unreachable):
     """A pooler between passes no notifications on: it pools transactions."""
 
 
-async def listen(database: Database, on_change: Callable[[UUID], None], on_ready: Callable[[], None]) -> None:
-    """Call `on_change` with the id of each operation that a commit changes, once `on_ready` was called.
+async def listen(
+    database: Database, channel: str, on_notification: Callable[[str], None], on_ready: Callable[[], None]
+) -> None:
+    """Call `on_notification` with the payload of each notification of a channel, once `on_ready` was called.
 
     Runs until it is cancelled. Raises NotListening where a pooler prevents it, or the error that ended the
     connection: the database's, or an OSError.
@@ -37,13 +38,13 @@ async def listen(database: Database, on_change: Callable[[UUID], None], on_ready
     # Not a connection of the pool, since it is held for as long as the process runs.
     engine = database.dedicated_engine()
     closed = asyncio.Event()
-    expected, arrived = uuid4(), asyncio.Event()
+    expected, arrived = str(uuid4()), asyncio.Event()
 
-    def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
-        if (id_ := UUID(payload)) == expected:
+    def receive(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+        if payload == expected:
             arrived.set()
         else:
-            on_change(id_)
+            on_notification(payload)
 
     try:
         async with engine.connect() as connection:
@@ -53,8 +54,8 @@ async def listen(database: Database, on_change: Callable[[UUID], None], on_ready
             if driver.is_pooled:
                 await _require_session(database, driver)
             async with driver.transaction():  # behind a pooler, statements reach one server only within one
-                await driver.add_listener(CHANNEL, on_notification)
-            await _require_echo(database, driver, expected, arrived)
+                await driver.add_listener(channel, receive)
+            await _require_echo(database, driver, channel, expected, arrived)
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text(_NO_IDLE_TIMEOUT))
             was_read_only = await connection.scalar(text(_IS_READ_ONLY))
@@ -63,7 +64,7 @@ async def listen(database: Database, on_change: Callable[[UUID], None], on_ready
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LIVENESS_INTERVAL):
                         await closed.wait()
-                await _require_echo(database, driver, expected, arrived)  # the pooler's mode may change
+                await _require_echo(database, driver, channel, expected, arrived)  # the pooler's mode may change
                 async with asyncio.timeout(LIVENESS_INTERVAL):
                     is_read_only = await connection.scalar(text(_IS_READ_ONLY))
                 if is_read_only != was_read_only:  # after a failover the writable server may be another one
@@ -83,13 +84,17 @@ async def _require_session(database: Database, driver: Any) -> None:
         raise NotListening(_UNSUPPORTED)
 
 
-async def _require_echo(database: Database, driver: Any, id_: UUID, arrived: asyncio.Event) -> None:
+async def _require_echo(
+    database: Database, driver: Any, channel: str, payload: str, arrived: asyncio.Event
+) -> None:
     """Behind a pooler, require that a notification of our own arrives."""
     if not driver.is_pooled:
         return
     arrived.clear()
     async with database.write(is_counted=False) as connection:
-        await connection.execute(text("SELECT pg_notify(:channel, :id)"), {"channel": CHANNEL, "id": str(id_)})
+        await connection.execute(
+            text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload}
+        )
     try:
         async with asyncio.timeout(ECHO_TIMEOUT):
             await arrived.wait()

@@ -1,19 +1,12 @@
-"""Keyset and offset pagination of operations and device operations, at a cost that does not grow with the table.
-
-Every index begins with the state, so that few indexes serve all orders and filters: a page over several states
-merges one page of each state. A cursor seeks to its position in the index; an offset reads all rows before it.
-"""
+"""Pages of lists: what is asked for, by offset or cursor, and what is found."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 from uuid import UUID
-
-from sqlalchemy import ColumnElement, Select, Table, and_, literal, select, tuple_, union_all
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 Result = TypeVar("Result")
 Other = TypeVar("Other")
@@ -125,94 +118,9 @@ class PageResult(Generic[Result]):
         return PageResult(self.count, results, self.previous, self.next)
 
 
-async def find(
-    connection: AsyncConnection,
-    table: Table,
-    scope: ColumnElement[bool],
-    counts: Mapping[Any, int],
-    states: Sequence[Any],
-    request: PageRequest,
-) -> PageResult[UUID]:
-    """Return one page of ids of the rows of `table` that match `scope`.
-
-    `counts` has the number of rows by state, for the states to include; `states` are all states in sort order.
-    """
-    count = sum(counts.values())
-    cursor = request.cursor or Cursor(None)
-    descending = request.ordering.is_descending != cursor.backwards
-    branches = [
-        _of_state(table, scope, rank, state, request, cursor, descending)
-        for rank, state in enumerate(states)
-        if counts.get(state) and _is_beyond(rank, request, cursor, descending)
-    ]
-    positions: list[Position] = []
-    if branches:
-        merged = union_all(*(select(branch.subquery()) for branch in branches)).subquery().c
-        keys = [merged.rank, merged.time, merged.id] if request.ordering.by_state else [merged.time, merged.id]
-        query = select(merged.rank, merged.time, merged.id).order_by(
-            *(key.desc() if descending else key for key in keys)
-        )
-        query = query.limit(request.limit + 1).offset(0 if request.cursor else request.offset)
-        positions = [Position(*row) for row in await connection.execute(query)]
-    more = len(positions) > request.limit
-    positions = positions[: request.limit]
-    if cursor.backwards:
-        positions.reverse()
-    adjacent = (
-        _by_cursor(cursor, positions, more=more)
-        if request.cursor
-        else neighbours(request.limit, request.offset, count)
-    )
-    return PageResult(count, [position.id for position in positions], *adjacent)
-
-
-def _of_state(
-    table: Table,
-    scope: ColumnElement[bool],
-    rank: int,
-    state: Any,
-    request: PageRequest,
-    cursor: Cursor,
-    descending: bool,
-) -> Select[Any]:
-    time, id_ = table.c[request.ordering.time], table.c.id
-    condition = and_(scope, table.c.state == state)
-    if cursor.position is not None and (rank == cursor.position.rank or not request.ordering.by_state):
-        position = tuple_(literal(cursor.position.time, time.type), literal(cursor.position.id, id_.type))
-        row = tuple_(time, id_)
-        condition &= row < position if descending else row > position
-    return (
-        select(literal(rank).label("rank"), time.label("time"), id_.label("id"))
-        .where(condition)
-        .order_by(time.desc() if descending else time, id_.desc() if descending else id_)
-        .limit(request.limit + 1 + (0 if request.cursor else request.offset))
-    )
-
-
-def _is_beyond(rank: int, request: PageRequest, cursor: Cursor, descending: bool) -> bool:
-    """Whether rows of a state can follow the cursor."""
-    if cursor.position is None or not request.ordering.by_state:
-        return True
-    return rank <= cursor.position.rank if descending else rank >= cursor.position.rank
-
-
 def neighbours(limit: int, offset: int, count: int) -> tuple[Neighbour | None, Neighbour | None]:
     """Parameters of the previous and next page of the page at an offset, of `count` rows in all."""
     return (
         {"limit": limit, "offset": max(0, offset - limit)} if offset else None,
         {"limit": limit, "offset": offset + limit} if offset + limit < count else None,
-    )
-
-
-def _by_cursor(
-    cursor: Cursor, positions: Sequence[Position], *, more: bool
-) -> tuple[Neighbour | None, Neighbour | None]:
-    """Parameters of the previous and next page of a page that was found by a cursor."""
-    if not positions:
-        return None, None
-    has_previous = more if cursor.backwards else cursor.position is not None
-    has_next = cursor.backwards or more
-    return (
-        {"cursor": str(Cursor(positions[0], backwards=True))} if has_previous else None,
-        {"cursor": str(Cursor(positions[-1]))} if has_next else None,
     )

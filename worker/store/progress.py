@@ -7,10 +7,10 @@ from math import ceil
 from uuid import UUID
 
 import structlog
-from sqlalchemy import BigInteger, delete, insert, literal_column, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, delete, insert, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.model.watermark import Own, Phase, Progress
+from worker.model.watermark import Own, Phase, Progress, of_this_time
 from worker.store.bulk import clock_of
 from worker.store.database import Database
 from worker.store.errors import one_line_error
@@ -53,14 +53,15 @@ class ProgressStore:
         column = consumers.c
         async with self._database.write(is_counted=False) as connection:
             await self._spare_the_disk(connection)
-            clock = await self._clock(connection)
+            clock = await _read_clock(connection)
             now = asyncio.get_running_loop().time()  # not before: an age that is too low would claim too much
             for queue, phase, settled_at, processed_until in own:
                 values = {
                     "phase": phase.value,
                     "seen_at": clock,
                     "settled_until": clock - ceil(1_000 * (now - settled_at)) - 1,
-                    "processed_until": processed_until,
+                    # One of a time to come is from before the clock was set back.
+                    "processed_until": processed_until if processed_until <= clock else 0,
                 }
                 known = await connection.execute(
                     update(consumers).where(column.worker_id == worker_id, column.queue == queue).values(values)
@@ -72,20 +73,38 @@ class ProgressStore:
                         )
                     )
                     await connection.execute(delete(consumers).where(column.seen_at < clock - FORGOTTEN_AFTER))
-            query = select(*(column[name] for name in Progress._fields))
-            rows = await connection.execute(query.where(column.topology_prefix == self._prefix))
-            return clock, [Progress(*row)._replace(phase=Phase(row.phase)) for row in rows]
+            # With the clock in the same statement, which reads it after it has begun to see the rows.
+            query = select(*(column[name] for name in Progress._fields), _clock(connection))
+            found = (await connection.execute(query.where(column.topology_prefix == self._prefix))).all()
+            rows = [Progress(*row[:-1])._replace(phase=Phase(row.phase)) for row in found]
+            clock = max((row[-1] for row in found), default=clock)
+            present = of_this_time(rows, clock)
+            if len(present) < len(rows):
+                await self._forget_a_time_to_come(connection, clock)
+            return clock, present
+
+    async def _forget_a_time_to_come(self, connection: AsyncConnection, clock: int) -> None:
+        """Delete what was said before the clock was set back: nobody can tell it apart once the time has come."""
+        column = consumers.c
+        is_to_come = (column.topology_prefix == self._prefix) & (column.seen_at > clock)
+        key = column.worker_id, column.queue
+        # Rows that are locked are being written anew.
+        found = select(*key).where(is_to_come).with_for_update(skip_locked=True)
+        await connection.execute(delete(consumers).where(tuple_(*key).in_(found)))
 
     async def _leave(self, worker_id: UUID) -> None:
         async with self._database.write(is_counted=False) as connection:
-            values = {"phase": Phase.GONE.value, "seen_at": await self._clock(connection)}
+            values = {"phase": Phase.GONE.value, "seen_at": await _read_clock(connection)}
             await connection.execute(update(consumers).where(consumers.c.worker_id == worker_id).values(values))
-
-    async def _clock(self, connection: AsyncConnection) -> int:
-        query = select(literal_column(clock_of(connection.dialect.name), BigInteger))
-        clock: int = (await connection.execute(query)).scalar_one()
-        return clock
 
     async def _spare_the_disk(self, connection: AsyncConnection) -> None:
         if not self._database.is_sqlite:  # what a crash of the server loses is written again
             await connection.execute(text("SET LOCAL synchronous_commit = off"))
+
+
+def _clock(connection: AsyncConnection) -> ColumnElement[int]:
+    return literal_column(clock_of(connection.dialect.name), BigInteger)
+
+
+async def _read_clock(connection: AsyncConnection) -> int:
+    return (await connection.execute(select(_clock(connection)))).scalar_one()

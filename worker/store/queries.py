@@ -1,18 +1,19 @@
 """Read queries of the CLI and the API. No query runs once per row of another one (no N+1)."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from datetime import datetime
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, func, select, true
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from statemachine import Counters, OperationState, State
+from statemachine import Counters, State
 from worker.model import state_times
 from worker.model.identity import device_operation_id
-from worker.store import documents, pagination
+from worker.store import documents, listing
+from worker.store.device_filter import DeviceFilter
+from worker.store.operation_filter import OperationFilter
 from worker.store.pagination import PageRequest, PageResult
 from worker.store.tables import device_operations, operation_activity, operations
 
@@ -27,20 +28,10 @@ async def list_operations(
 
 
 async def page_of_operations(
-    connection: AsyncConnection,
-    state: OperationState | None,
-    request: PageRequest,
-    device_id: UUID | None = None,
+    connection: AsyncConnection, chosen: OperationFilter, request: PageRequest
 ) -> PageResult[documents.Operation]:
-    """One page of operations, optionally only those in a state, or with a device operation of a device."""
-    scope: ColumnElement[bool] = true()
-    if device_id is not None:
-        taking_part = select(device_operations.c.operation_id).where(device_operations.c.device_id == device_id)
-        scope = operations.c.id.in_(taking_part)
-    wanted = scope if state is None else scope & (operations.c.state == state)
-    counting = select(operations.c.state, func.count().label("number")).where(wanted).group_by(operations.c.state)
-    counts = {row.state: row.number for row in await connection.execute(counting)}
-    page = await pagination.find(connection, operations, scope, counts, list(OperationState), request)
+    """One page of the operations that match a filter."""
+    page = await listing.find(connection, await chosen.listing(connection), request)
     found = await get_operations(connection, page.results)
     by_id = {operation.id: operation for operation, _ in found}
     return page.with_results([by_id[id_] for id_ in page.results])
@@ -131,19 +122,25 @@ async def page_of_device_operations(
     connection: AsyncConnection,
     progress: documents.Progress,
     operation_id: UUID,
-    state: State | None,
+    chosen: DeviceFilter,
     request: PageRequest,
 ) -> PageResult[documents.DeviceOperation]:
-    """One page of an operation's device operations, optionally only those in a state.
+    """One page of an operation's device operations that match a filter.
 
-    The total is taken from the operation's counters (`progress`, read in the same transaction), not counted.
+    Filtered by states alone, the total is taken from the operation's counters (`progress`, read in the same
+    transaction), not counted; with other filters it is at most `MAX_COUNT`.
     """
-    counts = {each: progress.counters.in_state(each) for each in State if state in (None, each)}
-    scope = device_operations.c.operation_id == operation_id
-    page = await pagination.find(connection, device_operations, scope, counts, list(State), request)
+    page = await listing.find(connection, chosen.listing(operation_id, progress), request)
     query = select(device_operations).where(device_operations.c.id.in_(page.results))
-    by_id = {row.id: _device_operation(row) for row in await connection.execute(query)}
+    by_id = {row.id: document_of(row) for row in await connection.execute(query)}
     return page.with_results([by_id[id_] for id_ in page.results])
+
+
+async def codes_of(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, str]:
+    """By id the codes of the reports that moved device operations to their states, of those that have one."""
+    column = device_operations.c
+    query = select(column.id, column.code).where(column.id.in_(ids), column.code.is_not(None))
+    return {row.id: row.code for row in await connection.execute(query)}
 
 
 async def devices_in(connection: AsyncConnection, operation_id: UUID, states: Collection[State]) -> list[UUID]:
@@ -160,7 +157,7 @@ async def get_device_operation(
     """One device operation, None if it is not registered."""
     id_ = device_operation_id(operation_id, device_id)
     row = (await connection.execute(select(device_operations).where(device_operations.c.id == id_))).one_or_none()
-    return _device_operation(row) if row else None
+    return document_of(row) if row else None
 
 
 async def get_state(connection: AsyncConnection, device_operation: UUID) -> State | None:
@@ -170,13 +167,9 @@ async def get_state(connection: AsyncConnection, device_operation: UUID) -> Stat
     return None if code is None else State(code)
 
 
-def _device_operation(row: Row[Any]) -> documents.DeviceOperation:
-    times: Mapping[State, datetime] = state_times.read(row.reached)
-    if not times.keys() >= {
-        State.CREATED,
-        row.state,
-    }:  # written by schema 0005, or pruned before
-        times = state_times.in_order({State.CREATED: row.created_at, State(row.state): row.updated_at, **times})
+def document_of(row: Row[Any]) -> documents.DeviceOperation:
+    """The document of a row of `device_operations`."""
+    times = state_times.complete(row.reached, State(row.state), row.created_at, row.updated_at)
     return documents.DeviceOperation(
         id=row.id,
         operation_id=row.operation_id,

@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import Counters, State, contribution, operation_state
 from worker.errors import DeviceopsError
+from worker.model.changes import Change, Told, device_operations_changed, operation_changed, told
 from worker.model.operation import StoredOperation, Task
-from worker.store import batch, consistency
+from worker.store import batch, consistency, group_recount, outbox
 from worker.store.database import Database
 from worker.store.tables import device_operations, operations, recounts
 
@@ -25,7 +26,7 @@ SIZE = 1_000
 _CODES = frozenset(State)
 
 Facts = Mapping[str, int | str]
-"""Counters and state of an operation; if wrong, the number of rows without owner or with a wrong history."""
+"""Counters and state of an operation; if there are any, the numbers of what else is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,15 @@ async def find_drift(database: Database) -> tuple[int, list[Drift]]:
     drifted = []
     async with database.read() as connection:
         histories = await consistency.wrong_histories(connection)
+        groups = await group_recount.wrong_groups(connection)
         async for stored, actual in _operations(connection):
             count += len(stored)
             for id_ in sorted(stored.keys() | actual.keys()):
-                drift = _compared(id_, stored.get(id_), actual[id_], histories.get(id_, 0))
+                wrong = {
+                    consistency.WRONG_HISTORIES: histories.get(id_, 0),
+                    group_recount.WRONG_GROUPS: groups.get(id_, 0),
+                }
+                drift = _compared(id_, stored.get(id_), actual[id_], wrong)
                 if drift.stored != drift.actual:
                     drifted.append(drift)
         for name, number in (await consistency.rows_without_owner(connection)).items():
@@ -79,19 +85,20 @@ async def find_drift(database: Database) -> tuple[int, list[Drift]]:
     return count, drifted
 
 
-def _compared(id_: UUID, stored: StoredOperation | None, actual: Counters, wrong_histories: int) -> Drift:
+def _compared(id_: UUID, stored: StoredOperation | None, actual: Counters, wrong: Mapping[str, int]) -> Drift:
     expected = stored.expected if stored else None
     found: dict[str, int | str] = {**actual._asdict(), "state": operation_state(actual, expected)}
     if stored is None:
         return Drift(id_, None, found)
     kept: dict[str, int | str] = {**stored.counters._asdict(), "state": stored.state}
-    if wrong_histories:
-        kept[consistency.WRONG_HISTORIES], found[consistency.WRONG_HISTORIES] = wrong_histories, 0
+    for name, number in wrong.items():
+        if number:
+            kept[name], found[name] = number, 0
     return Drift(id_, kept, found)
 
 
 async def fix_drift(database: Database, drifted: list[Drift]) -> None:
-    """Correct counters, states and histories according to a recount.
+    """Correct counters, states, histories and groups according to a recount.
 
     A missing operation is created, without its announced fields; rows whose owner is missing are deleted, so that
     their reports are not duplicates if they arrive again.
@@ -105,22 +112,36 @@ async def fix_drift(database: Database, drifted: list[Drift]) -> None:
             continue
         if drift.stored is not None and consistency.WRONG_HISTORIES in drift.stored:
             await consistency.fix_histories(database, drift.operation_id)
+        await group_recount.fix_causes(database, drift.operation_id)
         async with database.write() as connection:
             if drift.stored is None:
                 await batch.create_operations(connection, {drift.operation_id: now})
-            locked = await batch.write(connection, (), (), {drift.operation_id: Counters()}, now, 0)
+            nothing = {drift.operation_id: Counters()}
+            locked = await batch.write(connection, (), (), nothing, now, 0, is_told=False)
             actual = await _recount(connection, device_operations.c.operation_id == drift.operation_id)
+            await group_recount.fix_groups(connection, drift.operation_id)
             for id_, before in locked.items():
-                delta = actual[id_].plus(before.counters, -1)
-                await batch.write(connection, (), (), {id_: delta}, now, 0)
+                delta, is_told = {id_: actual[id_].plus(before.counters, -1)}, told() is not Told.NONE
+                fixed = (await batch.write(connection, (), (), delta, now, 0, is_told=is_told))[id_]
                 state = operation_state(actual[id_], before.expected)
+                if is_told:
+                    await outbox.tell(connection, _changes(id_, before, fixed._replace(state=state), now))
                 if state != before.state:
                     changed = {id_: before._replace(state=state)}
-                    await batch.set_operations(connection, changed, [(id_, state, now)], ())
+                    await batch.set_operations(connection, changed, [(id_, state, now)], (), {})
             # States may have been corrected, and so when a device operation expires.
             await batch.begin_tasks(connection, [(drift.operation_id, Task.ARM)])
     if any(drift.operation_id is None for drift in drifted):  # missing operations exist again
         await consistency.remove_rows_without_owner(database)
+
+
+def _changes(id_: UUID, before: StoredOperation, fixed: StoredOperation, at: datetime) -> list[Change]:
+    """What is told of an operation that was corrected."""
+    type_, sequence = fixed.operation_type, fixed.sequence
+    changes = [operation_changed(id_, type_, sequence, fixed.state, before.state, fixed.counters, at)]
+    if told() is Told.ALL:
+        changes += device_operations_changed(id_, type_, sequence, ())
+    return changes
 
 
 async def _operations(

@@ -3,6 +3,7 @@
 The command line makes an option of each filter, the HTTP API a query parameter and a key of the request bodies.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,8 +12,12 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, bindparam, true
 
+from worker.model.causes import MASK
 from worker.model.outcomes import Reason, Status
 from worker.store.tables import dead_letters
+
+MAX_DETAIL = 500
+"""Characters of the detail that is looked for."""
 
 _c = dead_letters.c
 
@@ -23,6 +28,21 @@ class _By(NamedTuple):
     help: str
     condition: Callable[[Any], ColumnElement[bool]]
     option: str = ""
+    longest: int = 255
+
+
+def like(masked: str) -> str:
+    """The pattern of LIKE, with backslash as its escape, for a text in which masks stand for any text.
+
+    SQLite does not distinguish A to Z from a to z in it.
+    """
+    literals = (re.sub(r"[\\%_]", r"\\\g<0>", each) for each in MASK.split(masked))
+    return "%".join(literals)
+
+
+def has_detail(column: ColumnElement[str], masked: str) -> ColumnElement[bool]:
+    """Whether a detail is the one that is looked for, in which masks stand for any text."""
+    return column.like(like(masked), escape="\\") if MASK.search(masked) else column == masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,14 @@ class Selection:
     service_id: Annotated[
         str | None,
         _By("Service that the message names as its sender.", lambda value: _c.service_id == value, "service"),
+    ] = None
+    detail: Annotated[
+        str | None,
+        _By(
+            "Detail; masks in it, such as `<text>` and `<number>`, stand for any text.",
+            lambda value: has_detail(_c.detail, value),
+            longest=MAX_DETAIL,
+        ),
     ] = None
     message_id: Annotated[str | None, _By("Message id, exactly.", lambda value: _c.message_id == value)] = None
     since: Annotated[
@@ -80,20 +108,22 @@ class Filter(NamedTuple):
     name: str
     """The field of `Selection`, the query parameter, and the key of a body."""
     type: Any
-    """Type of the value: an enumeration, UUID, str (1 to 255 characters) or datetime (aware)."""
+    """Type of the value: an enumeration, UUID, str (from 1 character on) or datetime (aware)."""
     help: str
     """One sentence for `--help` and the OpenAPI document."""
     condition: Callable[[Any], ColumnElement[bool]]
     """Returns the SQL condition for a value."""
     option: str
     """The command line's option, without its dashes."""
+    longest: int
+    """Maximum number of characters of a str."""
 
 
 def _declared() -> Iterator[Filter]:
     for name, hint in get_type_hints(Selection, include_extras=True).items():
         for by in getattr(hint, "__metadata__", ()):
             type_ = get_args(hint.__origin__)[0]  # without None
-            yield Filter(name, type_, by.help, by.condition, by.option or name.replace("_", "-"))
+            yield Filter(name, type_, by.help, by.condition, by.option or name.replace("_", "-"), by.longest)
 
 
 FILTERS = tuple(_declared())

@@ -79,7 +79,9 @@ class Peers:
 
     async def _seen(self, connection: AsyncConnection) -> Sequence[Peer]:
         query = select(workers.c.id, workers.c.partitions).where(
-            workers.c.topology_prefix == self._prefix, workers.c.seen_at > self._now(GONE_AFTER)
+            workers.c.topology_prefix == self._prefix,
+            # One of a time to come may have died before the clock was set back.
+            workers.c.seen_at.between(self._now(GONE_AFTER), self._now(-GONE_AFTER)),
         )
         return [Peer(row.id, row.partitions) for row in await connection.execute(query)]
 

@@ -1,6 +1,7 @@
 """Metrics from the database, queried periodically and kept, so that scrapes do not depend on it.
 
-Open dead letters, parked reports, the last recount. A report that is parked for too long is stale; that is logged.
+Open dead letters, parked reports, the last recount, changes that are not published. A report that is parked for
+too long is stale; that is logged.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.model.outcomes import Reason
-from worker.store import dead_letters, due
+from worker.store import change_log, dead_letters, due
 from worker.store.database import Database
 from worker.store.documents import Backlog
 from worker.store.recount import Recount, last_recount
@@ -24,9 +25,12 @@ _log = structlog.get_logger()
 
 
 class DatabaseMetrics:
-    """The results of the last query; `stale_after` is the age in seconds at which a parked report is stale."""
+    """The results of the last query.
 
-    def __init__(self, database: Database, stale_after: float) -> None:
+    `stale_after` is the age in seconds at which a parked report is stale, `relay` the cursor of what is published.
+    """
+
+    def __init__(self, database: Database, stale_after: float, relay: str) -> None:
         self.parked: Backlog | None = None
         """The parked reports; None before the first query."""
         self.open: Mapping[Reason, int] | None = None
@@ -35,7 +39,10 @@ class DatabaseMetrics:
         """The last recount; None without one, and before the first query."""
         self.due: int | None = None
         """Device operations that are over and not timed out; None before the first query."""
+        self.unpublished: change_log.Outstanding | None = None
+        """Changes that are not published; None before the first query."""
         self._database = database
+        self._relay = relay
         self._stale_after = timedelta(seconds=stale_after)
         self._interval = min(INTERVAL, stale_after)
         self._logged_stale = 0
@@ -57,6 +64,7 @@ class DatabaseMetrics:
             self.open = await dead_letters.open_by_reason(connection)
             longest = await dead_letters.parked(connection, stale_before, 1)
             self.recount = await last_recount(connection)
+            self.unpublished = await change_log.outstanding(connection, self._relay)
             self.due = await due.count_due(connection, (await due.outlook(connection)).clock)
         count = self.parked.stale
         if count > self._logged_stale:

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from statemachine import Kind, Verdict
 from worker.amqp.consumer import Consumer
+from worker.amqp.relay import Relay
 from worker.model.outcomes import CONTRADICTING, DUPLICATE, LEFT_OUT, OF_DISCARDED, REJECTED, Reason, Tally
 from worker.processing.expiry import Expirer
 from worker.store.batch_lock import BatchLock
@@ -28,11 +29,13 @@ class WorkerMetrics(Collector):
     consumer: Consumer
     batch_lock: BatchLock | None
     expirer: Expirer
+    relay: Relay | None
 
     def collect(self) -> Iterator[Metric]:
         """The current values."""
         yield from self._outcomes()
         yield from self._timeouts()
+        yield from self._changes()
         yield from self._dependencies()
         yield from self._queues()
         yield from self._database()
@@ -99,6 +102,29 @@ class WorkerMetrics(Collector):
         if self.database.due is not None:
             yield GaugeMetricFamily(
                 "deviceops_timeouts_due", "Device operations that are over and not timed out.", self.database.due
+            )
+
+    def _changes(self) -> Iterator[Metric]:
+        if self.relay is None:
+            return
+        yield CounterMetricFamily(
+            "deviceops_changes_published",
+            "Changes that this worker has published and the broker has confirmed.",
+            self.relay.published,
+        )
+        if (unpublished := self.database.unpublished) is not None:
+            yield GaugeMetricFamily(
+                "deviceops_changes_outstanding", "Changes that are not published.", unpublished.number
+            )
+            yield GaugeMetricFamily(
+                "deviceops_changes_oldest_seconds",
+                "Age of the oldest change that is not published; 0 if all are.",
+                (unpublished.age or 0) / 1_000,
+            )
+            yield CounterMetricFamily(
+                "deviceops_changes_dropped",
+                "Changes of device operations that were dropped, as too many were not published.",
+                unpublished.dropped,
             )
 
     def _dependencies(self) -> Iterator[Metric]:

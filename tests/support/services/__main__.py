@@ -9,9 +9,12 @@ from pathlib import Path
 from tests.support.services import PrivatePostgreSQL, PrivateRabbitMQ, ServiceError
 
 TOOLS: dict[str, str] = {
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "curl": "curl",
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
+    "npm": "npm",
     "nsenter": "util-linux",
     "pg_dump": "postgresql-client",
     "pg_restore": "postgresql-client",
@@ -30,6 +33,8 @@ TOOLS: dict[str, str] = {
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """What Debian 13 is known by."""
+FONT = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
+"""What pages are drawn with: Chromium's package brings no font."""
 
 
 def missing() -> Iterator[str]:
@@ -45,6 +50,8 @@ def missing() -> Iterator[str]:
             yield package
     if not KEYRING.exists():
         yield "debian-archive-keyring"
+    if not FONT.exists():
+        yield "fonts-dejavu-core"
 
 
 if __name__ == "__main__":

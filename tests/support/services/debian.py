@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
+from tests.support.caches import caches, locked
 from tests.support.services.server import PrivateServer, ServiceError
 
 _log = logging.getLogger(__name__)
@@ -71,11 +72,8 @@ def debian(suite: str, *packages: str) -> Path:
         raise ServiceError(
             f"Only root can make and enter a Debian in a folder, such as {suite}: run the tests as root."
         )
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "deviceops-tests")
-    caches.mkdir(parents=True, exist_ok=True)
-    folder = caches / f"{suite}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = caches() / f"{suite}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}"
+    with locked(folder):
         if not folder.exists():
             _log.warning("making a Debian (%s) in %s: this takes a minute, once", suite, folder)
             unfinished = folder.with_suffix(".new")

@@ -19,6 +19,7 @@ from worker.cli.dead_letters import tables
 from worker.cli.dead_letters.options import Id
 from worker.config.settings import Settings
 from worker.dead_letters.correct import correct, get_open
+from worker.dead_letters.readable import indented
 from worker.dead_letters.replay import Summary
 from worker.errors import DeviceopsError, SettingsError
 from worker.model.unwrapping import as_far_as_readable
@@ -72,7 +73,7 @@ def _corrected(body: bytes, source: str | None, id_: int) -> Iterator[bytes]:
     command = _editor()
     with NamedTemporaryFile(prefix=f"deviceops-{id_}-", suffix=".json", delete=False) as file:
         path = Path(file.name)
-        file.write(before := tables.readable(body))
+        file.write(before := indented(body))
     try:
         _open_editor(command, path)
         after = path.read_bytes()

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from worker.cli.common import Json, Yes, configure_logging, confirm, print_json, run_async, screen
-from worker.cli.dead_letters.options import age
 from worker.cli.prune import prune_past
+from worker.cli.times import age
 from worker.config.settings import Settings
 from worker.dead_letters.retention import Retention
 

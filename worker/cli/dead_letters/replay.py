@@ -45,7 +45,7 @@ def replay(
     settings = Settings.load()
     configure_logging(settings)
     if dry_run:
-        summary, outcomes = run_async(_preview(settings, selection, limit))
+        summary, outcomes = run_async(_preview(settings, selection, limit, rate))
         if json:
             print_json({**summary.document(), "dead_letters": outcome_documents(outcomes)})
         else:
@@ -83,10 +83,12 @@ async def _replay(settings: Settings, selection: Selection, limit: int | None, r
 
 
 async def _preview(
-    settings: Settings, selection: Selection, limit: int | None
+    settings: Settings, selection: Selection, limit: int | None, rate: float | None
 ) -> tuple[Summary, dict[int, Outcome]]:
     async with selected(settings, selection, limit, "deciding") as (database, progress):
-        return await preview(database, selection, reporters=settings.reporters, limit=limit, progress=progress)
+        return await preview(
+            database, selection, reporters=settings.reporters, limit=limit, rate=rate, progress=progress
+        )
 
 
 async def _republish(settings: Settings, selection: Selection, limit: int | None, rate: float | None) -> int:

@@ -4,17 +4,15 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
-import pydantic_core
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from worker.cli.tables import numbers, plain, rule, since, table, time
+from worker.dead_letters.readable import indented, unpacked
 from worker.dead_letters.replay import outcome_documents
-from worker.model.messages import Message, Origin
 from worker.model.outcomes import Reason, Status
-from worker.model.unwrapping import as_far_as_readable
 from worker.processing.decisions import Outcome
 from worker.store import documents
 
@@ -66,7 +64,7 @@ def dead_letter(letter: documents.DeadLetterDetails) -> Group:
     for name, value in _facts(letter):
         facts.add_row(name, plain(time(value) if isinstance(value, datetime) else str(value)))
     removed = f"removed by retention at {time(letter.body_removed_at)}" if letter.body_removed_at else ""
-    body = _unpacked(letter)
+    body = unpacked(letter)
     return Group(
         headline,
         plain(letter.detail),
@@ -77,16 +75,11 @@ def dead_letter(letter: documents.DeadLetterDetails) -> Group:
         *_section("headers", _document(letter.headers)),
         *_section(
             "body" if body == letter.body else "body, unpacked",
-            removed or readable(body).decode(errors="backslashreplace"),
+            removed or indented(body).decode(errors="backslashreplace"),
         ),
         rule("what was done"),
         _history(letter.history),
     )
-
-
-def _unpacked(letter: documents.DeadLetterDetails) -> bytes:
-    origin = Origin(letter.exchange, letter.routing_key, letter.properties, letter.headers)
-    return as_far_as_readable(Message(letter.body, letter.received_at, origin=lambda: origin)).body
 
 
 def _facts(letter: documents.DeadLetterDetails) -> Iterable[tuple[str, object]]:
@@ -137,15 +130,6 @@ def _history(entries: Iterable[documents.DeadLetterEntry]) -> Table:
         )
         listing.add_row(time(entry.at), entry.action, plain(entry.actor or "the worker"), plain(outcome))
     return listing
-
-
-def readable(body: bytes) -> bytes:
-    """A body for display: JSON is indented."""
-    try:
-        document = pydantic_core.from_json(body, allow_inf_nan=False)
-    except ValueError:
-        return body
-    return pydantic_core.to_json(document, indent=2) + b"\n"
 
 
 def replayed(document: Mapping[str, object], ids: Collection[int] | None = None) -> Group:

@@ -1,0 +1,28 @@
+"""An id, or how it begins, as people type it."""
+
+import re
+from typing import NamedTuple
+from uuid import UUID
+
+SHORTEST = 4
+"""Minimum of hexadecimal digits of a prefix."""
+
+
+class IdRange(NamedTuple):
+    """An id, or the range of ids that begin with some digits."""
+
+    text: str
+    first: UUID
+    last: UUID
+
+
+def id_range(text: str) -> IdRange:
+    """Parse a UUID, or the beginning of one. Raises ValueError."""
+    digits = text.replace("-", "").lower()
+    try:
+        whole = UUID(text)
+    except ValueError:
+        if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},31}}", digits):
+            raise ValueError(f"{text!r} is not a UUID, nor the first {SHORTEST} digits or more of one") from None
+        return IdRange(text, UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f")))
+    return IdRange(str(whole), whole, whole)

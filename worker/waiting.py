@@ -1,0 +1,17 @@
+"""Waiting for the first of several things."""
+
+import asyncio
+from collections.abc import Awaitable
+
+
+async def first_of(*waits: Awaitable[object]) -> None:
+    """Wait until the first of several ends, then cancel the others. Raises the error of the first."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
