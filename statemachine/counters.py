@@ -1,9 +1,12 @@
 """Device counters of an operation, and the contribution of one device operation to them."""
 
 from functools import cache
+from operator import attrgetter
 from typing import NamedTuple, Self
 
 from statemachine.states import SETTLED, State
+
+_in_settled = attrgetter(*(f"in_{state.name.lower()}" for state in SETTLED))
 
 
 class Counters(NamedTuple):
@@ -27,7 +30,7 @@ class Counters(NamedTuple):
     @property
     def settled_device_count(self) -> int:
         """The number of settled device operations."""
-        return sum(self.in_state(state) for state in SETTLED)
+        return sum(_in_settled(self))
 
     def in_state(self, state: State) -> int:
         """The number of device operations in a state."""

@@ -1,0 +1,512 @@
+"""The page of dead letters, by forms and links alone: it shows what the database has, and its acts mend it."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from html import unescape
+from http import HTTPStatus
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from tests.support.command import Deviceops
+from tests.support.paging import Visitor, signed_in, text_of
+from tests.support.rejecting import KNOWN, NEW, an_evening, of, rows, send
+from tests.support.sending import DEVICES, OPERATIONS, report_body
+from tests.support.serving import Server, serving, token
+
+PAGE = "/dead-letters"
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</textarea>\u202e\x07{{7*7}}"
+MOMENT = 30
+"""Seconds that a job of a test may take."""
+
+_LINK = re.compile(r'<a id="([a-z]+)-\d+" href="([^"]*)">(.*?)</a>(.*?)</(?:li|tr)>', re.DOTALL)
+_NUMBER = re.compile(r'<data class="number" value="(\d+)"')
+
+
+@pytest.fixture
+def visitor(server: Server) -> Iterator[Visitor]:
+    """Somebody who may do everything."""
+    with signed_in(server) as found:
+        yield found
+
+
+@pytest.fixture
+def url(deviceops_at_server: Deviceops) -> str:
+    """The URL of the server's database."""
+    return deviceops_at_server.settings["database_url"]
+
+
+def statuses(url: str) -> dict[str, int]:
+    """Numbers of dead letters by status, from the database."""
+    return dict(rows(url, "SELECT status, count(*) FROM dead_letters GROUP BY status"))
+
+
+def opened(url: str, column: str) -> dict[object, int]:
+    """Numbers of open dead letters by a column, from the database."""
+    return dict(rows(url, f"SELECT {column}, count(*) FROM dead_letters WHERE status = 'open' GROUP BY {column}"))  # noqa: S608  # ours
+
+
+def page(visitor: Visitor, address: str = PAGE, status: int = HTTPStatus.OK) -> httpx.Response:
+    response = visitor.get(address, headers={"Accept": "text/html"})
+    assert response.status_code == status, response.text
+    return response
+
+
+def groups(response: httpx.Response, kind: str) -> dict[str, tuple[int, str]]:
+    """The groups of a summary: their numbers and addresses by name."""
+    found = {}
+    for name, address, shown, rest in _LINK.findall(response.text):
+        if name == kind:
+            number = _NUMBER.search(rest)
+            assert number is not None
+            text = unescape(re.sub(r"<[^>]*>", "", shown)).strip()
+            found[text] = int(number[1]), unescape(address)
+    return found
+
+
+def count_of(response: httpx.Response) -> int:
+    """How many dead letters the list says it has."""
+    found = re.search(r'<p class="count"><data class="number" value="(\d+)"', response.text)
+    assert found is not None, response.text
+    return int(found[1])
+
+
+def ids_of(response: httpx.Response) -> list[int]:
+    """Ids of the rows of a list."""
+    return [int(id_) for id_ in re.findall(r'<a id="letter-(\d+)"', response.text)]
+
+
+def follow(visitor: Visitor, response: httpx.Response) -> httpx.Response:
+    """The page that an act leads to."""
+    assert response.status_code == HTTPStatus.SEE_OTHER, response.text
+    return page(visitor, response.headers["location"])
+
+
+def submit(visitor: Visitor, response: httpx.Response, does: str, **typed: str) -> httpx.Response:
+    """Send the form whose button has these words, with its hidden fields and what a person types."""
+    forms = re.findall(r'<form method="post" action="([^"]*)"[^>]*>(.*?)</form>', response.text, re.DOTALL)
+    [(action, inner)] = [form for form in forms if does in unescape(form[1])]
+    hidden = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)"', inner))
+    return visitor.act(unescape(action), **hidden, **typed)
+
+
+def ended(visitor: Visitor, response: httpx.Response) -> str:
+    """What the page of a job says once it has ended: reloaded, as browsers without scripts do."""
+    deadline = time.monotonic() + MOMENT
+    address = response.headers["location"]
+    while 'http-equiv="refresh"' in (shown := page(visitor, address)).text:
+        assert time.monotonic() < deadline, text_of(shown)
+        time.sleep(0.1)
+    return text_of(shown)
+
+
+def replay_all(visitor: Visitor, address: str, number: int) -> str:
+    """Dry run, confirm, wait."""
+    dry_run = page(visitor, address.replace(PAGE, f"{PAGE}/dry-run", 1))
+    return ended(visitor, submit(visitor, dry_run, f"Replay {number:,} dead letter"))
+
+
+def discard_all(visitor: Visitor, address: str, number: int, because: str) -> str:
+    form = page(visitor, address.replace(PAGE, f"{PAGE}/discard", 1))
+    return ended(visitor, submit(visitor, form, f"Discard {number:,} dead letter", because=because))
+
+
+@pytest.mark.alone
+def test_an_evening_with_ten_thousand_dead_letters_is_mended_to_zero(visitor: Visitor, url: str) -> None:
+    an_evening(url, parked=4_000, untrusted=3_000, conflicts=2_000, malformed=999)
+    began = time.monotonic()
+
+    def look(**expected: int) -> httpx.Response:
+        """What the page shows; its numbers are the database's, of each group and of the list that it links to."""
+        shown = page(visitor)
+        assert count_of(shown) == statuses(url).get("open", 0) == sum(expected.values())
+        by_reason = groups(shown, "reason")
+        assert {name: number for name, (number, _) in by_reason.items()} == expected == opened(url, "reason")
+        for kind in ("reason", "detail", "service"):
+            for number, address in groups(shown, kind).values():
+                assert count_of(page(visitor, address)) == number, (kind, address)
+        by_service = {name: number for name, (number, _) in groups(shown, "service").items()}
+        assert by_service == {name: n for name, n in opened(url, "service_id").items() if name is not None}
+        return shown
+
+    shown = look(unknown_device_operation=4_000, unknown_service=3_000, conflict=2_000, malformed=1_000)
+    details = groups(shown, "detail")
+    assert sum(number for number, _ in details.values()) == 10_000, details
+
+    # The service is allowed by now: a dry run says so of a portion, then of all, and the replay does it.
+    number, address = groups(shown, "reason")["unknown_service"]
+    dry_run = page(visitor, address.replace(PAGE, f"{PAGE}/dry-run", 1))
+    assert "What would happen to 200 of them" in text_of(dry_run)
+    assert "3,000" in ended(visitor, submit(visitor, dry_run, "Dry run of 3,000 dead letters"))
+    assert statuses(url) == {"open": 10_000}, "dry runs change nothing"
+    assert "done 3,000 of 3,000" in replay_all(visitor, address, number)
+    shown = look(unknown_device_operation=4_000, conflict=2_000, malformed=1_000)
+
+    number, address = groups(shown, "reason")["conflict"]
+    assert "2,000 discarded" in discard_all(visitor, address, number, "the devices were reset by hand")
+    shown = look(unknown_device_operation=4_000, malformed=1_000)
+
+    [(number, address)] = [each for each in groups(shown, "detail").values() if each[0] == 999]
+    assert "999 discarded" in discard_all(visitor, address, number, "states of a test")
+    shown = look(unknown_device_operation=4_000, malformed=1)
+
+    # The announcement is corrected, upon which all reports about its devices are processed.
+    [id_] = ids_of(page(visitor, groups(shown, "reason")["malformed"][1]))
+    assert f"/dead-letters/{id_}/edit" in page(visitor, f"{PAGE}/{id_}").text
+    body = json.loads(rows(url, "SELECT body FROM dead_letters WHERE id = :id", id=id_)[0][0])
+    corrected = json.dumps(body | {"timeouts": {"total": 3_600}}, indent=2).replace("\n", "\r\n")
+    kind = rows(url, "SELECT type FROM dead_letters WHERE id = :id", id=id_)[0][0]
+    assert "announced" in text_of(follow(visitor, visitor.act(f"{PAGE}/{id_}/edit", body=corrected, type=kind)))
+
+    shown = page(visitor)
+    assert "No open dead letters" in text_of(shown)
+    assert statuses(url) == {"resolved": 3_000 + 4_000 + 2, "discarded": 2_999}
+    assert count_of(page(visitor, f"{PAGE}?status=all")) == 10_001, "with the corrected copy"
+    [(succeeded,)] = rows(url, "SELECT count(*) FROM device_operations WHERE state = 50 AND reason = ''")
+    assert succeeded == 4_000
+    print(f"\nmended in {time.monotonic() - began:.0f} s")  # noqa: T201
+
+
+def test_each_page_of_the_list_has_other_rows_both_ways(visitor: Visitor, url: str) -> None:
+    send(url, [of(f"{number}".encode() * 2) for number in range(120)])
+    everything = [id_ for (id_,) in rows(url, "SELECT id FROM dead_letters ORDER BY id DESC")]
+
+    def links(response: httpx.Response) -> dict[str, str]:
+        return {
+            rel: unescape(href) for href, rel in re.findall(r'<a href="([^"]*)" rel="(prev|next)">', response.text)
+        }
+
+    forth, address = [], f"{PAGE}?reason=malformed"
+    while True:
+        shown = page(visitor, address)
+        assert page(visitor, _part_of(shown)).text.strip() in shown.text
+        forth.append(ids_of(shown))
+        if "next" not in links(shown):
+            break
+        address = links(shown)["next"]
+    assert [len(each) for each in forth] == [50, 50, 20]
+    assert [id_ for ids in forth for id_ in ids] == everything
+    back = [ids_of(shown)]
+    while "prev" in links(shown):
+        shown = page(visitor, links(shown)["prev"])
+        back.append(ids_of(shown))
+    assert back == forth[::-1]
+    assert parse_qs(urlsplit(links(shown)["next"]).query)["reason"] == ["malformed"]
+
+
+def _part_of(response: httpx.Response) -> str:
+    """The address of the part of a page that is renewed."""
+    found = re.search(r' hx-get="([^"]*)"', response.text)
+    assert found is not None
+    return unescape(found[1])
+
+
+def test_filters_are_those_of_the_api_and_a_fault_is_shown_beside_its_field(
+    visitor: Visitor, url: str, server: Server
+) -> None:
+    an_evening(url, parked=3, untrusted=4, conflicts=5, malformed=6)
+    operation, device = rows(url, "SELECT operation_id, device_id FROM dead_letters WHERE reason = 'conflict'")[0]
+    with server.client() as api:
+        for query in (
+            {"reason": "conflict"},
+            {"service_id": NEW},
+            {"operation_id": str(_uuid(operation))},
+            {"device_id": str(_uuid(device))},
+            {"detail": "state: <text> is not a device-operation state <text>"},
+            {"detail": "SUCCESS after FAILURE contradicts it"},
+            {"since": "2027-01-01T00:00:00Z"},
+            {"until": "2027-01-01T00:00:00Z", "reason": "malformed"},
+            {"status": "all"},
+            {"status": "resolved"},
+        ):
+            expected = api.get("/v0/dead-letters/", params={**query, "limit": "500"}).json()["content"]
+            shown = visitor.get(PAGE, params=query)
+            assert count_of(shown) == expected["count"], query
+            assert sorted(ids_of(shown)) == sorted(each["id"] for each in expected["results"]), query
+    shown = visitor.get(PAGE, params={"operation_id": "no id", "since": "yesterday", "service_id": KNOWN})
+    assert shown.status_code == HTTPStatus.BAD_REQUEST
+    for name in ("operation_id", "since"):
+        assert f'id="{name}-fault"' in shown.text
+    assert 'value="no id"' in shown.text
+    assert 'value="yesterday"' in shown.text
+    assert f'value="{KNOWN}"' in shown.text
+    assert 'id="service_id-fault"' not in shown.text
+    for path in ("/dry-run", "/discard", "/restore", "/rows"):
+        assert visitor.get(f"{PAGE}{path}", params={"reason": "no"}).status_code == HTTPStatus.BAD_REQUEST
+    assert visitor.act(f"{PAGE}/replay?reason=no", limit="10").status_code == HTTPStatus.BAD_REQUEST
+    assert visitor.act(f"{PAGE}/replay?raeson=conflict", limit="10").status_code == HTTPStatus.BAD_REQUEST
+    assert visitor.act(f"{PAGE}/replay?reason=conflict").status_code == HTTPStatus.BAD_REQUEST, "no number"
+
+
+def _uuid(value: object) -> UUID:
+    return value if isinstance(value, UUID) else UUID(str(value))
+
+
+def test_one_is_shown_dry_run_replayed_discarded_and_restored(visitor: Visitor, url: str) -> None:
+    operation, device = OPERATIONS[0], DEVICES[0]
+    send(url, [of(report_body(operation, device, "SUCCESS", service_id=NEW))], is_strict=True)
+    send(url, [of(report_body(operation, device, "CREATED"))])
+    [id_] = ids_of(page(visitor))
+    shown = page(visitor, f"{PAGE}/{id_}")
+    text = text_of(shown)
+    for part in (
+        str(operation),
+        str(device),
+        NEW,
+        "unknown_service",
+        '"state": "SUCCESS"',
+        "received",
+        "the worker",
+    ):
+        assert part in text, part
+    assert f'href="/operations/{operation}"' in shown.text
+    assert f'href="/devices/{device}"' in shown.text
+    assert "applied" in text_of(page(visitor, f"{PAGE}/{id_}/dry-run"))
+    assert statuses(url) == {"open": 1}
+
+    for because in ("", " \t "):
+        refused = visitor.act(f"{PAGE}/{id_}/discard", because=because)
+        assert refused.status_code == HTTPStatus.BAD_REQUEST
+        assert 'id="because-fault"' in refused.text
+    too_long = visitor.act(f"{PAGE}/{id_}/discard", because="x" * 5_000)
+    assert "x" * 5_000 in too_long.text, "what was typed is kept"
+    assert statuses(url) == {"open": 1}
+    assert "discarded" in text_of(follow(visitor, visitor.act(f"{PAGE}/{id_}/discard", because="a test")))
+    assert statuses(url) == {"discarded": 1}
+    again = text_of(follow(visitor, visitor.act(f"{PAGE}/{id_}/discard", because="again")))
+    assert "was not open any more" in again
+    assert "only an open one can be replayed" in text_of(follow(visitor, visitor.get(f"{PAGE}/{id_}/dry-run")))
+
+    restored = text_of(follow(visitor, visitor.act(f"{PAGE}/{id_}/restore")))
+    assert "restored" in restored
+    assert "a test" in restored, "the history has the reason"
+    assert "not restored" in text_of(follow(visitor, visitor.act(f"{PAGE}/{id_}/restore")))
+    assert "was processed: applied" in text_of(follow(visitor, visitor.act(f"{PAGE}/{id_}/replay")))
+    assert statuses(url) == {"resolved": 1}
+    assert "nothing was done" in text_of(follow(visitor, visitor.act(f"{PAGE}/{id_}/replay")))
+    acts = rows(url, "SELECT who, action, target, request_id FROM audit_log ORDER BY id")
+    words = ["discard", "discard", "restore", "restore", "replay", "replay"]
+    assert [(who, action, target) for who, action, target, _ in acts if action != "sign-in"][-6:] == [
+        ("tests", f"dead-letter.{word}", str(id_)) for word in words
+    ]
+    assert all(request_id for *_, request_id in acts)
+    actors = rows(url, "SELECT actor FROM dead_letter_history WHERE action <> 'received'")
+    assert {actor for (actor,) in actors} == {"tests"}
+
+
+def test_a_body_is_corrected_and_its_fault_is_shown_beside_the_text_that_is_kept(
+    visitor: Visitor, url: str
+) -> None:
+    operation, device = OPERATIONS[0], DEVICES[0]
+    send(url, [of(report_body(operation, device, "CREATED"))])
+    body = report_body(operation, device, "FINE", service_id="<b>", report_id="mine")
+    send(url, [of(body)])
+    [id_] = ids_of(page(visitor))
+    form = page(visitor, f"{PAGE}/{id_}/edit")
+    found = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", form.text, re.DOTALL)
+    assert found is not None
+    present = unescape(found[1])
+    assert json.loads(present) == body
+
+    unchanged = visitor.act(f"{PAGE}/{id_}/edit", body=present.replace("\n", "\r\n"), type="")
+    assert (unchanged.status_code, "nothing was changed" in unchanged.text) == (HTTPStatus.BAD_REQUEST, True)
+    broken = present.replace('"FINE"', "SUCCESS").replace("\n", "\r\n")
+    refused = visitor.act(f"{PAGE}/{id_}/edit", body=broken, type="")
+    assert refused.status_code == HTTPStatus.BAD_REQUEST
+    line = next(number for number, text in enumerate(broken.split("\r\n"), 1) if "SUCCESS" in text)
+    assert f"at line {line} column" in text_of(refused)
+    assert f'<li value="{line}" class="bad">' in refused.text
+    kept = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", refused.text, re.DOTALL)
+    assert kept is not None
+    assert unescape(kept[1]) == broken.replace("\r\n", "\n")
+    field = visitor.act(f"{PAGE}/{id_}/edit", body=present.replace("FINE", "GOOD"), type="")
+    assert "state: &#39;GOOD&#39; is not" in field.text
+    kind = visitor.act(f"{PAGE}/{id_}/edit", body=present, type="no.such")
+    assert "no.such" in text_of(kind)
+    assert statuses(url) == {"open": 1}
+
+    done = visitor.act(f"{PAGE}/{id_}/edit", body=present.replace("FINE", "SUCCESS"), type="")
+    shown = text_of(follow(visitor, done))
+    assert "is replaced by this one" in shown
+    assert "applied" in shown
+    assert statuses(url) == {"resolved": 2}
+    copy = int(done.headers["location"].rpartition("/")[2])
+    assert f'href="/dead-letters/{copy}"' in page(visitor, f"{PAGE}/{id_}").text
+    assert f'href="/dead-letters/{id_}"' in page(visitor, f"{PAGE}/{copy}").text
+    assert "only an open one" in text_of(follow(visitor, visitor.get(f"{PAGE}/{id_}/edit")))
+    again = visitor.act(f"{PAGE}/{id_}/edit", body=present.replace("FINE", "FAILURE"), type="")
+    assert (again.status_code, "only an open one" in again.text) == (HTTPStatus.BAD_REQUEST, True)
+
+
+def test_bodies_that_are_no_json_are_shown_and_downloaded_as_they_are(visitor: Visitor, url: str) -> None:
+    bodies = [b"\xff\x00\x01binary", HOSTILE.encode(), b"", b"[" + b"1," * 60_000 + b"1]", b"\x1f\x8b\x08"]
+    send(url, [of(body) for body in bodies])
+    for id_, body in rows(url, "SELECT id, body FROM dead_letters"):
+        shown = page(visitor, f"{PAGE}/{id_}")
+        assert len(shown.content) < 150_000
+        if body:
+            download = visitor.get(f"{PAGE}/{id_}/body")
+            assert download.content == body
+            assert download.headers["content-disposition"].startswith("attachment")
+        page(visitor, f"{PAGE}/{id_}/edit")
+    text = [text_of(page(visitor, f"{PAGE}/{id_}")) for id_ in ids_of(page(visitor))]
+    assert any("ff 00 01 62 69 6e 61 72 79" in each for each in text)
+    assert any("The body is empty" in each for each in text)
+
+
+def test_text_from_outside_is_never_markup(visitor: Visitor, url: str) -> None:
+    operation, device = OPERATIONS[0], DEVICES[0]
+    send(url, [of({**report_body(operation, device, HOSTILE), "service_id": HOSTILE, "reason": HOSTILE})])
+    send(url, [of(report_body(operation, device, "SUCCESS", service_id=HOSTILE), HOSTILE)])
+    send(url, [of(report_body(operation, device, "SUCCESS", service_id=HOSTILE))], is_strict=True)
+    ids = ids_of(page(visitor))
+    assert len(ids) == 3
+    visitor.act(f"{PAGE}/notes", text=HOSTILE)
+    visitor.act(f"{PAGE}/{ids[0]}/discard", because=HOSTILE)
+    addresses = [PAGE, f"{PAGE}?status=all", f"{PAGE}/dry-run", f"{PAGE}/discard", f"{PAGE}/restore"]
+    addresses += [f"{PAGE}/{id_}{what}" for id_ in ids for what in ("", "/edit", "/discard", "/dry-run", "/facts")]
+    addresses += [address for _, address in groups(page(visitor), "detail").values()]
+    addresses += [str(httpx.URL(PAGE, params={"service_id": HOSTILE, "detail": HOSTILE[:200]}))]
+    for address in addresses:
+        shown = visitor.get(address)
+        assert shown.status_code in (HTTPStatus.OK, HTTPStatus.SEE_OTHER, HTTPStatus.BAD_REQUEST), address
+        for markup in ("<script>alert", "<img", '</textarea>"', "onerror=alert(1)>"):
+            assert markup not in shown.text, address
+        assert "49" not in re.findall(r"\{\{7\*7\}\}|\b49\b", shown.text), address
+    shown = page(visitor, f"{PAGE}/{ids[1]}/edit")
+    assert shown.text.count("</textarea>") == 1
+    kept = visitor.act(f"{PAGE}/{ids[1]}/edit", body=HOSTILE, type=HOSTILE)
+    assert kept.status_code == HTTPStatus.BAD_REQUEST
+    assert kept.text.count("</textarea>") == 1
+
+
+def test_notes_are_kept_on_a_group_with_who_and_when(visitor: Visitor, url: str) -> None:
+    an_evening(url, parked=2, untrusted=3, conflicts=4, malformed=5)
+    [(_, address)] = [each for each in groups(page(visitor), "detail").values() if each[0] == 4]
+    noted = address.replace(PAGE, f"{PAGE}/notes", 1)
+    refused = visitor.act(noted, text="  ")
+    assert (refused.status_code, 'id="note-fault"' in refused.text) == (HTTPStatus.BAD_REQUEST, True)
+    too_long = visitor.act(noted, text="y" * 2_001)
+    assert "y" * 2_001 in too_long.text
+    assert rows(url, "SELECT count(*) FROM dead_letter_notes") == [(0,)]
+
+    shown = text_of(follow(visitor, visitor.act(noted, text="known since Monday\r\nsee ticket 7")))
+    assert "The note was added." in shown
+    assert "known since Monday see ticket 7" in shown
+    assert re.search(r"tests , \d{4}-\d\d-\d\d", shown)
+    [(filter_, who, text)] = rows(url, "SELECT filter, who, text FROM dead_letter_notes")
+    assert (who, text) == ("tests", "known since Monday\nsee ticket 7")
+    assert filter_ == urlsplit(address).query
+    assert "known since Monday" in text_of(page(visitor)), "beside the group"
+    assert "known since Monday" in text_of(page(visitor, f"{address}&status=all"))
+    [id_, *_] = ids_of(page(visitor, address))
+    assert "known since Monday" in text_of(page(visitor, f"{PAGE}/{id_}"))
+
+    [note] = re.findall(r'action="(/dead-letters/notes/\d+/remove)"', page(visitor, address).text)
+    assert "The note was removed." in text_of(follow(visitor, visitor.act(note)))
+    assert visitor.act(note).status_code == HTTPStatus.NOT_FOUND
+    assert rows(url, "SELECT count(*) FROM dead_letter_notes") == [(0,)]
+    assert "known since Monday" in str(rows(url, "SELECT detail FROM audit_log WHERE action LIKE '%remove-note'"))
+
+
+def test_of_a_filter_one_job_runs_that_stops_after_its_portion(visitor: Visitor, url: str) -> None:
+    an_evening(url, parked=0, untrusted=0, conflicts=3_000, malformed=0)
+    number = statuses(url)["open"]
+    job = visitor.act(f"{PAGE}/replay?reason=conflict", limit="3000")
+    address = job.headers["location"]
+    running = page(visitor, address)
+    assert '<meta http-equiv="refresh"' in running.text, "3,000 in half a second"
+    assert address in page(visitor).text
+    second = visitor.act(f"{PAGE}/replay?reason=conflict", limit="3000")
+    assert second.headers["location"] == address
+    assert "runs already" in text_of(follow(visitor, second))
+    stopped = ended(visitor, visitor.act(f"{address}/stop"))
+    assert "stopped" in stopped
+    [(attempted,)] = rows(url, "SELECT count(*) FROM dead_letters WHERE attempts > 1")
+    assert 0 < attempted < 3_000
+    assert attempted % 250 == 0, "portions are whole"
+    assert f"stopped {attempted:,} of 3,000" in stopped
+    assert statuses(url)["open"] == number
+    assert "had ended already" in text_of(follow(visitor, visitor.act(f"{address}/stop")))
+
+    fewer = ended(
+        visitor, visitor.act(f"{PAGE}/discard?reason=conflict", limit="10", because="no more than these")
+    )
+    assert "10 discarded" in fewer, "no more than was confirmed"
+    assert statuses(url)["discarded"] == 10
+    restored = ended(visitor, visitor.act(f"{PAGE}/restore?reason=conflict", limit="10"))
+    assert "10 restored" in restored
+    assert statuses(url) == {"open": number}
+    nothing = follow(visitor, visitor.act(f"{PAGE}/restore?reason=conflict", limit="10"))
+    assert "nothing was done" in text_of(nothing)
+
+
+def test_a_job_ends_after_its_portion_when_the_server_stops(deviceops: Deviceops) -> None:
+    url = deviceops.settings["database_url"]
+    an_evening(url, parked=0, untrusted=0, conflicts=3_000, malformed=0)
+    with serving(deviceops) as server:
+        with signed_in(server) as visitor:
+            address = visitor.act(f"{PAGE}/replay?reason=conflict", limit="3000").headers["location"]
+            assert '<meta http-equiv="refresh"' in page(visitor, address).text
+        assert server.stop() == 0
+        assert not [line for line in server.log if line["level"] in ("error", "critical")]
+    [(attempted,)] = rows(url, "SELECT count(*) FROM dead_letters WHERE attempts > 1")
+    assert 0 < attempted < 3_000
+    assert attempted % 250 == 0
+    [(detail,)] = rows(url, "SELECT detail FROM audit_log WHERE action = 'dead-letters.replay'")
+    document = json.loads(detail) if isinstance(detail, str) else detail
+    assert (document["outcome"], document["done"]) == ("stopped", attempted)
+    with serving(deviceops) as server, signed_in(server) as visitor:
+        assert "This server does not know the job" in text_of(page(visitor, address, HTTPStatus.NOT_FOUND))
+
+
+def test_who_lacks_the_scope_sees_and_changes_nothing(deviceops: Deviceops) -> None:
+    url = deviceops.settings["database_url"]
+    an_evening(url, parked=1, untrusted=1, conflicts=1, malformed=1)
+    text, setting = token(deviceops, "reader", ["read:operation", "read:device", "update:operation"])
+    paths = ["", "/rows", "/dry-run", "/discard", "/restore", "/1", "/1/facts", "/1/edit", "/1/discard", "/1/body"]
+    acts = [
+        "/replay",
+        "/dry-run",
+        "/discard",
+        "/restore",
+        "/notes",
+        "/notes/1/remove",
+        f"/jobs/{uuid4().hex}/stop",
+    ]
+    acts += ["/1/replay", "/1/discard", "/1/restore", "/1/edit"]
+    with serving(deviceops.with_settings(api_tokens=setting)) as server:
+        with signed_in(server, text) as reader:
+            for path in paths:
+                assert reader.get(f"{PAGE}{path}").status_code == HTTPStatus.FORBIDDEN, path
+            for path in acts:
+                given = {"limit": "10", "because": "x", "text": "x", "body": "{}", "type": ""}
+                assert reader.act(f"{PAGE}{path}", **given).status_code == HTTPStatus.FORBIDDEN, path
+            assert 'href="/dead-letters"' not in reader.get("/").text
+        with signed_in(server) as visitor:
+            for path in acts:
+                response = visitor.post(f"{PAGE}{path}", data={"limit": "10", "because": "x", "text": "x"})
+                assert response.status_code == HTTPStatus.FORBIDDEN, "without its origin"
+            headers = {"Accept": "text/html"}
+            for path in ("/99999", "/99999/edit", "/99999/facts", "/x", "/-1", "/jobs/x", f"/{2**63}"):
+                response = visitor.get(f"{PAGE}{path}", headers=headers)
+                assert response.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST), path
+                assert response.headers["content-type"].startswith("text/html"), path
+            for path in ("replay", "discard", "restore", "edit"):
+                response = visitor.act(f"{PAGE}/99999/{path}", because="x", body="{}")
+                assert response.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST), path
+    assert set(statuses(url)) == {"open"}
+    assert rows(url, "SELECT count(*) FROM audit_log WHERE action LIKE 'dead-letter%'") == [(0,)]
+
+
+def test_the_command_line_selects_by_a_masked_detail_too(deviceops_on_sqlite: Deviceops) -> None:
+    deviceops = deviceops_on_sqlite
+    an_evening(deviceops.settings["database_url"], parked=1, untrusted=2, conflicts=3, malformed=4)
+    masked = "state: <text> is not a device-operation state <text>"
+    assert len(deviceops.document("dead-letters", "list", "--detail", masked)) == 4
+    assert len(deviceops.document("dead-letters", "list", "--detail", "SUCCESS after FAILURE contradicts it")) == 3
+    assert deviceops.document("dead-letters", "list", "--detail", "SUCCESS after") == []

@@ -1,0 +1,92 @@
+"""Cancel an operation: a page that says how many device operations it is, and the act."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import HTMLResponse
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.api.reports import origin
+from worker.config.api_tokens import Scope
+from worker.model.contract import MAX_REASON
+from worker.model.identity import identity
+from worker.model.text import clean, counted
+from worker.pages import audit, live
+from worker.pages.operation.going import OperationId, row_of
+from worker.pages.page import Page, may
+from worker.pages.routing import PageRoute
+from worker.processing.direct import cancel_operation
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+PATH = "/operations/{operation_id}/cancel"
+Acting = Annotated[Page, may(Scope.UPDATE_OPERATION)]
+
+
+@router.get(PATH, response_class=HTMLResponse)
+async def show_cancel(page: Acting, operation_id: OperationId) -> HTMLResponse:
+    """The confirmation."""
+
+    async def make(connection: AsyncConnection) -> Mapping[str, Any]:
+        return {**await _open(connection, operation_id), "key": str(uuid4()), "longest": MAX_REASON}
+
+    return await page.whole("operation_cancel.html", make, topics=(f"{live.OPERATION}/{operation_id}",))
+
+
+@router.get(f"{PATH}/number", response_class=HTMLResponse)
+async def show_number(page: Acting, operation_id: OperationId) -> HTMLResponse:
+    """The number of device operations, for the confirmation that is open."""
+
+    async def make(connection: AsyncConnection) -> Mapping[str, Any]:
+        return await _open(connection, operation_id)
+
+    topics = (f"{live.OPERATION}/{operation_id}",)
+    return await page.fragment("operation_cancel_number.html", make, topics=topics)
+
+
+@router.post(PATH)
+async def cancel(
+    page: Acting,
+    request: Request,
+    operation_id: OperationId,
+    reason: Annotated[str, Form()] = "",
+    key: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    """Cancel every device operation that is not settled. The same `key` again changes nothing more."""
+    shared, address = page.shared, f"/operations/{operation_id}"
+    async with page.reading() as connection:
+        before = await row_of(connection, operation_id)
+    detail = {"reason": reason.strip()}
+    async with audit.acting(shared, request, "operation.cancel", str(operation_id), detail) as outcome:
+        denial = await cancel_operation(
+            shared.writing,
+            before.operation,
+            origin(page.caller)(),
+            service_id=page.caller.name,
+            reason=clean(reason.strip())[:MAX_REASON] or None,
+            key=identity(key) or str(uuid4()),
+            reporters=shared.reporters,
+            note=shared.note,
+        )
+        if denial is not None:
+            outcome[audit.OUTCOME] = f"refused: {denial[1]}"
+            return await page.go(address, f"Nothing was cancelled: {denial[1]}.", is_error=True)
+        async with page.reading() as connection:
+            after = await row_of(connection, operation_id)
+        number = after.progress.counters.in_cancelled - before.progress.counters.in_cancelled
+        outcome[audit.OUTCOME] = f"cancelled {counted(number, 'device operation')}"
+    page.live.publish(f"{live.OPERATION}/{operation_id}")
+    if not number:
+        return await page.go(address, "Nothing was left to cancel: every device operation is settled.")
+    state = after.operation.state
+    return await page.go(address, f"Cancelled {counted(number, 'device operation')}. The operation is {state}.")
+
+
+async def _open(connection: AsyncConnection, operation_id: OperationId) -> Mapping[str, Any]:
+    row = await row_of(connection, operation_id)
+    counters = row.progress.counters
+    number = counters.resolved_device_count - counters.settled_device_count
+    unregistered = max((row.progress.expected or 0) - counters.resolved_device_count, 0)
+    return {"row": row, "id": operation_id, "open": number, "unregistered": unregistered}
