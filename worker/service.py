@@ -47,8 +47,12 @@ _log = structlog.get_logger()
 
 DAY = 86_400_000
 """Milliseconds."""
-RELAY_END = 5
-"""Maximum seconds to wait for the last changes to be published, and for what is being sent to webhooks."""
+RELAY_END = 3
+"""Maximum seconds after the last batch to wait for the last changes to be published, and for what is being sent to
+webhooks; they have been at it since `stop` was set."""
+CANCEL_END = 2
+"""Maximum seconds to wait for what was cancelled at the end. With RELAY_END, the closing of the connection and the
+drain timeout, it is less than the watchdog allows."""
 SQLITE_LOCK_TIMEOUT = 5
 """Seconds that a batch waits for another process's transaction before it is retried: a waiting driver thread
 cannot be stopped."""
@@ -150,7 +154,7 @@ class Worker:
             await asyncio.wait(tasks, timeout=RELAY_END)
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=RELAY_END)
+            await asyncio.wait(tasks, timeout=CANCEL_END)
 
     async def _tell(self, part: Relay | Dispatcher) -> None:
         """Tell others of changes, once batches can be written."""
@@ -202,7 +206,7 @@ class Worker:
             self._stop.set()
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=CANCEL_END)  # a statement may wait on a line that died
             for notice in self._notices:
                 notice.close()
 

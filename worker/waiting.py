@@ -1,4 +1,4 @@
-"""Waiting for the first of several things."""
+"""Waiting for the first of several things, and for an end."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -15,3 +15,9 @@ async def first_of(*waits: Awaitable[object]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def a_while_after(event: asyncio.Event, seconds: float) -> None:
+    """Wait until `event` has been set for so many seconds."""
+    await event.wait()
+    await asyncio.sleep(seconds)

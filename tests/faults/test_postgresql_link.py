@@ -31,6 +31,7 @@ from tests.support.proxy import Proxy, proxy_to
 from worker.processing.batches import retry_transient
 from worker.store.bulk import WORTH_COPYING
 from worker.store.database import CLOSE_TIMEOUT, Database
+from worker.store.sessions import ROLLBACK_TIMEOUT
 from worker.store.statements.device_operations import RECORD
 
 LOCK = "LOCK TABLE operations IN EXCLUSIVE MODE"
@@ -130,6 +131,29 @@ async def test_statement_whose_line_died_keeps_no_locks_once_it_is_tried_again(s
             await trying
             async with own.transaction():
                 await own.execute(LOCK)
+        await database.close()
+
+
+async def test_the_end_of_a_read_whose_line_died_is_given_up(sturdy_database: str) -> None:
+    """The library shields the rollback at the end from being cancelled: only its own bound ends it."""
+    url = make_url(sturdy_database)
+    async with proxy_to(url.host or "", url.port or 5432) as proxy:
+        database = Database(url.set(host="127.0.0.1", port=proxy.port))
+
+        async def read() -> object:
+            async with database.read() as connection:
+                return await connection.scalar(text("SELECT 1"))
+
+        async def forgotten() -> None:
+            async with database.read() as connection:
+                await connection.scalar(text("SELECT 1"))
+                proxy.forget()
+
+        reading = asyncio.create_task(forgotten())
+        done, _ = await asyncio.wait({reading}, timeout=ROLLBACK_TIMEOUT + 3)
+        assert done, "the read has not ended"
+        assert await read() == 1
+        reading.exception()
         await database.close()
 
 

@@ -92,6 +92,7 @@ class Trials:
             if at_rest is not None:
                 await at_rest()
         for worker in workers:
+            await worker.is_ready()  # one that was killed a moment ago may not have begun to listen to signals
             assert await worker.stop() == 0, worker.log[-3000:]
         assert await ledger.messages_left() == 0
         for fleet in last:

@@ -287,7 +287,7 @@ def test_timeouts_a_deadline_and_a_threshold_are_announced_over_http_too(
     }
     timed_out = api.get(DEVICE_OPERATIONS, params={"state": "TIMEOUT"}).json()["content"]
     assert timed_out["count"] == 2
-    assert api.get(OF_OPERATION).json()["content"]["reason"].startswith("aborted: 2 of 3 settled")
+    assert api.get(OF_OPERATION).json()["content"]["reason"].startswith("abort threshold crossed: 2 of 3")
     assert put(api, "SUCCESS", f"{DEVICE_OPERATIONS}{SEED_DEVICES[1]}/").headers["X-Verdict"] == "applied"
 
 

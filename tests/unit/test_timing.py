@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -160,3 +161,14 @@ def test_settings_are_equal_whatever_the_order_of_their_types() -> None:
 )
 def test_a_duration_in_words(milliseconds: int, words: str) -> None:
     assert in_words(milliseconds) == words
+
+
+@pytest.mark.parametrize(("action", "words"), [("cancel", "aborted: "), ("notify", "abort threshold crossed: ")])
+def test_what_crossed_a_threshold_is_called_aborted_only_where_something_was(action: str, words: str) -> None:
+    crossed = timing.threshold(json.dumps({"failed_percent": 20, "min_settled": 100, "action": action}))
+    tripped = timing.Tripped(at=datetime(2026, 1, 31, tzinfo=UTC), settled=110, failed=23)
+
+    assert tripped.in_words(crossed) == (
+        f"{words}23 of 110 settled device operations failed (20.9%); "
+        f"the threshold is 20% of at least 100 ({action})"
+    )

@@ -28,7 +28,7 @@ from worker.failover import Failures
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for the broker's answer, unless its URL sets another timeout."""
-CLOSE_TIMEOUT = 3
+CLOSE_TIMEOUT = 2
 """Maximum seconds to close a connection; then it is dropped."""
 
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)

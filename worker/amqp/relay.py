@@ -27,7 +27,7 @@ from worker.dependency import Dependency
 from worker.errors import DeviceopsError
 from worker.failover import Failures
 from worker.model.changes import SPECVERSION
-from worker.waiting import first_of
+from worker.waiting import a_while_after, first_of
 
 CONFIRM_TIMEOUT = 10
 """Seconds for the confirmations of a portion, before the broker counts as lost."""
@@ -44,7 +44,9 @@ HOLDING = 2
 TIDIED = 60
 """Seconds between two removals of old changes."""
 FINISH = 3
-"""Maximum seconds at the end in which the last changes are published."""
+"""Maximum seconds after `stop` in which the last changes are published, also where the broker does not answer."""
+RELEASE = 1
+"""Maximum seconds at the end in which the next worker is let go on at once; else it waits a little."""
 RETRY = 1
 """Seconds between two attempts to connect, or to read."""
 MAX_RETRY = 5
@@ -118,10 +120,13 @@ class Relay:
         """Publish until `stop` is set, and what is left then; remove old changes meanwhile."""
         tidying = asyncio.create_task(self._tidy())
         try:
-            await self._publish_on(stop)
+            await first_of(self._publish_on(stop), a_while_after(stop, FINISH))
         finally:
             tidying.cancel()
-            await asyncio.wait([tidying], timeout=FINISH)
+            with suppress(Exception):
+                async with asyncio.timeout(RELEASE):
+                    await self._reader.release(self._confirmed)
+            await asyncio.wait([tidying], timeout=RELEASE)
             self._reader.close()
 
     async def _publish_on(self, stop: asyncio.Event) -> None:
@@ -142,8 +147,6 @@ class Relay:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await stop.wait()
-        with suppress(Exception):  # else it is released by itself, soon
-            await self._reader.release(self._confirmed)
 
     async def _publish_until(self, stop: asyncio.Event) -> None:
         async with connected(self._settings, self._failures) as connection:
@@ -155,10 +158,8 @@ class Relay:
             assert isinstance(underlay, Channel)
             while not stop.is_set():
                 await self._publish_next(underlay, stop)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FINISH):
-                    while await self._publish_portion(underlay):
-                        pass
+            while await self._publish_portion(underlay):
+                pass
 
     async def _publish_next(self, channel: Channel, stop: asyncio.Event) -> None:
         began = time.monotonic()

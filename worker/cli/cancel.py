@@ -44,8 +44,7 @@ def cancel(
     settings = Settings.load()
     configure_logging(settings)
     found, before = run_async(_find(settings, operation_id))
-    number = before.counters.resolved_device_count - before.counters.settled_device_count
-    open_ = counted(number, "unsettled device operation")
+    open_ = counted(before.open, "unsettled device operation")
     confirm(f"Cancel {open_} of operation {found.id} for good?", yes=yes, no="nothing was cancelled")
     operation, count = run_async(_cancel(settings, found.id, reason))
     if json:

@@ -140,7 +140,7 @@ async def _time_out(database: Database) -> None:
     """
     async with database.read() as connection:
         [(operation, progress)] = await queries.list_operations(connection)
-    silent = progress.counters.resolved_device_count - progress.counters.settled_device_count
+    silent = progress.open
     if not silent:
         return
     screen.print(f"{counted(silent, 'device')} fell silent: the operation is {operation.state}. Timeouts end it:")

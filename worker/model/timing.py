@@ -173,8 +173,9 @@ class Tripped(BaseModel):
     def in_words(self, crossed: Threshold) -> str:
         """What was crossed, for people."""
         percent = 100 * self.failed / self.settled
+        what = "aborted" if crossed.action is AbortAction.CANCEL else "abort threshold crossed"
         return (
-            f"aborted: {self.failed:,} of {self.settled:,} settled device operations failed ({percent:.3g}%); the "
+            f"{what}: {self.failed:,} of {self.settled:,} settled device operations failed ({percent:.3g}%); the "
             f"threshold is {crossed.failed_percent:g}% of at least {crossed.min_settled:,} ({crossed.action})"
         )
 

@@ -23,7 +23,7 @@ from worker.pages import dead_letter_bodies as bodies
 from worker.pages.dead_letter_faults import fault_of
 from worker.pages.dead_letter_filters import group_of
 from worker.pages.dead_letter_outcomes import in_words
-from worker.pages.dead_letters import PATH, TOPICS, Admin, address, foretold
+from worker.pages.dead_letters import PATH, TOPICS, Admin, address, predict
 from worker.pages.page import Page
 from worker.pages.routing import PageRoute
 from worker.store import dead_letter_groups, dead_letter_notes, documents
@@ -100,7 +100,7 @@ async def show_dry_run(page: Admin, id_: Id) -> Response:
         status = (await _found(connection, id_)).status
     if status is not Status.OPEN:
         return await page.go(_address(id_), f"Dead letter {id_} is {status}: only an open one can be replayed.")
-    summary, found = await foretold(page, [id_])
+    summary, found = await predict(page, [id_])
     values = {"id_": id_, "outcome": in_words(summary), "found": found}
 
     async def make(connection: AsyncConnection) -> Mapping[str, Any]:

@@ -22,8 +22,8 @@ from worker.pages.access import pages_of
 from worker.pages.dead_letter import fault_of_reason
 from worker.pages.dead_letter_filters import ChosenLetters, in_words, query_of
 from worker.pages.dead_letter_outcomes import is_dead, numbers, numbers_of
-from worker.pages.dead_letters import COUNTED, PATH, TOPICS, Admin, address, foretold
-from worker.pages.jobs import MAX_RUNNING, PORTION, Job, Kind, Work
+from worker.pages.dead_letters import COUNTED, PATH, TOPICS, Admin, address, predict
+from worker.pages.jobs import MAX_RUNNING, PORTION, Job, JobKind, Work
 from worker.pages.page import Page
 from worker.pages.routing import PageRoute
 from worker.store import dead_letters as letters
@@ -49,7 +49,7 @@ async def show_dry_run(
     async with page.reading() as connection:
         ids = await letters.ids_of(connection, selection, SHOWN + 1, after)
     portion = list(ids[:SHOWN])
-    _, found = await foretold(page, portion)
+    _, found = await predict(page, portion)
     query = query_of(selection)
     more = address(f"{query}{'&' if query else ''}after={portion[-1]}", f"{PATH}/dry-run") if portion else None
 
@@ -83,9 +83,9 @@ async def begin_dry_run(page: Admin, chosen: ChosenLetters, limit: _Limit) -> Re
     """Begin a dry run of all."""
 
     async def work(ids: Sequence[int]) -> Counter[str]:
-        return numbers_of((await foretold(page, ids))[1])
+        return numbers_of((await predict(page, ids))[1])
 
-    return await _begin(page, Kind.DRY_RUN, chosen.must_be(Status.OPEN), limit, work)
+    return await _begin(page, JobKind.DRY_RUN, chosen.must_be(Status.OPEN), limit, work)
 
 
 @router.post(f"{PATH}/replay", response_class=HTMLResponse)
@@ -98,7 +98,7 @@ async def begin_replay(page: Admin, chosen: ChosenLetters, limit: _Limit) -> Res
         shared.note(summary.tally)
         return numbers(summary)
 
-    return await _begin(page, Kind.REPLAY, chosen.must_be(Status.OPEN), limit, work)
+    return await _begin(page, JobKind.REPLAY, chosen.must_be(Status.OPEN), limit, work)
 
 
 @router.get(f"{PATH}/discard", response_class=HTMLResponse)
@@ -121,7 +121,7 @@ async def begin_discard(
         number = await discard(shared.writing, Selection(ids), because, actor=actor)
         return Counter({"discarded": number}) + Counter({"not open any more": len(ids) - number})
 
-    return await _begin(page, Kind.DISCARD, selection, limit, work, because)
+    return await _begin(page, JobKind.DISCARD, selection, limit, work, because)
 
 
 @router.get(f"{PATH}/restore", response_class=HTMLResponse)
@@ -140,7 +140,7 @@ async def begin_restore(page: Admin, chosen: ChosenLetters, limit: _Limit) -> Re
         number = await restore(shared.writing, chosen_ids, actor=actor, reporters=shared.reporters)
         return Counter({"restored": number}) + Counter({"left alone": len(ids) - number})
 
-    return await _begin(page, Kind.RESTORE, chosen.must_be(Status.DISCARDED), limit, work)
+    return await _begin(page, JobKind.RESTORE, chosen.must_be(Status.DISCARDED), limit, work)
 
 
 async def _form(
@@ -155,7 +155,7 @@ async def _form(
 
 
 async def _begin(
-    page: Page, kind: Kind, selection: Selection, limit: int, work: Work, because: str = ""
+    page: Page, kind: JobKind, selection: Selection, limit: int, work: Work, because: str = ""
 ) -> Response:
     """Begin a job on the oldest `limit` of the selected ones, no more than the person has confirmed."""
     jobs, query = pages_of(page.request).jobs, query_of(selection)

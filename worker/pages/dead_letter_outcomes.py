@@ -11,8 +11,8 @@ STILL_DEAD = "still dead: "
 """How outcomes begin of what stays a dead letter."""
 
 
-class Told(NamedTuple):
-    """What comes of one dead letter."""
+class Prediction(NamedTuple):
+    """What a replay of one dead letter would come to."""
 
     id: int
     outcome: str
@@ -20,10 +20,12 @@ class Told(NamedTuple):
     is_dead: bool
 
 
-def told(outcomes: Mapping[int, Outcome]) -> Sequence[Told]:
+def predictions(outcomes: Mapping[int, Outcome]) -> Sequence[Prediction]:
     """The outcome of each dead letter, the oldest first."""
     return [
-        Told(id_, of, "", False) if isinstance(of, str) else Told(id_, f"{STILL_DEAD}{of.reason}", of.detail, True)
+        Prediction(id_, of, "", False)
+        if isinstance(of, str)
+        else Prediction(id_, f"{STILL_DEAD}{of.reason}", of.detail, True)
         for id_, of in sorted(outcomes.items())
     ]
 
@@ -39,7 +41,7 @@ def numbers(summary: Summary) -> Counter[str]:
     return found
 
 
-def numbers_of(found: Sequence[Told]) -> Counter[str]:
+def numbers_of(found: Sequence[Prediction]) -> Counter[str]:
     """Numbers of dead letters by outcome."""
     return Counter(each.outcome for each in found)
 

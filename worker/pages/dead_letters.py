@@ -19,7 +19,7 @@ from worker.model.text import clean, counted
 from worker.pages import audit, live
 from worker.pages.access import LONGEST_ADDRESS, pages_of
 from worker.pages.dead_letter_filters import Chosen, ChosenLetters, group_of, in_words, query_of
-from worker.pages.dead_letter_outcomes import Told, told
+from worker.pages.dead_letter_outcomes import Prediction, predictions
 from worker.pages.lists import Links
 from worker.pages.page import Page, may
 from worker.pages.routing import PageRoute
@@ -244,8 +244,8 @@ async def remove_note(page: Admin, note_id: Annotated[int, Path(ge=1, le=LARGEST
     return await page.go(address(removed.filter), "The note was removed.")
 
 
-async def foretold(page: Page, ids: Sequence[int]) -> tuple[Summary, Sequence[Told]]:
+async def predict(page: Page, ids: Sequence[int]) -> tuple[Summary, Sequence[Prediction]]:
     """What a replay of dead letters would do now; as many at a time as pages may read."""
     async with pages_of(page.request).readers:
         summary, outcomes = await preview(page.shared.database, Selection(ids), reporters=page.shared.reporters)
-    return summary, told(outcomes)
+    return summary, predictions(outcomes)

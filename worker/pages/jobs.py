@@ -40,7 +40,7 @@ Recording = AbstractAsyncContextManager[dict[str, Any]]
 """Records the job: see `audit.acting`."""
 
 
-class Kind(StrEnum):
+class JobKind(StrEnum):
     """What a job does."""
 
     DRY_RUN = "dry run"
@@ -49,7 +49,7 @@ class Kind(StrEnum):
     RESTORE = "restore"
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """How far a job is."""
 
     RUNNING = "running"
@@ -61,14 +61,14 @@ class State(StrEnum):
     @property
     def is_over(self) -> bool:
         """Whether nothing more is done."""
-        return self not in (State.RUNNING, State.STOPPING)
+        return self not in (JobState.RUNNING, JobState.STOPPING)
 
 
 @dataclass(slots=True)
 class Job:
     """A job and what has come of it so far."""
 
-    kind: Kind
+    kind: JobKind
     selection: Selection
     """Which dead letters."""
     filter: str
@@ -79,7 +79,7 @@ class Job:
     because: str = ""
     """Why they are discarded."""
     id: str = field(default_factory=lambda: uuid4().hex)
-    state: State = State.RUNNING
+    state: JobState = JobState.RUNNING
     done: int = 0
     """Dead letters of the portions that have ended."""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -143,8 +143,8 @@ class Jobs:
 
     def stop(self, job: Job) -> None:
         """End a job after the portion that runs."""
-        if job.state is State.RUNNING:
-            job.state = State.STOPPING
+        if job.state is JobState.RUNNING:
+            job.state = JobState.STOPPING
 
     async def close(self) -> None:
         """End all jobs after the portions that run; what takes too long is rolled back."""
@@ -165,16 +165,16 @@ async def _run(
         async with recording as outcome:
             try:
                 await _portions(job, ids, work, publish)
-                job.state = State.STOPPED if job.done < len(ids) else State.DONE
+                job.state = JobState.STOPPED if job.done < len(ids) else JobState.DONE
             except Exception as error:
-                job.state, job.error = State.FAILED, _described(error)
+                job.state, job.error = JobState.FAILED, _described(error)
                 raise
             finally:
                 if not job.state.is_over:
-                    job.state = State.STOPPED
+                    job.state = JobState.STOPPED
                 outcome.update(job.document())
     except Exception as error:  # the page shows it  # noqa: BLE001
-        job.state, job.error = State.FAILED, job.error or _described(error)
+        job.state, job.error = JobState.FAILED, job.error or _described(error)
         if not is_database_error(error):
             _log.error("unhandled error", job=job.id, exc_info=error)
     finally:
@@ -185,7 +185,7 @@ async def _run(
 
 async def _portions(job: Job, ids: Sequence[int], work: Work, publish: Callable[[], object]) -> None:
     for start in range(0, len(ids), PORTION):
-        if job.state is not State.RUNNING:
+        if job.state is not JobState.RUNNING:
             return
         portion, began = ids[start : start + PORTION], time.perf_counter()
         job.outcomes.update(await work(portion))

@@ -1,7 +1,6 @@
 """The system: workers, queues, the database, changes and webhooks, what waits, versions, the latest acts."""
 
 import platform
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
@@ -16,7 +15,6 @@ from worker.config.api_tokens import Scope
 from worker.config.settings import Settings
 from worker.model.changes import told
 from worker.model.sharing import Peer, share
-from worker.model.watermark import Phase
 from worker.pages import audit_log, live
 from worker.pages.access import pages_of
 from worker.pages.broker import Look
@@ -41,7 +39,7 @@ class WorkerRow(NamedTuple):
     is_gone: bool
     """Whether it has not been heard of for some seconds: it has died, stands still or has no database."""
     partitions: int | None
-    """None if it has not said."""
+    """None if it shares nothing."""
     queues: Sequence[str]
     """That it consumes; empty if it has gone."""
 
@@ -91,7 +89,6 @@ async def _facts(connection: AsyncConnection, settings: Settings, found: Found) 
     return {
         **found._asdict(),
         "workers": worker_rows(seen, settings),
-        "partitions": settings.partitions,
         "log": await system_overview.log(connection, settings.topology_prefix),
         "head": schema.HEAD,
         "told": told(),
@@ -109,30 +106,19 @@ async def _queues(connection: AsyncConnection, settings: Settings, broker: Look)
 
 
 def worker_rows(seen: Seen, settings: Settings) -> Sequence[WorkerRow]:
-    """The workers that announce themselves; without any, those that say how far they have come with a queue."""
+    """The workers that announce themselves, with the queues that each consumes."""
     from worker.amqp.topology import Topology  # late: for few pages
 
-    if not seen.workers:
-        return _by_queues(seen)
-    peers = [Peer(each.id, each.partitions) for each in seen.workers if not seen.is_gone(each.seen_at)]
+    there = [each for each in seen.workers if not seen.is_gone(each.seen_at, each.gone_after)]
+    peers = [Peer(each.id, each.partitions) for each in there if each.is_sharing]
     topologies = [Topology(settings.topology_prefix, peer.partitions) for peer in peers]
     names = {number: topology.queue(number) for topology in topologies for number in topology.numbers}
+    alone = Topology(settings.topology_prefix)
     rows = []
     for each in seen.workers:
-        is_gone = seen.is_gone(each.seen_at)
-        own = () if is_gone else sorted(share(each.id, peers, names))
-        rows.append(WorkerRow(each.id, each.seen_at, is_gone, each.partitions, [names[number] for number in own]))
-    return rows
-
-
-def _by_queues(seen: Seen) -> Sequence[WorkerRow]:
-    by_worker = defaultdict(list)
-    for each in seen.queues:
-        by_worker[each.worker_id].append(each)
-    rows = []
-    for id_, said in by_worker.items():
-        seen_at = max(each.seen_at for each in said)
-        consumed = [each.queue for each in said if each.phase != Phase.GONE]
-        is_gone = not consumed or seen.is_gone(seen_at)
-        rows.append(WorkerRow(id_, seen_at, is_gone, None, () if is_gone else consumed))
+        is_gone, queues = each not in there, []
+        if not is_gone:
+            own = sorted(share(each.id, peers, names)) if each.is_sharing else ()
+            queues = [names[number] for number in own] if each.is_sharing else [alone.queue(0)]
+        rows.append(WorkerRow(each.id, each.seen_at, is_gone, each.partitions or None, queues))
     return rows

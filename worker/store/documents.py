@@ -336,6 +336,16 @@ class Progress(NamedTuple):
     counters: Counters
     expected: int | None
 
+    @property
+    def open(self) -> int:
+        """The number of device operations that are not settled."""
+        return self.counters.resolved_device_count - self.counters.settled_device_count
+
+    @property
+    def unregistered(self) -> int:
+        """The number of announced devices that no device operation is registered for yet."""
+        return max((self.expected or 0) - self.counters.resolved_device_count, 0)
+
 
 class AcceptedReport(BaseModel):
     """One accepted report of a device operation: `applied`, `late` or `repeated`.

@@ -61,7 +61,7 @@ async def rows(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Operati
     by_id = {found.id: (found, progress) for found, progress in await queries.get_operations(connection, ids)}
     going = [id_ for id_, (found, _) in by_id.items() if found.state == OperationState.DISPATCHING]
     paces = {id_: pace(course) for id_, course in (await minutes.courses_of(connection, going)).items()}
-    open_ids = [id_ for id_, (_, progress) in by_id.items() if _is_open(progress)]
+    open_ids = [id_ for id_, (_, progress) in by_id.items() if progress.open]
     timeouts = await _next_timeouts(connection, open_ids)
     tripped, parked = await _tripped(connection, ids), await _parked(connection, ids)
     return [
@@ -75,10 +75,6 @@ async def rows(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Operati
         for id_ in ids
         if id_ in by_id
     ]
-
-
-def _is_open(progress: documents.Progress) -> bool:
-    return progress.counters.settled_device_count < progress.counters.resolved_device_count
 
 
 async def _next_timeouts(connection: AsyncConnection, ids: Collection[UUID]) -> Mapping[UUID, NextTimeout]:

@@ -20,6 +20,9 @@ from worker.failover import Failures
 from worker.store.batch_lock import BatchLock
 from worker.store.errors import Unreachable, is_transient, one_line_error, unreachable
 
+ROLLBACK_TIMEOUT = 3
+"""Maximum seconds for the end of a read or of a transaction that failed; then the connection is dropped."""
+
 _CONNECT_ERRORS = (
     OSError,
     SettingsError,
@@ -27,6 +30,8 @@ _CONNECT_ERRORS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+_ROLLBACK = "ROLLBACK;"
+"""As the driver writes it."""
 _OURS = (
     "SELECT pid, backend_start, pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on'"
     " AS is_read_only FROM pg_stat_activity WHERE pid = pg_backend_pid()"
@@ -119,11 +124,27 @@ class DatabaseSession(asyncpg.Connection):  # type: ignore[misc]  # the driver h
             self._stmt_cache_enabled = True
 
     async def execute(self, query: str, *arguments: Any, **options: Any) -> str:
-        """As the driver's; the statement that begins a transaction also acquires the batch lock."""
+        """As the driver's; the statement that begins a transaction also acquires the batch lock.
+
+        A transaction is rolled back within ROLLBACK_TIMEOUT: SQLAlchemy shields that from being cancelled, so on a
+        line that died nothing else would end it. The server does it by itself once the connection is dropped.
+        """
+        if query == _ROLLBACK:
+            return await self._roll_back(query, *arguments, **options)
         batch_lock, self.batch_lock = self.batch_lock, None
         if batch_lock is None:
             return await super().execute(query, *arguments, **options)  # type: ignore[no-any-return]
         return await batch_lock.begin(super().execute, query)
+
+    async def _roll_back(self, query: str, *arguments: Any, **options: Any) -> str:
+        try:
+            async with asyncio.timeout(ROLLBACK_TIMEOUT):
+                return await super().execute(query, *arguments, **options)  # type: ignore[no-any-return]
+        except TimeoutError:
+            self.terminate()
+            raise asyncpg.ConnectionDoesNotExistError(
+                f"a rollback was not answered within {ROLLBACK_TIMEOUT} s"
+            ) from None
 
     async def prepare(self, query: str, *, name: str | None = None, **options: Any) -> Any:
         """As the driver's. A statement without a name is parsed again at each execution, by the same request."""

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.model.outcomes import Reason
 from worker.model.timing import milliseconds, moment
 from worker.model.watermark import GONE_AFTER, Phase, Progress
-from worker.store import change_log, dead_letters, due, webhook_deliveries, webhooks
+from worker.store import change_log, dead_letters, due, tables, webhook_deliveries, webhooks, workers
 from worker.store.bulk import clock_of
 from worker.store.change_log import Extent, Outstanding
 from worker.store.documents import Backlog
 from worker.store.recount import Recount, last_recount
-from worker.store.tables import change_cursors, consumers, workers
+from worker.store.tables import change_cursors, consumers
 from worker.store.webhook_deliveries import Owed
 from worker.store.webhooks import WebhookState
 
@@ -28,12 +28,22 @@ _SIZE = {
 
 
 class WorkerSeen(NamedTuple):
-    """A worker that announces itself, as those do that share partitions."""
+    """A worker that announces itself."""
 
     id: UUID
     partitions: int
-    """How many it declares."""
+    """How many it declares; 0 if it shares nothing."""
     seen_at: datetime
+
+    @property
+    def is_sharing(self) -> bool:
+        """Whether it shares partitions with others."""
+        return self.partitions != workers.SHARES_NOTHING
+
+    @property
+    def gone_after(self) -> timedelta:
+        """How long after an announcement it counts as gone."""
+        return workers.GONE_AFTER if self.is_sharing else timedelta(seconds=2.5 * workers.SHOWN_EVERY)
 
 
 class QueueSeen(NamedTuple):
@@ -55,9 +65,9 @@ class Seen(NamedTuple):
     workers: Sequence[WorkerSeen]
     queues: Sequence[QueueSeen]
 
-    def is_gone(self, seen_at: datetime) -> bool:
-        """Whether a worker that was seen then counts as gone."""
-        return seen_at < self.clock - timedelta(milliseconds=GONE_AFTER)
+    def is_gone(self, seen_at: datetime, after: timedelta = timedelta(milliseconds=GONE_AFTER)) -> bool:
+        """Whether a worker that was seen then counts as gone; by default one that says how far it has come."""
+        return seen_at < self.clock - after
 
     def lag(self, queue: str) -> timedelta | None:
         """How old the oldest message of a queue may be that is not processed; None if that is not known."""
@@ -105,8 +115,9 @@ class Waiting(NamedTuple):
 async def seen(connection: AsyncConnection, prefix: str) -> Seen:
     """The workers of a topology; rows of a time to come are from before the clock was set back."""
     clock: int = (await connection.execute(select(_clock(connection)))).scalar_one()
-    query = select(*(workers.c[name] for name in WorkerSeen._fields)).where(workers.c.topology_prefix == prefix)
-    found = [WorkerSeen(*row) for row in await connection.execute(query.order_by(workers.c.id))]
+    announced = [tables.workers.c[name] for name in WorkerSeen._fields]
+    query = select(*announced).where(tables.workers.c.topology_prefix == prefix).order_by(tables.workers.c.id)
+    found = [WorkerSeen(*row) for row in await connection.execute(query)]
     columns = [consumers.c[name] for name in Progress._fields]
     of_prefix = select(*columns).where(consumers.c.topology_prefix == prefix)
     rows = [Progress(*row) for row in await connection.execute(of_prefix.order_by(*columns[:2]))]

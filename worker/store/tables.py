@@ -384,7 +384,8 @@ dead_letter_history = Table(
     Index("dead_letter_history_of_dead_letter", "dead_letter_id", "id"),
 )
 
-# Workers that consume, each announced anew every few seconds: they share the partitions.
+# Workers that consume, each announced anew every few seconds: they share the partitions. Those that share nothing
+# have 0 partitions, and are announced less often.
 workers = Table(
     "workers",
     metadata,

@@ -1,6 +1,8 @@
 """The workers that consume the reports of one prefix, as each announces itself in the database."""
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,10 @@ _log = structlog.get_logger()
 GONE_AFTER = timedelta(seconds=5)
 """Without an announcement, a worker counts as gone: it died, stands still, or has no database."""
 FORGOTTEN_AFTER = timedelta(minutes=1)
+SHOWN_EVERY = 20
+"""Seconds between two announcements of a worker that shares nothing: only people want to know of it."""
+SHARES_NOTHING = 0
+"""Partitions of such a worker, as they are stored."""
 TIMEOUT = 4
 """Seconds that an announcement may take."""
 LOOK_TIMEOUT = 60
@@ -31,7 +37,8 @@ LEAVE_TIMEOUT = 1
 class Peers:
     """Announces workers of a prefix, and sees who else does.
 
-    Workers that know of no partitions only look, as long as nobody has any: nothing is shared then.
+    As long as nobody has partitions nothing is shared: workers look whether that is still so, and announce
+    themselves from time to time, for people.
     """
 
     def __init__(self, database: Database, prefix: str) -> None:
@@ -39,6 +46,7 @@ class Peers:
         self._prefix = prefix
         self._is_announced = False
         self._is_logged = False
+        self._shown_at = -math.inf
 
     async def renew(self, own: Peer, *, is_sharing: bool) -> Sequence[Peer] | None:
         """Announce a worker, and return all, this one included; None if the database does not answer in time."""
@@ -63,23 +71,38 @@ class Peers:
     async def _renew(self, own: Peer, *, is_sharing: bool) -> Sequence[Peer]:
         if not is_sharing:
             async with self._database.read() as connection:
-                if not await self._seen(connection):
-                    return [own]
+                shares_nothing = not await self._seen(connection)
+            if shares_nothing:
+                await self._show(own.id)
+                return [own]
         self._is_announced = True
         async with self._database.write(is_counted=False) as connection:
-            now = self._now()
-            known = await connection.execute(
-                update(workers).where(workers.c.id == own.id).values(partitions=own.partitions, seen_at=now)
-            )
-            if not known.rowcount:
-                values = {"topology_prefix": self._prefix, "partitions": own.partitions, "seen_at": now}
-                await connection.execute(insert(workers).values(id=own.id, **values))
-                await connection.execute(delete(workers).where(workers.c.seen_at < self._now(FORGOTTEN_AFTER)))
+            await self._put(connection, own.id, own.partitions)
             return await self._seen(connection)
+
+    async def _show(self, own: UUID) -> None:
+        """Announce a worker that shares nothing, if it is time; a failure matters to nobody."""
+        if (now := time.monotonic()) - self._shown_at < SHOWN_EVERY:
+            return
+        self._shown_at, self._is_announced = now, True
+        with suppress(Exception):
+            async with self._database.write(is_counted=False) as connection:
+                await self._put(connection, own, SHARES_NOTHING)
+
+    async def _put(self, connection: AsyncConnection, own: UUID, partitions: int) -> None:
+        now = self._now()
+        known = await connection.execute(
+            update(workers).where(workers.c.id == own).values(partitions=partitions, seen_at=now)
+        )
+        if not known.rowcount:
+            values = {"topology_prefix": self._prefix, "partitions": partitions, "seen_at": now}
+            await connection.execute(insert(workers).values(id=own, **values))
+            await connection.execute(delete(workers).where(workers.c.seen_at < self._now(FORGOTTEN_AFTER)))
 
     async def _seen(self, connection: AsyncConnection) -> Sequence[Peer]:
         query = select(workers.c.id, workers.c.partitions).where(
             workers.c.topology_prefix == self._prefix,
+            workers.c.partitions != SHARES_NOTHING,
             # One of a time to come may have died before the clock was set back.
             workers.c.seen_at.between(self._now(GONE_AFTER), self._now(-GONE_AFTER)),
         )

@@ -133,7 +133,7 @@ PROTECTIONS = (
     ),
     Protection(
         "every node that the broker's URL names is tried",
-        "test_broker_cluster.py::test_the_node_that_leads_the_queue_is_killed[with the worker's connection]",
+        "test_broker_cluster.py::test_the_node_that_leads_the_queue_is_killed",
         (
             (
                 "worker/amqp/connection.py",

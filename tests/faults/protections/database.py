@@ -19,6 +19,11 @@ PROTECTIONS = (
         ((BATCHES, "database.answer_timeout * 2**doublings)", "3_600)"),),
     ),
     Protection(
+        "a rollback without an answer is given up",
+        "test_postgresql_link.py::test_the_end_of_a_read_whose_line_died_is_given_up",
+        ((SESSIONS, "if query == _ROLLBACK:", "if False:"),),
+    ),
+    Protection(
         "a database that is away at the start is waited for",
         "test_postgresql_fails.py::test_away_already_when_the_worker_starts",
         (

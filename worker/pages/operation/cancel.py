@@ -86,7 +86,5 @@ async def cancel(
 
 async def _open(connection: AsyncConnection, operation_id: OperationId) -> Mapping[str, Any]:
     row = await row_of(connection, operation_id)
-    counters = row.progress.counters
-    number = counters.resolved_device_count - counters.settled_device_count
-    unregistered = max((row.progress.expected or 0) - counters.resolved_device_count, 0)
-    return {"row": row, "id": operation_id, "open": number, "unregistered": unregistered}
+    open_, unregistered = row.progress.open, row.progress.unregistered
+    return {"row": row, "id": operation_id, "open": open_, "unregistered": unregistered}

@@ -75,14 +75,14 @@ async def going(connection: AsyncConnection, operation_id: UUID, offset: int) ->
     abort, tripped = await due.abort_of(connection, operation_id)
     groups = await reason_groups.page(connection, operation_id, GROUPS, offset)
     is_near = abort is not None and tripped is None
-    unregistered = max((row.progress.expected or 0) - counters.resolved_device_count, 0)
+    unregistered = row.progress.unregistered
     return {
         "row": row,
         "id": operation_id,
         "counters": counters,
         "by_state": [(state, counters.in_state(state)) for state in STATES],
         "open_states": [(state, number) for state in OPEN if (number := counters.in_state(state))],
-        "open": counters.resolved_device_count - counters.settled_device_count,
+        "open": row.progress.open,
         "unregistered": unregistered,
         "chart": None if course is None else chart_of(course),
         "period_in_words": period_in_words,
