@@ -19,7 +19,7 @@ from tests.support.sending import DEVICES, OPERATIONS, report_body
 from tests.support.serving import Server, serving, token
 
 PAGE = "/dead-letters"
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</textarea>\u202e\x07{{7*7}}"
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</textarea>\u202e\x07{{777777*777777}}"
 MOMENT = 30
 """Seconds that a job of a test may take."""
 
@@ -376,7 +376,7 @@ def test_text_from_outside_is_never_markup(visitor: Visitor, url: str) -> None:
         assert shown.status_code in (HTTPStatus.OK, HTTPStatus.SEE_OTHER, HTTPStatus.BAD_REQUEST), address
         for markup in ("<script>alert", "<img", '</textarea>"', "onerror=alert(1)>"):
             assert markup not in shown.text, address
-        assert "49" not in re.findall(r"\{\{7\*7\}\}|\b49\b", shown.text), address
+        assert "604937061729" not in shown.text, address
     shown = page(visitor, f"{PAGE}/{ids[1]}/edit")
     assert shown.text.count("</textarea>") == 1
     kept = visitor.act(f"{PAGE}/{ids[1]}/edit", body=HOSTILE, type=HOSTILE)
