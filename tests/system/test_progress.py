@@ -91,6 +91,9 @@ def test_what_has_not_moved_for_long_is_stalled(
     assert timedelta(minutes=29) < datetime.now(UTC) - since < timedelta(minutes=32)
     assert shown["stalled"].startswith(f"nothing has moved since {since:%Y-%m-%d %H:%M:%SZ}, 3")
     assert not {"rate", "settled by"} & shown.keys()
+    lines = deviceops_at_server.out("status").splitlines()
+    [line] = [each for each in lines if each.startswith(f"{OPERATION}  for ")]
+    assert line.endswith(f", since {since:%Y-%m-%d %H:%M:%SZ}")
 
 
 def test_what_is_over_is_neither_stalled_nor_has_an_eta(
@@ -109,6 +112,7 @@ def test_what_is_over_is_neither_stalled_nor_has_an_eta(
 
     assert (found["settled"], found["rate"], found["eta"], found["stalled"]) == (40, 0, None, False)
     assert not {"rate", "settled by", "stalled"} & facts(deviceops_at_server).keys()
+    assert "stalled" not in deviceops_at_server.out("status")
 
 
 def test_the_document_of_an_operation_is_the_same_as_ever(

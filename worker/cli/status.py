@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from rich.console import Group, RenderableType
@@ -19,7 +21,7 @@ from worker.config.settings import Settings
 from worker.errors import DeviceopsError, SettingsError
 from worker.model.id_range import IdRange
 from worker.model.pace import pace
-from worker.store import dead_letters, documents, due, minutes, queries, reason_groups
+from worker.store import dead_letters, documents, due, minutes, overview, queries, reason_groups
 from worker.store.database import Database, time_limit
 
 MANY = 10**12
@@ -28,11 +30,13 @@ SHOWN = 50
 LARGEST_GROUPS = 3
 """Groups of device operations that did not succeed, by cause, that are shown of one operation."""
 LONGEST_WAITS = 10
-"""Operations whose parked reports are listed below the table."""
+"""Operations that are stalled, or whose reports are parked, that are listed below the table."""
 OVERVIEW_LINES = 3
 """Lines of a watched overview in addition to operations: header, how many are left out, the cursor."""
 PARKED_LINES = 4
 """Lines around those of the parked reports."""
+STALLED_LINES = 2
+"""Lines before those of the stalled operations."""
 PATIENCE = 10
 """Timeout of a refresh, in seconds."""
 REFRESH = 1
@@ -147,22 +151,32 @@ async def _status(
         count = await queries.count_operations(connection)
         backlog = await dead_letters.backlog(connection, stale_before)
         parked = await dead_letters.parked(connection, stale_before, LONGEST_WAITS)
+        paces = await overview.paces_of(connection, [operation for operation, _ in found])
+    stalled = [(id_, going.stalled_since) for id_, going in paces.items() if going.stalled_since is not None]
+    stalled = sorted(stalled, key=itemgetter(1))[:LONGEST_WAITS]
     if height is not None:
-        parked = parked[: max(height // 4, 1)]
+        parked, stalled = parked[: max(height // 4, 1)], stalled[: max(height // 8, 1)]
         around = OVERVIEW_LINES + (len(parked) + PARKED_LINES if parked else 0)
+        around += len(stalled) + STALLED_LINES if stalled else 0
         found = found[: max(height - around, 1)]
-    return Group(*_overview(found, count, backlog, parked))
+    return Group(*_overview(found, count, stalled, backlog, parked))
 
 
 def _overview(
     found: Sequence[tuple[documents.Operation, documents.Progress]],
     count: int,
+    stalled: Sequence[tuple[UUID, datetime]],
     backlog: documents.Backlog,
     parked: Sequence[documents.Parked],
 ) -> Iterable[RenderableType]:
     yield tables.operations(found) if found else "no operations yet"
     if len(found) < count:
         yield Text(f"the latest {len(found):,} of {count:,}; --limit shows more", style="dim")
+    if stalled:
+        yield ""
+        yield "stalled operations, in which nothing moves:"
+        for id_, since in stalled:
+            yield f"{id_}  for {tables.since(since)}, since {tables.time(since)}"
     if parked:
         yield ""
         yield f"parked reports, which wait for their registration: {backlog.reports:,}"

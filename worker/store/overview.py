@@ -59,8 +59,7 @@ async def page(
 async def rows(connection: AsyncConnection, ids: Sequence[UUID]) -> list[OperationRow]:
     """The operations with these ids that exist, in the order of the ids."""
     by_id = {found.id: (found, progress) for found, progress in await queries.get_operations(connection, ids)}
-    going = [id_ for id_, (found, _) in by_id.items() if found.state == OperationState.DISPATCHING]
-    paces = {id_: pace(course) for id_, course in (await minutes.courses_of(connection, going)).items()}
+    paces = await paces_of(connection, [found for found, _ in by_id.values()])
     open_ids = [id_ for id_, (_, progress) in by_id.items() if progress.open]
     timeouts = await _next_timeouts(connection, open_ids)
     tripped, parked = await _tripped(connection, ids), await _parked(connection, ids)
@@ -75,6 +74,12 @@ async def rows(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Operati
         for id_ in ids
         if id_ in by_id
     ]
+
+
+async def paces_of(connection: AsyncConnection, found: Collection[documents.Operation]) -> Mapping[UUID, Pace]:
+    """How those of the operations go that are neither waiting to begin nor over."""
+    going = [each.id for each in found if each.state == OperationState.DISPATCHING]
+    return {id_: pace(course) for id_, course in (await minutes.courses_of(connection, going)).items()}
 
 
 async def _next_timeouts(connection: AsyncConnection, ids: Collection[UUID]) -> Mapping[UUID, NextTimeout]:
