@@ -11,7 +11,7 @@ from worker.pages import static_files
 
 FOLDER = Path(worker.pages.__file__).parent / "static"
 TEMPLATES = FOLDER.parent / "templates"
-OURS = {"page.js", "page.css", "operation.css", "icon.svg"}
+OURS = {"again.js", "page.js", "page.css", "operation.css", "icon.svg"}
 ROW = re.compile(r"^\| `(?P<file>[^`]+)` .* `(?P<hash>[0-9a-f]{64})` \|$", re.MULTILINE)
 
 
