@@ -9,10 +9,9 @@ from uuid import UUID
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.conftest import NewDatabase
 from tests.support.browsing.browser import Browser
 from tests.support.command import Deviceops
-from tests.support.databases import in_a_thread
+from tests.support.databases import NewDatabase, in_a_thread
 from tests.support.sending import DEVICES, OPERATIONS, announcement_body
 from tests.support.serving import Server, serving, token
 

@@ -1,9 +1,11 @@
 """The page of dead letters, by forms and links alone: it shows what the database has, and its acts mend it."""
 
+import gzip
 import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
@@ -15,8 +17,9 @@ import pytest
 from tests.support.command import Deviceops
 from tests.support.paging import Visitor, signed_in, text_of
 from tests.support.rejecting import KNOWN, NEW, an_evening, of, rows, send
-from tests.support.sending import DEVICES, OPERATIONS, report_body
+from tests.support.sending import DEVICES, OPERATIONS, message, report_body
 from tests.support.serving import Server, serving, token
+from worker.model.messages import Origin
 
 PAGE = "/dead-letters"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</textarea>\u202e\x07{{777777*777777}}"
@@ -510,3 +513,26 @@ def test_the_command_line_selects_by_a_masked_detail_too(deviceops_on_sqlite: De
     assert len(deviceops.document("dead-letters", "list", "--detail", masked)) == 4
     assert len(deviceops.document("dead-letters", "list", "--detail", "SUCCESS after FAILURE contradicts it")) == 3
     assert deviceops.document("dead-letters", "list", "--detail", "SUCCESS after") == []
+
+
+def test_what_would_be_huge_when_indented_is_shown_as_it_is(visitor: Visitor, url: str) -> None:
+    deep = b'{"foo":' + b"[" * 190 + b"0," * 100_000 + b"0" + b"]" * 190 + b"}"
+    packed = message(gzip.compress(b'{"foo":"' + b"x" * 3_000_000 + b'"}'), message_id="packed")
+    origin = Origin(properties={"content_encoding": "gzip"})
+    send(url, [of(deep), replace(packed, origin=lambda: origin)])
+    edits: list[httpx.Response] = []
+    for id_ in ids_of(page(visitor)):
+        began = time.monotonic()
+        shown = page(visitor, f"{PAGE}/{id_}")
+        assert time.monotonic() - began < 2
+        assert len(shown.content) < 200_000
+        edits.append(visitor.get(f"{PAGE}/{id_}/edit"))
+        assert len(edits[-1].content) < 500_000
+    assert sorted(each.status_code for each in edits) == [200, 303]  # unpacked, the other is too large
+
+
+def test_a_group_of_a_long_filter_takes_no_note(visitor: Visitor, url: str) -> None:
+    an_evening(url, parked=1, untrusted=1, conflicts=1, malformed=1)
+    long = {"detail": 200 * "\U0001f4a5", "service_id": 200 * "\u6f22", "message_id": 200 * "\u5b57"}
+    refused = visitor.act(str(httpx.URL(f"{PAGE}/notes", params=long)), text="noted")
+    assert "This filter is too long for a note" in text_of(refused)

@@ -52,12 +52,18 @@ def test_cancelling_names_the_number_and_does_it_once(
     assert "cancelled 22 device operations" in text_of(page)
     assert "<b>enough" not in page.text
 
+    more = visitor.act(f"{ADDRESS}/announce", devices=str(UUID(int=7)))
+    assert more.status_code == 303
     again = visitor.act(address, key=key)
-    assert "Nothing was left to cancel" in text_of(visitor.get(again.headers["Location"]))
-    last, first = acts(roll_out)
+    assert "This was sent before: nothing more was cancelled." in text_of(visitor.get(again.headers["Location"]))
+    visitor.act(address, key="another")
+    once_more = visitor.act(address, key="a third")
+    assert "Nothing was left to cancel" in text_of(visitor.get(once_more.headers["Location"]))
+    last, second, _, first = acts(roll_out)
     assert (first.who, first.action, first.detail["reason"]) == ("tests", "operation.cancel", "<b>enough</b>")
     assert first.request_id
     assert first.detail["outcome"] == "cancelled 22 device operations"
+    assert second.detail["outcome"] == "cancelled 1 device operation"
     assert last.detail["outcome"] == "cancelled 0 device operations"
     assert "Nothing is left to cancel" in text_of(visitor.get(address))
 
@@ -92,9 +98,11 @@ def test_announcing_adds_devices_and_says_what_is_wrong_beside_the_field(
     assert content(api, f"{API}devices/{new[1]}/")["state"] == "CREATED"
     assert content(api, f"{API}devices/{DEVICES[0]}/")["state"] == "SUCCESS"
     assert "60% failed of at least 20 settled" in shown  # what else was announced stays
-    visitor.act(address, key=key, devices=new[2])
+    visitor.act(address, key=key, devices=typed, expected="80")
     assert "This was announced before: nothing has changed." in text_of(visitor.get(ADDRESS))
-    assert [each.detail["outcome"] for each in acts(roll_out)] == ["duplicate", "announced"]
+    visitor.act(address, key=key, devices=new[2])  # what was changed after going back in the browser
+    assert "Announced 1 device, 1 of them new." in text_of(visitor.get(ADDRESS))
+    assert [each.detail["outcome"] for each in acts(roll_out)] == ["announced", "duplicate", "announced"]
 
 
 @pytest.mark.usefixtures("roll_out")

@@ -461,3 +461,20 @@ def test_while_the_database_is_away_the_page_says_so_and_tries_again(
         assert visitor.sign_in(server.token).status_code == 303
         assert visitor.get("/").status_code == 200
     assert {line["level"] for line in server.log} == {"info", "warning"}
+
+
+def test_what_no_browser_sends_is_refused_and_no_error_of_ours(server: Server) -> None:
+    with Visitor(server) as visitor:
+        odd = visitor.get("/", headers={"HX-Request": "true", "HX-Current-URL": "http://["})
+        assert odd.headers["HX-Redirect"].startswith("/sign-in")
+        origin = str(visitor.base_url).rstrip("/")
+        for charset in ("unicode_escape", "raw_unicode_escape", "latin-1"):
+            body = b'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\n\\ud800\r\n--b--\r\n'
+            kind = f"multipart/form-data; boundary=b; charset={charset}"
+            refused = visitor.post("/sign-in", content=body, headers={"Origin": origin, "Content-Type": kind})
+            assert refused.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE
+            assert "Forms are read in UTF-8." in text_of(refused)
+    with signed_in(server) as visitor:
+        nowhere = visitor.get("/dead-letters/1/replay", headers={"Accept": "text/html"})
+        assert (nowhere.status_code, "There is no page at this address." in nowhere.text) == (404, True)
+    assert not [line for line in server.log if line["level"] == "error"]

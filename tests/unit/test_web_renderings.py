@@ -80,3 +80,11 @@ async def test_who_goes_away_takes_the_rendering_from_nobody() -> None:
     await asyncio.sleep(0)
     first.cancel()
     assert await second == "1"
+
+
+async def test_what_is_old_is_not_held() -> None:
+    counting = Counting()
+    for number in range(20):
+        await counting.get(str(number))
+    await asyncio.sleep(2.5 * LIFETIME)
+    assert len(counting.renderings) == 0

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,3 +160,12 @@ async def test_what_is_no_answer_is_a_failure(answer: bytes, why: str) -> None:
     with receiving(x=raw(answer)) as receiver:
         found = await Client().send(webhook(receiver.url("/x?secret=k3y"), allow_private=True), TEST)
     assert found.reason == why
+
+
+async def test_an_answer_that_goes_on_for_ever_is_given_up_at_once() -> None:
+    """The library reads any number of 100 Continue, and nothing else runs meanwhile."""
+    with receiving(x=raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 400_000)) as receiver:
+        began = time.monotonic()
+        found = await Client().send(webhook(receiver.url("/x"), allow_private=True), TEST)
+    assert found.reason == client.TOO_LONG
+    assert time.monotonic() - began < 2

@@ -89,6 +89,8 @@ def retry(
         f"operation {new_id} {what} {counted(devices, 'device operation')} of operation {wanted.operation_id}; "
         f"it is {operation.state}"
     )
+    if is_new:
+        screen.print("Your dispatcher has to take it up: its timeouts run from now on.")
 
 
 async def _find(settings: Settings, wanted: IdRange, retry: Retry) -> tuple[Retry, int]:

@@ -13,8 +13,18 @@ def unpacked(letter: documents.DeadLetterDetails) -> bytes:
     return as_far_as_readable(Message(letter.body, letter.received_at, origin=lambda: origin)).body
 
 
+LARGEST = 20_000_000
+"""Bytes that a body may come to by being indented: each element of a nested list takes a line of its own."""
+_DEEPEST = 200
+"""Levels of nesting that are read."""
+
+
 def indented(body: bytes) -> bytes:
-    """A body for display: JSON is indented."""
+    """A body for display: JSON is indented, unless it might become larger than `LARGEST`."""
+    opened = body.count(b"[") + body.count(b"{")
+    lines = body.count(b",") + 2 * opened
+    if len(body) + 2 * min(opened, _DEEPEST) * lines > LARGEST:
+        return body
     try:
         document = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError:

@@ -143,7 +143,10 @@ def sign_in_address(request: Request) -> str:
     """Where to sign in, to come back to what was asked for; a fragment leads back to the page that shows it."""
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if "hx-request" in request.headers:
-        current = urlsplit(request.headers.get("hx-current-url", "/"))
+        try:
+            current = urlsplit(request.headers.get("hx-current-url", "/"))
+        except ValueError:
+            return SIGN_IN
         wanted = current.path + (f"?{current.query}" if current.query else "")
     if request.method != "GET" or safe_next(wanted) == "/":
         return SIGN_IN

@@ -86,6 +86,6 @@ async def _handle_http_error(request: Request, error: Exception) -> Response:
     """Answer with JSON as the API does; a browser that asks for a page that does not exist gets HTML."""
     assert isinstance(error, HTTPException)
     is_of_page = not request.url.path.startswith("/v0/") and "text/html" in request.headers.get("accept", "")
-    if not is_of_page or error.status_code != HTTPStatus.NOT_FOUND:
+    if not is_of_page or error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
         return await handle_http_error(request, error)
-    return error_page(request, error.status_code, "There is no page at this address.", HEADERS)
+    return error_page(request, HTTPStatus.NOT_FOUND, "There is no page at this address.", HEADERS)

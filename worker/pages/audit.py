@@ -9,6 +9,8 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.api.context import Context
+from worker.errors import DeviceopsError
+from worker.model.text import one_line
 from worker.store import audit
 
 OUTCOME = "outcome"
@@ -43,7 +45,8 @@ async def acting(
     try:
         yield outcome
     except Exception as error:
-        outcome.setdefault(OUTCOME, f"failed: {type(error).__name__}")
+        why = one_line(str(error)) if isinstance(error, DeviceopsError) else type(error).__name__
+        outcome.setdefault(OUTCOME, f"failed: {why}")
         raise
     finally:
         outcome.setdefault(OUTCOME, "done")

@@ -1,5 +1,6 @@
 """One dead letter: what came, why it was rejected, what was done; and what can be done with it."""
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -67,11 +68,11 @@ async def _values(connection: AsyncConnection, id_: int) -> Mapping[str, Any]:
         "group": address(group),
         "notes": await dead_letter_notes.of(connection, group),
         "has_operation": operation is not None,
-        "body": bodies.shown_body(letter),
+        "body": await asyncio.to_thread(bodies.shown_body, letter),
         "shown_characters": bodies.SHOWN,
         "properties": bodies.shown_table(letter.properties),
         "headers": bodies.shown_table(letter.headers),
-        "is_editable": len(letter.body) <= bodies.EDITED,
+        "is_editable": await asyncio.to_thread(bodies.is_editable, letter),
         "most_entries": documents.LATEST_ENTRIES,
     }
 
@@ -135,7 +136,8 @@ async def discard_one(page: Admin, id_: Id, because: Annotated[str, Form()] = ""
         return await _discard_form(page, id_, because, fault)
     await _require(page, id_)
     because = clean(because.strip())
-    async with audit.acting(page.shared, page.request, "dead-letter.discard", str(id_), {}) as outcome:
+    detail = {"because": because}
+    async with audit.acting(page.shared, page.request, "dead-letter.discard", str(id_), detail) as outcome:
         number = await discard(page.shared.writing, Selection([id_]), because, actor=page.caller.name)
         outcome["outcome"] = "discarded" if number else "it was not open any more"
     page.live.publish(live.DEAD_LETTERS)
@@ -180,17 +182,16 @@ async def edit(page: Admin, id_: Id) -> Response:
     """The form with the body as text."""
     async with page.reading() as connection:
         letter = await _found(connection, id_)
-    refused = _not_editable(letter)
-    if refused:
+    if refused := await asyncio.to_thread(_not_editable, letter):
         return await page.go(_address(id_), refused, is_error=True)
     present = as_far_as_readable(stored_message(await get_open(page.shared.database, id_)))
-    return await _edit_form(page, id_, bodies.editable(present.body), present.type or "")
+    return await _edit_form(page, id_, bodies.editable(present.body) or "", present.type or "")
 
 
 def _not_editable(letter: documents.DeadLetterDetails) -> str:
     if letter.status is not Status.OPEN:
         return f"Dead letter {letter.id} is {letter.status}: only an open one can be corrected."
-    if len(letter.body) > bodies.EDITED:
+    if not bodies.is_editable(letter):
         return f"The body is too large to be edited here: `deviceops dead-letters edit {letter.id}` does it."
     return ""
 

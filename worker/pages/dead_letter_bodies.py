@@ -12,7 +12,9 @@ SHOWN = 50_000
 INDENTED = 1_000_000
 """Bytes of a body that is indented at most."""
 EDITED = 500_000
-"""Bytes of a body that is edited on a page at most."""
+"""Bytes of a body that is edited on a page at most, unpacked."""
+LONGEST_EDITED = 1_000_000
+"""Characters of the text that is edited: what is indented is longer."""
 _DUMPED = 4_096
 """Bytes of one that is no text."""
 _IN_LINE = 16
@@ -47,9 +49,17 @@ def shown_body(letter: documents.DeadLetterDetails) -> Body:
     return Body(kind, visible(text[:SHOWN]), len(text) > SHOWN, len(letter.body), is_unpacked)
 
 
-def editable(body: bytes) -> str:
-    """A body as the text that is edited, with line ends as forms have them once they are read."""
-    return line_ends(indented(body).decode(errors="backslashreplace"))
+def editable(body: bytes) -> str | None:
+    """A body as the text that is edited, with line ends as forms have them once read; None if it is too large."""
+    if len(body) > EDITED:
+        return None
+    text = line_ends(indented(body).decode(errors="backslashreplace"))
+    return text if len(text) <= LONGEST_EDITED else None
+
+
+def is_editable(letter: documents.DeadLetterDetails) -> bool:
+    """Whether the body can be edited on a page; unpacking and indenting it takes time."""
+    return editable(unpacked(letter)) is not None
 
 
 def line_ends(text: str) -> str:

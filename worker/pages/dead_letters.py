@@ -214,7 +214,7 @@ async def _by_detail(connection: AsyncConnection, selection: Selection) -> Seque
 async def add_note(page: Admin, chosen: ChosenLetters, text: Annotated[str, Form()] = "") -> Response:
     """Add a note to the group of a filter."""
     group = group_of(chosen.must_be(Status.OPEN))
-    if fault := _fault_of(text):
+    if fault := _fault_of(text) or _fault_of_group(group):
         return await whole(page, chosen, note=(text, fault))
     note = clean(text.strip()).replace("\r\n", "\n")
     async with page.shared.writing.write(is_counted=False) as connection:
@@ -222,6 +222,11 @@ async def add_note(page: Admin, chosen: ChosenLetters, text: Annotated[str, Form
         await audit.record(connection, page.request, "dead-letters.note", group, {"note": id_})
     page.live.publish(live.DEAD_LETTERS)
     return await page.go(address(query_of(chosen.selection)), "The note was added.")
+
+
+def _fault_of_group(group: str) -> str:
+    is_long = len(group.encode()) > dead_letter_notes.MAX_FILTER
+    return "This filter is too long for a note: note it on one of the groups above." if is_long else ""
 
 
 def _fault_of(text: str) -> str:

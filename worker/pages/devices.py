@@ -103,7 +103,7 @@ async def show_device_operation(
         is_registered = found["row"] is not None
         return found
 
-    response = await page.whole("device_operation.html", make, topics=(_topic(device_id),))
+    response = await page.whole("device_operation.html", make, topics=(_narrowest(page, operation_id, device_id),))
     if not is_registered:
         response.status_code = HTTPStatus.NOT_FOUND
     return response
@@ -118,7 +118,9 @@ async def show_reports(
     async def make(connection: AsyncConnection) -> Mapping[str, Any]:
         return await _device_operation(connection, page, request, operation_id, device_id, wanted)
 
-    return await page.fragment("device_operation_parts.html", make, topics=(_topic(device_id),))
+    return await page.fragment(
+        "device_operation_parts.html", make, topics=(_narrowest(page, operation_id, device_id),)
+    )
 
 
 async def _operations(
@@ -166,6 +168,12 @@ async def _device_operation(
         "found": letters,
         "reads_devices": Scope.READ_DEVICE in page.caller.scopes,
     }
+
+
+def _narrowest(page: Page, operation_id: UUID, device_id: UUID) -> str:
+    """The topic of a device operation: the device, for those who may follow it."""
+    is_allowed = Scope.READ_DEVICE in page.caller.scopes
+    return _topic(device_id) if is_allowed else f"{live.OPERATION}/{operation_id}"
 
 
 def _topic(device_id: UUID) -> str:

@@ -24,13 +24,13 @@ def error_page(
     request: Request, status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> HTMLResponse:
     """An error as a page, or as a notice that is shown above a page whose part was asked for."""
-    code = HTTPStatus(status)
+    code, is_read = HTTPStatus(status), request.method == "GET"
     template = "notice.html" if "hx-request" in request.headers else "error.html"
     text = environment.get_template(template).render(
         title=_TITLES.get(code, code.phrase),
         status=status,
         message=message,
-        retry_after=RETRY_AFTER + 1 if code is HTTPStatus.SERVICE_UNAVAILABLE else None,
+        retry_after=RETRY_AFTER + 1 if code is HTTPStatus.SERVICE_UNAVAILABLE and is_read else None,
         address=request.url.path,
         caller=request.scope.get("user") if hasattr(request.scope.get("user"), "scopes") else None,
     )

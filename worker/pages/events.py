@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 
 from worker.api.responses import RETRY_AFTER, ApiError
 from worker.api.stream import HEARTBEAT, EventStream
 from worker.config.api_tokens import Scope
+from worker.model.id_range import parsed_uuid
 from worker.pages import live
 from worker.pages.access import COOKIE, WITHIN, pages_of
 from worker.pages.live import OpenPage
@@ -100,7 +100,7 @@ def _known(topic: str) -> str:
         return topic
     try:
         if kind in (live.OPERATION, live.DEVICE):
-            return f"{kind}/{UUID(id_)}"
+            return f"{kind}/{parsed_uuid(id_)}"
     except ValueError:
         pass
     raise ApiError(HTTPStatus.BAD_REQUEST, "there is no such topic")

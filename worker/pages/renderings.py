@@ -42,7 +42,16 @@ class Renderings:
             self._held.move_to_end(key)
             while len(self._held) > _HELD:
                 self._held.popitem(last=False)
+            asyncio.get_running_loop().call_later(2 * LIFETIME, self._forget_old)
         return await asyncio.shield(held.task)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def _forget_old(self) -> None:
+        """Hold no longer what is not used any more: each may be megabytes."""
+        for key in [key for key, held in self._held.items() if not _is_fresh(held)]:
+            del self._held[key]
 
     def clear(self) -> None:
         """Hold nothing that was begun before: something was changed by this process."""

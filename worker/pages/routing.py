@@ -11,6 +11,7 @@ from asgi_correlation_id import correlation_id
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 
 from worker.api.responses import RETRY_AFTER, ApiError, faults_of
@@ -66,6 +67,9 @@ async def _handled(handle: Callable[[Request], Coroutine[Any, Any, Response]], r
         request.scope["query_string"] = query.encode()
         return await handle(Request(request.scope, request.receive))
     access.require_own_origin(request)
+    _, options = parse_options_header(request.headers.get("content-type"))
+    if options.get(b"charset", b"utf-8").lower() != b"utf-8":
+        raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Forms are read in UTF-8.")
     try:
         return await handle(request)
     finally:
@@ -74,6 +78,9 @@ async def _handled(handle: Callable[[Request], Coroutine[Any, Any, Response]], r
 
 def _with_zone(name: str, value: str) -> str:
     return f"{value}Z" if name.endswith(_OF_TIMES) and _LOCAL_TIME.fullmatch(value) else value
+
+
+_NOT_DONE = "What you sent was not done, as far as is known: go back, look, and send it again."
 
 
 async def _answer(request: Request, error: Exception) -> Response:
@@ -88,7 +95,8 @@ async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return error_page(request, error.status_code, str(error.detail), error.headers)
     if is_database_error(error):
-        message = "The database does not answer. This page tries again by itself."
+        is_act = request.method == "POST"
+        message = f"The database does not answer. {_NOT_DONE if is_act else 'This page tries again by itself.'}"
         headers = {"Retry-After": str(RETRY_AFTER)}
         return error_page(request, HTTPStatus.SERVICE_UNAVAILABLE, message, headers)
     _log.error("unhandled error", request_id=correlation_id.get(), exc_info=error)

@@ -20,6 +20,9 @@ MOST = 20
 """Results of each kind."""
 
 
+_NEEDED = {Scope.READ_DEVICE: "devices", Scope.ADMIN_DEAD_LETTERS: "dead letters"}
+
+
 @router.get("/search", response_class=HTMLResponse)
 async def show_results(
     page: Annotated[Page, may(Scope.READ_OPERATION)],
@@ -46,7 +49,13 @@ async def show_results(
         return RedirectResponse(addresses[0][0], HTTPStatus.SEE_OTHER)
 
     async def make(_: AsyncConnection) -> dict[str, Any]:
-        return {"q": one_line(q), "problem": problem if not addresses else "", "results": addresses, "most": MOST}
+        return {
+            "q": one_line(q),
+            "problem": problem if not addresses else "",
+            "results": addresses,
+            "most": MOST,
+            "unseen": [f"{kind} ({scope})" for scope, kind in _NEEDED.items() if scope not in scopes],
+        }
 
     return await page.whole("search.html", make)
 

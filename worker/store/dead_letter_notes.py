@@ -11,6 +11,8 @@ from worker.store.tables import dead_letter_notes
 
 MAX_LENGTH = 2_000
 """Characters of a note."""
+MAX_FILTER = 2_000
+"""Bytes of a filter: an index has it, and PostgreSQL's takes 2,704 bytes of a row."""
 SHOWN = 50
 """Notes of a group that are read, the latest ones."""
 

@@ -10,11 +10,13 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 from worker.config.public_addresses import is_public
 from worker.config.webhooks import Webhook
@@ -28,6 +30,9 @@ TIMEOUT = 15
 """Seconds of an attempt, from looking its address up to the status of the answer."""
 READ_TIMEOUT, READ = 1, 65_536
 """Maximum seconds and bytes for which the rest of an answer is read: it is of no use but to end in order."""
+LONGEST_ANSWER = 98_304
+"""Bytes of an answer, with any 100 Continue before it, after which the connection is dropped."""
+TOO_LONG = "the answer is too long"
 LONGEST_REASON = 200
 """Characters."""
 
@@ -61,6 +66,8 @@ class Client:
             ssl=self._tls,
             socket_factory=_socket if webhook.allow_private else _public_socket,
         )
+        factory = cast("partial[ResponseHandler]", partial(_Protocol, loop=asyncio.get_running_loop()))
+        connector._factory = factory  # there is no option for it
         async with (
             # trust_env: a proxy would be the one that connects, to addresses that nobody has checked.
             aiohttp.ClientSession(
@@ -83,6 +90,23 @@ class Client:
                     await _read(response.content)
             response.close()
             return answer
+
+
+class _Protocol(ResponseHandler):
+    """Drops a connection whose answer has no end: the library reads any number of 100 Continue at one go."""
+
+    _received = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was received, up to `LONGEST_ANSWER`."""
+        allowed = LONGEST_ANSWER - self._received
+        self._received += len(data)
+        if allowed > 0:
+            super().data_received(data[:allowed])
+        if len(data) > allowed:
+            self.set_exception(aiohttp.ServerDisconnectedError(TOO_LONG))
+            if self.transport is not None:
+                self.transport.abort()
 
 
 class _Resolver(AbstractResolver):
@@ -142,7 +166,7 @@ def _reason(error: BaseException) -> str:
     elif isinstance(error, aiohttp.ClientConnectorError):
         text = error.os_error.strerror or str(error.os_error)
     elif isinstance(error, aiohttp.ServerDisconnectedError):
-        text = "the connection was closed without an answer"
+        text = TOO_LONG if error.message == TOO_LONG else "the connection was closed without an answer"
     elif isinstance(error, aiohttp.ClientResponseError):
         text = "the answer is not HTTP"
     elif isinstance(error, OSError) and error.errno is not None:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.api.reports import origin
 from worker.config.api_tokens import Scope
 from worker.model.dead_letter import DeadLetter
+from worker.model.id_range import parsed_uuid
 from worker.model.identity import identity
 from worker.model.messages import ANNOUNCEMENT, Message
 from worker.model.outcomes import DUPLICATE
@@ -25,7 +27,7 @@ from worker.pages.page import Page, may
 from worker.pages.routing import PageRoute
 from worker.processing.direct import process_message
 
-router = APIRouter(route_class=PageRoute, include_in_schema=False)
+router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[may(Scope.READ_OPERATION)])
 
 PATH = "/operations/{operation_id}/announce"
 MOST = 20_000
@@ -83,7 +85,10 @@ async def announce(
         "operation_type": type_,
         **{name: value for name, value in named.items() if value is not None},
     }
-    message = Message(to_json(body), datetime.now(UTC), identity(key), ANNOUNCEMENT, origin=origin(page.caller))
+    encoded = to_json(body)
+    # What was changed after a first time is another announcement, also under the key of the same form.
+    message_id = identity(f"{key} {sha256(encoded).hexdigest()}" if key else "")
+    message = Message(encoded, datetime.now(UTC), message_id, ANNOUNCEMENT, origin=origin(page.caller))
     detail = {"devices": len(ids), "device_count": number}
     shared = page.shared
     async with audit.acting(shared, request, "operation.announce", str(operation_id), detail) as outcome:
@@ -100,7 +105,7 @@ async def announce(
     registered = after.progress.counters.resolved_device_count
     new = registered - before.progress.counters.resolved_device_count
     text = f"Announced {counted(len(ids), 'device')}, {new:,} of them new." if ids else "Announced."
-    of_all = "" if after.progress.expected is None else f" of {after.progress.expected:,} announced"
+    of_all = f" of {after.progress.expected:,} announced" if after.progress.unregistered else ""
     return await page.go(
         f"/operations/{operation_id}", f"{text} The operation has {counted(registered, 'device')}{of_all} now."
     )
@@ -131,7 +136,7 @@ def _ids(text: str) -> tuple[Sequence[UUID], dict[str, str]]:
         if not (stripped := line.strip().rstrip(",;")):
             continue
         try:
-            found[UUID(stripped)] = None
+            found[parsed_uuid(stripped)] = None
         except ValueError:
             wrong.append(f"line {number}: {shown(stripped)}")
     if wrong:

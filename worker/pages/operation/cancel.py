@@ -8,20 +8,26 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from statemachine import Verdict
 from worker.api.reports import origin
 from worker.config.api_tokens import Scope
 from worker.model.contract import MAX_REASON
 from worker.model.identity import identity
+from worker.model.outcomes import Tally
 from worker.model.text import clean, counted
 from worker.pages import audit, live
 from worker.pages.operation.going import OperationId, row_of
 from worker.pages.page import Page, may
 from worker.pages.routing import PageRoute
 from worker.processing.direct import cancel_operation
+from worker.store import audit as audit_store
 
-router = APIRouter(route_class=PageRoute, include_in_schema=False)
+router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[may(Scope.READ_OPERATION)])
 
 PATH = "/operations/{operation_id}/cancel"
+ACTION = "operation.cancel"
+LATEST = 50
+"""Acts of an operation among which the same form is looked for."""
 Acting = Annotated[Page, may(Scope.UPDATE_OPERATION)]
 
 
@@ -55,32 +61,40 @@ async def cancel(
     key: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Cancel every device operation that is not settled. The same `key` again changes nothing more."""
-    shared, address = page.shared, f"/operations/{operation_id}"
+    shared, address, tallies = page.shared, f"/operations/{operation_id}", [Tally()]
     async with page.reading() as connection:
         before = await row_of(connection, operation_id)
-    detail = {"reason": reason.strip()}
-    async with audit.acting(shared, request, "operation.cancel", str(operation_id), detail) as outcome:
+        latest = await audit_store.latest(connection, LATEST, target=str(operation_id))
+    if key and any(act.action == ACTION and act.detail.get("key") == key for act in latest):
+        return await page.go(address, "This was sent before: nothing more was cancelled.")
+
+    def note(tally: Tally) -> None:
+        tallies.append(tally)
+        shared.note(tally)
+
+    reason = clean(reason.strip())[:MAX_REASON]
+    detail = {"reason": reason, "key": key}
+    async with audit.acting(shared, request, ACTION, str(operation_id), detail) as outcome:
         denial = await cancel_operation(
             shared.writing,
             before.operation,
             origin(page.caller)(),
             service_id=page.caller.name,
-            reason=clean(reason.strip())[:MAX_REASON] or None,
+            reason=reason or None,
             key=identity(key) or str(uuid4()),
             reporters=shared.reporters,
-            note=shared.note,
+            note=note,
         )
         if denial is not None:
             outcome[audit.OUTCOME] = f"refused: {denial[1]}"
             return await page.go(address, f"Nothing was cancelled: {denial[1]}.", is_error=True)
-        async with page.reading() as connection:
-            after = await row_of(connection, operation_id)
-        number = after.progress.counters.in_cancelled - before.progress.counters.in_cancelled
+        number = tallies[-1].verdicts[Verdict.APPLIED]
         outcome[audit.OUTCOME] = f"cancelled {counted(number, 'device operation')}"
     page.live.publish(f"{live.OPERATION}/{operation_id}")
     if not number:
         return await page.go(address, "Nothing was left to cancel: every device operation is settled.")
-    state = after.operation.state
+    async with page.reading() as connection:
+        state = (await row_of(connection, operation_id)).operation.state
     return await page.go(address, f"Cancelled {counted(number, 'device operation')}. The operation is {state}.")
 
 

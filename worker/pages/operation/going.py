@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import SETTLED, Counters, Kind, State, Threshold, Timeouts, contribution, failed
 from worker.api.responses import ApiError
+from worker.model.id_range import parsed_uuid
 from worker.model.text import one_line, shown
 from worker.model.timing import effective, in_words, moment, threshold
 from worker.pages.operation.chart import chart_of, period_in_words
@@ -27,7 +28,7 @@ GROUPS = 10
 
 def _operation_id(operation_id: Annotated[str, Path()]) -> UUID:
     try:
-        return UUID(operation_id)
+        return parsed_uuid(operation_id)
     except ValueError:
         message = f"{one_line(shown(operation_id))} is not the id of an operation."
         raise ApiError(HTTPStatus.NOT_FOUND, message) from None

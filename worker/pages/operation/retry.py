@@ -26,7 +26,7 @@ from worker.processing.retry import FAILED, Retry, found_by
 from worker.store import retries
 from worker.store.documents import Progress
 
-router = APIRouter(route_class=PageRoute, include_in_schema=False)
+router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[may(Scope.READ_OPERATION)])
 
 PATH = "/operations/{operation_id}/retry"
 STATES = State.FAILURE, State.TIMEOUT, State.CANCELLED

@@ -1,15 +1,16 @@
 """The page of an operation, and the two parts of it that are live."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
+from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.config.api_tokens import Scope
+from worker.dead_letters.readable import indented
 from worker.model.text import one_line
 from worker.pages import live
 from worker.pages.access import LONGEST_ADDRESS
@@ -93,9 +94,9 @@ def _documents(operation: Operation) -> Sequence[tuple[str, str]]:
     found = []
     for name in ("schedule_args", "operation_device_query", "arguments"):
         if document := getattr(operation, name):
-            text = "\n".join(map(one_line, json.dumps(document, indent=2, ensure_ascii=False).splitlines()))
-            cut = f"{text[:LONGEST_DOCUMENT]}\n… the API has all of it" if len(text) > LONGEST_DOCUMENT else text
-            found.append((name, cut))
+            text = indented(to_json(document)).decode().rstrip()
+            shown = "\n".join(map(one_line, text[:LONGEST_DOCUMENT].splitlines()))
+            found.append((name, f"{shown}\n… the API has all of it" if len(text) > LONGEST_DOCUMENT else shown))
     return found
 
 
