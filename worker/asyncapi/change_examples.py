@@ -159,8 +159,8 @@ EXAMPLES: Sequence[ChangeExample] = (
             "min_settled": 3,
             "settled": 3,
             "failed": 1,
-            "reason": "aborted: 1 of 3 settled device operations failed (33.3%); the threshold is 10% of at "
-            "least 3 (notify)",
+            "reason": "abort threshold crossed: 1 of 3 settled device operations failed (33.3%); the threshold is "
+            "10% of at least 3 (notify)",
             "at": _AT,
         },
         "announced-again",
