@@ -9,8 +9,8 @@ from tests.support.command import Deviceops
     ("options", "problem"),
     [
         (("--timeout", "step"), "'step' is not KIND=DURATION, such as step=15m"),
-        (("--timeout", "step=soon"), "'soon' is not a duration"),
-        (("--timeout", "steps=15m"), "timeouts.steps"),
+        (("--timeout", "step=soon"), "--timeout step: 'soon' is not a duration"),
+        (("--timeout", "steps=15m"), "'steps' is none of the kinds pending, in_progress, step, total"),
         (("--deadline", "tomorrow"), "deadline: "),
         (("--abort-percent", "101"), "abort.failed_percent: "),
         (("--abort-settled", "5"), "go with --abort-percent"),

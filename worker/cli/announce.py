@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import typer
 from pydantic_core import to_json
 
-from statemachine import AbortAction
+from statemachine import AbortAction, Kind
 from worker.amqp.connection import connected
 from worker.amqp.publisher import Destination, publish
 from worker.amqp.topology import Topology
@@ -100,12 +100,17 @@ def announce(
 
 def _timeouts(given: Sequence[str]) -> dict[str, float]:
     """Seconds by kind. Raises BadParameter."""
-    found = {}
+    found, kinds = {}, [kind for kind in Kind if kind is not Kind.DEADLINE]
     for each in given:
         kind, is_pair, duration = each.partition("=")
         if not is_pair:
             raise typer.BadParameter(f"--timeout: {shown(each)} is not KIND=DURATION, such as step=15m")
-        found[kind] = age(duration).total_seconds()
+        if kind not in kinds:
+            raise typer.BadParameter(f"--timeout: {shown(kind)} is none of the kinds {', '.join(kinds)}")
+        try:
+            found[kind] = age(duration).total_seconds()
+        except typer.BadParameter as error:
+            raise typer.BadParameter(f"--timeout {kind}: {error.message}") from None
     return found
 
 
