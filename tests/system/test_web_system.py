@@ -144,7 +144,9 @@ async def test_webhooks_show_how_they_do(deviceops: Deviceops) -> None:
                 await connection.execute(insert(webhooks).values(row))
         with serving(deviceops.with_settings(webhooks=setting)) as server, signed_in(server) as visitor:
             page = visitor.get("/system")
-        text = text_of(page).partition(" Webhook State Owed ")[2]
+            counted = f"fails failing 3 failures in a row 0 {NONE}"
+            assert eventually(lambda: counted in text_of(visitor.get("/system/facts")))
+            text = text_of(visitor.get("/system/facts")).partition(" Webhook State Owed ")[2]
         assert f"fails failing 3 failures in a row 0 {NONE} none 1970-01-01 00:00:01 UTC" in text
         assert "off off 1 failure in a row" in text
         assert f"well on 0 {NONE} 1970-01-02 00:00:00 UTC none" in text
