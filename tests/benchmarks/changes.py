@@ -46,6 +46,7 @@ async def changes(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
     """Rates by what is told, their ratios to telling nothing, and milliseconds from commit to listener."""
     traffic = Traffic.of(sizes.reports, seed=1)
     steps.begin(sizes.rounds * (len(Told) + 2))
+    watching = f"{sizes.followers:,} followers, {sizes.pages:,} pages"
     seeds = count(9_000)
     rounds: list[dict[str, float]] = []
     latencies: list[Percentiles | None] = []
@@ -60,28 +61,32 @@ async def changes(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
         offered = Offered.at(sizes.reports_beside, sizes.seconds, next(seeds))
         with no_collector():
             latencies.append(percentiles(await _to_listener(stage, offered)))
-        steps.next(f"round {number + 1}: {sizes.followers:,} followers")
+        steps.next(f"round {number + 1}: {watching}")
         with no_collector():
-            beside.append(await _beside_followers(stage, sizes, seeds))
-    p99 = [(each["without"], each["with"]) for each in beside]
-    slower = [with_["p99"] / without["p99"] for without, with_ in p99 if without and with_]
+            beside.append(await _beside_others(stage, sizes, seeds))
     return {
         "rates": {told.value: statistics.median(each[told.value] for each in rounds) for told in Told},
         "ratios": {
             f"{told} / none": statistics.median(each[told.value] / each["none"] for each in rounds)
             for told in (Told.OPERATIONS, Told.ALL)
         }
-        | ({"report p99 with followers/without": statistics.median(slower)} if slower else {}),
+        | _slower(beside, "with followers")
+        | _slower(beside, "with pages"),
         "milliseconds_from_commit": {"to a listener": medians(latencies)},
-        "milliseconds_of_reports": {
-            f"{name} followers": medians([each[name] for each in beside]) for name in ("without", "with")
-        },
+        "milliseconds_of_reports": {name: medians([each[name] for each in beside]) for name in beside[0]},
         "rounds": rounds,
     }
 
 
-async def _beside_followers(stage: Stage, sizes: Sizes, seeds: "count[int]") -> dict[str, Percentiles | None]:
-    """How long reports take until they are visible, without followers of their operations, and with many."""
+def _slower(beside: Sequence[Mapping[str, Percentiles | None]], name: str) -> dict[str, float]:
+    """The ratio of the 99th percentiles, in the rounds in which all reports became visible."""
+    p99 = [(each["without"], each[name]) for each in beside]
+    slower = [with_["p99"] / without["p99"] for without, with_ in p99 if without and with_]
+    return {f"report p99 {name}/without": statistics.median(slower)} if slower else {}
+
+
+async def _beside_others(stage: Stage, sizes: Sizes, seeds: "count[int]") -> dict[str, Percentiles | None]:
+    """How long reports take until they are visible: alone, with followers of their operations, with open pages."""
     async with stage.scene() as scene, running(scene):
         await stage.broker.consumed_by(scene.topology, 1)
         connection = await asyncpg.connect(scene.postgresql_url)
@@ -95,11 +100,14 @@ async def _beside_followers(stage: Stage, sizes: Sizes, seeds: "count[int]") -> 
                 url = urlsplit(server.url)
                 arguments = (str(url.hostname), str(url.port), server.token, str(sizes.followers), *operations)
                 async with _other("followers", *arguments) as followers:
-                    with_ = await _visible(stage, scene, connection, offered, is_announced=True)
+                    with_followers = await _visible(stage, scene, connection, offered, is_announced=True)
                     assert json.loads(await _said(followers)) > 0, "no follower was sent anything"
+                async with _other("pages", server.url, server.token, str(sizes.pages)) as pages:
+                    with_pages = await _visible(stage, scene, connection, Offered.at(*_traffic(sizes, seeds)))
+                    assert json.loads(await _said(pages)) > 0, "no page was sent anything"
         finally:
             await connection.close()
-    return {"without": without, "with": with_}
+    return {"without": without, "with followers": with_followers, "with pages": with_pages}
 
 
 def _traffic(sizes: Sizes, seeds: "count[int]") -> tuple[int, float, int]:

@@ -37,6 +37,8 @@ class Sizes:
     """In a second, beside those."""
     followers: int = 1_000
     """Of events over HTTP."""
+    pages: int = 50
+    """Open in browsers."""
     filtered: int = 1_000_000
     """Device operations of the operation whose pages are filtered, and that is exported."""
     repeats: int = 100_000
@@ -45,7 +47,7 @@ class Sizes:
 
 DEFAULT = Sizes()
 QUICK = Sizes(
-    1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,), 200, 100, 2, 500, 50, 5, 20_000, 100
+    1, 1_000, 1_000, 0.5, (20, 200, 2_000), (10,), 5, (2_000,), (8,), 200, 100, 2, 500, 50, 5, 3, 20_000, 100
 )
 """Enough to see that everything works; the figures mean nothing."""
 

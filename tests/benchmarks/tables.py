@@ -24,6 +24,7 @@ TARGETS = {
     "operations / none": "at least 0.95",
     "all / none": "at least 0.7",
     "report p99 with followers/without": "at most 1.5",
+    "report p99 with pages/without": "at most 1.5",
     "page with repeated reports p50": "at most 1.2",
     "page with repeated reports p99": "at most 2",
 }

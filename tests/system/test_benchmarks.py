@@ -47,7 +47,7 @@ def changes(figures: Any) -> None:
     assert list(figures["rates"]) == ["none", "operations", "all"]
     assert all(rate > 0 for rate in figures["rates"].values())
     assert figures["milliseconds_from_commit"]["to a listener"]["p50"] > 0
-    assert list(figures["milliseconds_of_reports"]) == ["without followers", "with followers"]
+    assert list(figures["milliseconds_of_reports"]) == ["without", "with followers", "with pages"]
 
 
 def growth(figures: Any) -> None:
