@@ -47,7 +47,10 @@ def test_retry_makes_an_operation_of_what_failed_once(deviceops: Deviceops) -> N
     assert operation["operation_device_query"] == {"retry_of": NOBODY, "state": ["FAILURE", "TIMEOUT"]}
     other = str(uuid4())
     said = deviceops.out("retry", NOBODY, "--as", other, "--state", "timed_out", "--state", "CANCELLED")
-    assert said == f"operation {other} created for 1 device operation of operation {NOBODY}; it is RESOLVED\n"
+    assert said == (
+        f"operation {other} created for 1 device operation of operation {NOBODY}; it is RESOLVED\n"
+        "Your dispatcher has to take it up: its timeouts run from now on.\n"
+    )
     again = deviceops.out("retry", NOBODY, "--as", other, "--state", "70,80")
     assert again.startswith(f"operation {other} was there already, with 1 device operation of")
     assert deviceops.document("recount")["drifted"] == []

@@ -161,11 +161,12 @@ class Live:
             tasks.create_task(self._watch(listener))
 
     async def _follow(self, follower: "_Listener") -> None:
-        """Follow the log of changes."""
-        is_following = self._feed.enter(follower) and told() is not Told.NONE
+        """Follow the log of changes, as soon as there is room for one more follower."""
+        is_counted = False
         try:
             while not follower.is_stopped:
-                if is_following and not follower.is_live:
+                is_counted = is_counted or self._feed.enter(follower)
+                if is_counted and not follower.is_live and told() is not Told.NONE:
                     await self._join(follower)
                 await follower.wait(HEARTBEAT)
         finally:
