@@ -69,7 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="as --tries 100 --soak 3600")
     parser.addoption("--tries", type=int, help="how often each fault is tried, instead of once (--full: 3)")
     parser.addoption("--soak", type=int, help="seconds of small faults for one worker, instead of 15 (--full: 60)")
-    parser.addoption("--pictures", action="store_true", help="put the pictures of pages into the repository anew")
+    parser.addoption("--pictures", action="store_true", help="update the pictures of pages in the repository")
     parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="where pictures of pages go")
     parser.addoption("--seed", type=int, help="for the moments at which faults strike, as a failed run printed it")
 

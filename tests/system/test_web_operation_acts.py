@@ -24,6 +24,7 @@ from tests.support.operation_page import (
     text_of,
 )
 from tests.support.paging import Visitor, signed_in
+from tests.support.rejecting import rows
 from tests.support.sending import announcement_body
 from tests.support.serving import NOWHERE, serving, token
 from worker.pages.operation.announce import MOST
@@ -66,6 +67,17 @@ def test_cancelling_names_the_number_and_does_it_once(
     assert second.detail["outcome"] == "cancelled 1 device operation"
     assert last.detail["outcome"] == "cancelled 0 device operations"
     assert "Nothing is left to cancel" in text_of(visitor.get(address))
+
+
+def test_what_no_database_keeps_is_not_in_the_audit_log(roll_out: Deviceops, visitor: Visitor) -> None:
+    visitor.act(f"{ADDRESS}/cancel", key="a\0key", reason=f"no\0more{'x' * 5_000}")
+    url = roll_out.settings["database_url"]
+    [(reason, key)] = rows(
+        url, "SELECT detail->>'reason', detail->>'key' FROM audit_log WHERE action LIKE '%cancel'"
+    )
+    assert reason.startswith("no\ufffdmorex")
+    assert len(reason) < 5_000
+    assert "\0" not in key
 
 
 def test_announcing_adds_devices_and_says_what_is_wrong_beside_the_field(

@@ -46,7 +46,7 @@ TIDIED = 60
 FINISH = 3
 """Maximum seconds after `stop` in which the last changes are published, also where the broker does not answer."""
 RELEASE = 1
-"""Maximum seconds at the end in which the next worker is let go on at once; else it waits a little."""
+"""Maximum seconds to release the cursor at the end; without that, the next worker waits until it expires."""
 RETRY = 1
 """Seconds between two attempts to connect, or to read."""
 MAX_RETRY = 5

@@ -24,7 +24,7 @@ from worker.model.contract import ReasonText
 from worker.model.dead_letter import DeadLetter
 from worker.model.identity import identity
 from worker.model.messages import ANNOUNCEMENT, Message
-from worker.model.outcomes import DUPLICATE
+from worker.model.outcomes import DUPLICATE, Tally
 from worker.processing.direct import cancel_operation, process_message
 from worker.store import activity, documents, exports, queries, reason_groups
 from worker.store.exports import Export
@@ -288,7 +288,7 @@ async def update_operation(
     """
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
-    denial = await cancel_operation(
+    cancelled = await cancel_operation(
         shared.writing,
         operation,
         origin(caller)(),
@@ -298,8 +298,8 @@ async def update_operation(
         reporters=shared.reporters,
         note=shared.note,
     )
-    if denial is not None:
-        raise ApiError(HTTPStatus.FORBIDDEN, denial[1])
+    if not isinstance(cancelled, Tally):
+        raise ApiError(HTTPStatus.FORBIDDEN, cancelled[1])
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)
     return OperationUpdated(operationId=operation.id, status=operation.state)

@@ -53,7 +53,10 @@ def announce(
     ] = None,
     abort_percent: Annotated[
         float | None,
-        typer.Option(metavar="PERCENT", help="Stop the operation once so many of the settled ones have failed."),
+        typer.Option(
+            metavar="PERCENT",
+            help="Abort the operation when this percentage of the settled device operations has failed.",
+        ),
     ] = None,
     abort_settled: Annotated[
         int | None,

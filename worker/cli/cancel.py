@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 import typer
 
+from statemachine import Verdict
 from worker.cli.common import (
     Json,
     Yes,
@@ -21,6 +22,7 @@ from worker.cli.options import OperationId, known, one_operation
 from worker.config.settings import Settings
 from worker.model.id_range import IdRange
 from worker.model.messages import Origin
+from worker.model.outcomes import Tally
 from worker.model.text import clean, counted
 from worker.processing.direct import cancel_operation
 from worker.store import documents, queries
@@ -62,8 +64,8 @@ async def _find(settings: Settings, wanted: IdRange) -> tuple[documents.Operatio
 async def _cancel(settings: Settings, operation_id: UUID, reason: str | None) -> tuple[documents.Operation, int]:
     async with ready_database(settings) as database:
         async with database.read() as connection:
-            operation, before = known(await queries.get_operation(connection, operation_id), operation_id)
-        await cancel_operation(
+            operation, _ = known(await queries.get_operation(connection, operation_id), operation_id)
+        cancelled = await cancel_operation(
             database,
             operation,
             Origin(),
@@ -72,5 +74,6 @@ async def _cancel(settings: Settings, operation_id: UUID, reason: str | None) ->
             key=str(uuid4()),
         )
         async with database.read() as connection:
-            operation, after = known(await queries.get_operation(connection, operation_id), operation_id)
-    return operation, after.counters.settled_device_count - before.counters.settled_device_count
+            operation, _ = known(await queries.get_operation(connection, operation_id), operation_id)
+    assert isinstance(cancelled, Tally), "without reporters nothing is denied"
+    return operation, cancelled.verdicts[Verdict.APPLIED]

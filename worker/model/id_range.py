@@ -6,6 +6,7 @@ from uuid import UUID
 
 SHORTEST = 4
 """Minimum of hexadecimal digits of a prefix."""
+_UUID = re.compile(r"\{?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?", re.IGNORECASE | re.ASCII)
 
 
 class IdRange(NamedTuple):
@@ -14,9 +15,6 @@ class IdRange(NamedTuple):
     text: str
     first: UUID
     last: UUID
-
-
-_UUID = re.compile(r"\{?([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?", re.IGNORECASE | re.ASCII)
 
 
 def parsed_uuid(text: str) -> UUID:

@@ -72,7 +72,6 @@ async def _values(connection: AsyncConnection, id_: int) -> Mapping[str, Any]:
         "shown_characters": bodies.SHOWN,
         "properties": bodies.shown_table(letter.properties),
         "headers": bodies.shown_table(letter.headers),
-        "is_editable": await asyncio.to_thread(bodies.is_editable, letter),
         "most_entries": documents.LATEST_ENTRIES,
     }
 
@@ -89,7 +88,8 @@ async def download_body(page: Admin, id_: Id) -> Response:
     """The body's bytes as they were received."""
     async with page.reading() as connection:
         letter = await _found(connection, id_)
-    name = f"dead-letter-{id_}.{'json' if bodies.shown_body(letter).kind == 'JSON' else 'bin'}"
+    body = await asyncio.to_thread(bodies.shown_body, letter)
+    name = f"dead-letter-{id_}.{'json' if body.kind == 'JSON' else 'bin'}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(letter.body, media_type="application/octet-stream", headers=headers)
 
@@ -191,7 +191,7 @@ async def edit(page: Admin, id_: Id) -> Response:
 def _not_editable(letter: documents.DeadLetterDetails) -> str:
     if letter.status is not Status.OPEN:
         return f"Dead letter {letter.id} is {letter.status}: only an open one can be corrected."
-    if not bodies.is_editable(letter):
+    if not bodies.shown_body(letter).is_editable:
         return f"The body is too large to be edited here: `deviceops dead-letters edit {letter.id}` does it."
     return ""
 

@@ -32,21 +32,23 @@ class Body(NamedTuple):
     size: int
     """Bytes as it was received."""
     is_unpacked: bool
+    is_editable: bool
+    """Whether it can be edited on a page."""
 
 
 def shown_body(letter: documents.DeadLetterDetails) -> Body:
-    """The body, unpacked and indented if it is JSON; of other bytes than text their values."""
+    """The body, unpacked and indented if it is JSON; of other bytes than text their values. It takes time."""
     plain = unpacked(letter)
-    is_unpacked = plain != letter.body
+    facts = len(letter.body), plain != letter.body, editable(plain) is not None
     if not plain:
-        return Body("empty", "", False, len(letter.body), is_unpacked)
+        return Body("empty", "", False, *facts)
     pretty = indented(plain) if len(plain) <= INDENTED else plain
     try:
         text = pretty.decode()
     except UnicodeDecodeError:
-        return Body("not text", _dump(plain[:_DUMPED]), len(plain) > _DUMPED, len(letter.body), is_unpacked)
+        return Body("not text", _dump(plain[:_DUMPED]), len(plain) > _DUMPED, *facts)
     kind = "JSON" if pretty is not plain else "text"
-    return Body(kind, visible(text[:SHOWN]), len(text) > SHOWN, len(letter.body), is_unpacked)
+    return Body(kind, visible(text[:SHOWN]), len(text) > SHOWN, *facts)
 
 
 def editable(body: bytes) -> str | None:
@@ -55,11 +57,6 @@ def editable(body: bytes) -> str | None:
         return None
     text = line_ends(indented(body).decode(errors="backslashreplace"))
     return text if len(text) <= LONGEST_EDITED else None
-
-
-def is_editable(letter: documents.DeadLetterDetails) -> bool:
-    """Whether the body can be edited on a page; unpacking and indenting it takes time."""
-    return editable(unpacked(letter)) is not None
 
 
 def line_ends(text: str) -> str:

@@ -37,9 +37,9 @@ INTERVAL = 0.5
 LOOK = 0.4
 """Seconds between two comparisons of marks."""
 OF_SYSTEM = 2
-"""Seconds after which the system is shown anew, in which something always changes."""
+"""Seconds between two renewals of the system page, of which something always changes."""
 TICK = 10
-"""Seconds after which everything is shown anew, as an operation may be stalled by then."""
+"""Seconds between two renewals of everything, as an operation may be stalled by then."""
 
 _log = structlog.get_logger()
 
@@ -177,7 +177,7 @@ class Live:
             page.end()
 
     async def _join(self, follower: Follower) -> None:
-        """Follow from the end of the log on; what was before is shown anew."""
+        """Follow from the end of the log on; pages are renewed, for what was before."""
         while not follower.is_live and not follower.is_stopped:
             try:
                 await self._feed.number()

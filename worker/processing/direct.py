@@ -62,11 +62,11 @@ async def cancel_operation(
     key: str,
     reporters: Reporters | None = None,
     note: Callable[[Tally], object] = id,
-) -> Denial | None:
+) -> Denial | Tally:
     """Cancel every device operation of an operation that is not settled, in one transaction.
 
-    `service_id` is the reporter named in the history, `key` the identity of the cancellation; `note`
-    receives the tally. Returns the denial if the reporter may not cancel; then, and if the database's error is
+    `service_id` is the reporter named in the history, `key` the identity of the cancellation. Returns the tally,
+    which `note` receives too, or the denial if the reporter may not cancel; then, and if the database's error is
     raised, nothing has happened.
     """
     now = datetime.now(UTC)
@@ -100,4 +100,4 @@ async def cancel_operation(
     )
     log_aborts(tally)
     note(tally)
-    return None
+    return tally

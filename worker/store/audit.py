@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.model.text import clean
 from worker.store.tables import audit_log
 
 KEPT = timedelta(days=365)
@@ -31,7 +32,7 @@ async def add(
     connection: AsyncConnection, who: str, request_id: str, action: str, target: str, detail: Mapping[str, Any]
 ) -> int:
     """Add a row, dated now; returns its id."""
-    values = {"who": who, "request_id": request_id, "action": action, "target": target, "detail": dict(detail)}
+    values = {"who": who, "request_id": request_id, "action": action, "target": target, "detail": _cleaned(detail)}
     adding = insert(audit_log).values(at=datetime.now(UTC), **values).returning(_c.id)
     added: int = (await connection.execute(adding)).scalar_one()
     return added
@@ -39,7 +40,12 @@ async def add(
 
 async def complete(connection: AsyncConnection, id_: int, detail: Mapping[str, Any]) -> None:
     """Replace the detail of a row."""
-    await connection.execute(update(audit_log).where(_c.id == id_).values(detail=dict(detail)))
+    await connection.execute(update(audit_log).where(_c.id == id_).values(detail=_cleaned(detail)))
+
+
+def _cleaned(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """The detail with text that PostgreSQL can read out of JSON."""
+    return {name: clean(value) if isinstance(value, str) else value for name, value in detail.items()}
 
 
 async def latest(

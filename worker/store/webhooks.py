@@ -94,7 +94,7 @@ async def forget(connection: AsyncConnection, after: int) -> Sequence[str]:
 async def enable(connection: AsyncConnection, name: str) -> bool:
     """Switch a webhook on, and have all that is owed to it sent now. Returns whether there is one.
 
-    One that was off begins anew: what was told meanwhile is not owed to it.
+    One that was off starts at the present: earlier changes are not sent to it.
     """
     column, delivery = webhooks.c, webhook_deliveries.c
     on = update(webhooks).where(column.name == name).values(off_at=None, failures=0, resumes_at=0)

@@ -61,34 +61,29 @@ async def cancel(
     key: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Cancel every device operation that is not settled. The same `key` again changes nothing more."""
-    shared, address, tallies = page.shared, f"/operations/{operation_id}", [Tally()]
+    shared, address, key = page.shared, f"/operations/{operation_id}", identity(key) or str(uuid4())
     async with page.reading() as connection:
         before = await row_of(connection, operation_id)
         latest = await audit_store.latest(connection, LATEST, target=str(operation_id))
-    if key and any(act.action == ACTION and act.detail.get("key") == key for act in latest):
+    if any(act.action == ACTION and act.detail.get("key") == key for act in latest):
         return await page.go(address, "This was sent before: nothing more was cancelled.")
-
-    def note(tally: Tally) -> None:
-        tallies.append(tally)
-        shared.note(tally)
-
     reason = clean(reason.strip())[:MAX_REASON]
     detail = {"reason": reason, "key": key}
     async with audit.acting(shared, request, ACTION, str(operation_id), detail) as outcome:
-        denial = await cancel_operation(
+        cancelled = await cancel_operation(
             shared.writing,
             before.operation,
             origin(page.caller)(),
             service_id=page.caller.name,
             reason=reason or None,
-            key=identity(key) or str(uuid4()),
+            key=key,
             reporters=shared.reporters,
-            note=note,
+            note=shared.note,
         )
-        if denial is not None:
-            outcome[audit.OUTCOME] = f"refused: {denial[1]}"
-            return await page.go(address, f"Nothing was cancelled: {denial[1]}.", is_error=True)
-        number = tallies[-1].verdicts[Verdict.APPLIED]
+        if not isinstance(cancelled, Tally):
+            outcome[audit.OUTCOME] = f"refused: {cancelled[1]}"
+            return await page.go(address, f"Nothing was cancelled: {cancelled[1]}.", is_error=True)
+        number = cancelled.verdicts[Verdict.APPLIED]
         outcome[audit.OUTCOME] = f"cancelled {counted(number, 'device operation')}"
     page.live.publish(f"{live.OPERATION}/{operation_id}")
     if not number:
