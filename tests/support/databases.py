@@ -307,3 +307,17 @@ async def kept_body(database: Database) -> bytes:
     async with database.read() as connection:
         [body] = (await connection.execute(text("SELECT body FROM dead_letters"))).scalars()
         return bytes(body)
+
+
+def execute(url: str, statement: str) -> None:
+    """Execute a statement on a database of either kind, and commit."""
+
+    async def run() -> None:
+        database = Database(make_url(url))
+        try:
+            async with database.write() as connection:
+                await connection.execute(text(statement))
+        finally:
+            await database.close()
+
+    in_a_thread(run())

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import pytest
 from sqlalchemy import make_url
 
 from tests.support.command import Deviceops
@@ -48,12 +47,6 @@ def facts(deviceops: Deviceops) -> dict[str, str]:
     """The lines of `status ID` by their name."""
     lines = (line.strip().partition("  ") for line in deviceops.out("status", str(OPERATION)).splitlines())
     return {name: value.strip() for name, _, value in lines if value}
-
-
-@pytest.fixture
-def url(deviceops_at_server: Deviceops) -> str:
-    """The address of the database of the command and of the server."""
-    return deviceops_at_server.settings["database_url"]
 
 
 def content(api: httpx.Client) -> dict[str, Any]:

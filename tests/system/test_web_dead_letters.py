@@ -1,10 +1,9 @@
-"""The page of dead letters, by forms and links alone: it shows what the database has, and its acts mend it."""
+"""The pages of dead letters: what they show is what the database has, and each act does what its form says."""
 
 import gzip
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from http import HTTPStatus
@@ -12,166 +11,16 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import httpx
-import pytest
 
 from tests.support.command import Deviceops
+from tests.support.dead_letter_pages import PAGE, count_of, follow, groups, ids_of, page, statuses
 from tests.support.paging import Visitor, signed_in, text_of
 from tests.support.rejecting import KNOWN, NEW, an_evening, of, rows, send
 from tests.support.sending import DEVICES, OPERATIONS, message, report_body
 from tests.support.serving import Server, serving, token
 from worker.model.messages import Origin
 
-PAGE = "/dead-letters"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</textarea>\u202e\x07{{777777*777777}}"
-MOMENT = 30
-"""Seconds that a job of a test may take."""
-
-_LINK = re.compile(r'<a id="([a-z]+)-\d+" href="([^"]*)">(.*?)</a>(.*?)</(?:li|tr)>', re.DOTALL)
-_NUMBER = re.compile(r'<data class="number" value="(\d+)"')
-
-
-@pytest.fixture
-def visitor(server: Server) -> Iterator[Visitor]:
-    """Somebody who may do everything."""
-    with signed_in(server) as found:
-        yield found
-
-
-@pytest.fixture
-def url(deviceops_at_server: Deviceops) -> str:
-    """The URL of the server's database."""
-    return deviceops_at_server.settings["database_url"]
-
-
-def statuses(url: str) -> dict[str, int]:
-    """Numbers of dead letters by status, from the database."""
-    return dict(rows(url, "SELECT status, count(*) FROM dead_letters GROUP BY status"))
-
-
-def opened(url: str, column: str) -> dict[object, int]:
-    """Numbers of open dead letters by a column, from the database."""
-    return dict(rows(url, f"SELECT {column}, count(*) FROM dead_letters WHERE status = 'open' GROUP BY {column}"))  # noqa: S608  # ours
-
-
-def page(visitor: Visitor, address: str = PAGE, status: int = HTTPStatus.OK) -> httpx.Response:
-    response = visitor.get(address, headers={"Accept": "text/html"})
-    assert response.status_code == status, response.text
-    return response
-
-
-def groups(response: httpx.Response, kind: str) -> dict[str, tuple[int, str]]:
-    """The groups of a summary: their numbers and addresses by name."""
-    found = {}
-    for name, address, shown, rest in _LINK.findall(response.text):
-        if name == kind:
-            number = _NUMBER.search(rest)
-            assert number is not None
-            text = unescape(re.sub(r"<[^>]*>", "", shown)).strip()
-            found[text] = int(number[1]), unescape(address)
-    return found
-
-
-def count_of(response: httpx.Response) -> int:
-    """How many dead letters the list says it has."""
-    found = re.search(r'<p class="count"><data class="number" value="(\d+)"', response.text)
-    assert found is not None, response.text
-    return int(found[1])
-
-
-def ids_of(response: httpx.Response) -> list[int]:
-    """Ids of the rows of a list."""
-    return [int(id_) for id_ in re.findall(r'<a id="letter-(\d+)"', response.text)]
-
-
-def follow(visitor: Visitor, response: httpx.Response) -> httpx.Response:
-    """The page that an act leads to."""
-    assert response.status_code == HTTPStatus.SEE_OTHER, response.text
-    return page(visitor, response.headers["location"])
-
-
-def submit(visitor: Visitor, response: httpx.Response, does: str, **typed: str) -> httpx.Response:
-    """Send the form whose button has these words, with its hidden fields and what a person types."""
-    forms = re.findall(r'<form method="post" action="([^"]*)"[^>]*>(.*?)</form>', response.text, re.DOTALL)
-    [(action, inner)] = [form for form in forms if does in unescape(form[1])]
-    hidden = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)"', inner))
-    return visitor.act(unescape(action), **hidden, **typed)
-
-
-def ended(visitor: Visitor, response: httpx.Response) -> str:
-    """What the page of a job says once it has ended: reloaded, as browsers without scripts do."""
-    deadline = time.monotonic() + MOMENT
-    address = response.headers["location"]
-    while 'http-equiv="refresh"' in (shown := page(visitor, address)).text:
-        assert time.monotonic() < deadline, text_of(shown)
-        time.sleep(0.1)
-    return text_of(shown)
-
-
-def replay_all(visitor: Visitor, address: str, number: int) -> str:
-    """Dry run, confirm, wait."""
-    dry_run = page(visitor, address.replace(PAGE, f"{PAGE}/dry-run", 1))
-    return ended(visitor, submit(visitor, dry_run, f"Replay {number:,} dead letter"))
-
-
-def discard_all(visitor: Visitor, address: str, number: int, because: str) -> str:
-    form = page(visitor, address.replace(PAGE, f"{PAGE}/discard", 1))
-    return ended(visitor, submit(visitor, form, f"Discard {number:,} dead letter", because=because))
-
-
-@pytest.mark.alone
-def test_an_evening_with_ten_thousand_dead_letters_is_mended_to_zero(visitor: Visitor, url: str) -> None:
-    an_evening(url, parked=4_000, untrusted=3_000, conflicts=2_000, malformed=999)
-    began = time.monotonic()
-
-    def look(**expected: int) -> httpx.Response:
-        """What the page shows; its numbers are the database's, of each group and of the list that it links to."""
-        shown = page(visitor)
-        assert count_of(shown) == statuses(url).get("open", 0) == sum(expected.values())
-        by_reason = groups(shown, "reason")
-        assert {name: number for name, (number, _) in by_reason.items()} == expected == opened(url, "reason")
-        for kind in ("reason", "detail", "service"):
-            for number, address in groups(shown, kind).values():
-                assert count_of(page(visitor, address)) == number, (kind, address)
-        by_service = {name: number for name, (number, _) in groups(shown, "service").items()}
-        assert by_service == {name: n for name, n in opened(url, "service_id").items() if name is not None}
-        return shown
-
-    shown = look(unknown_device_operation=4_000, unknown_service=3_000, conflict=2_000, malformed=1_000)
-    details = groups(shown, "detail")
-    assert sum(number for number, _ in details.values()) == 10_000, details
-
-    # The service is allowed by now: a dry run says so of a portion, then of all, and the replay does it.
-    number, address = groups(shown, "reason")["unknown_service"]
-    dry_run = page(visitor, address.replace(PAGE, f"{PAGE}/dry-run", 1))
-    assert "What would happen to 200 of them" in text_of(dry_run)
-    assert "3,000" in ended(visitor, submit(visitor, dry_run, "Dry run of 3,000 dead letters"))
-    assert statuses(url) == {"open": 10_000}, "dry runs change nothing"
-    assert "done 3,000 of 3,000" in replay_all(visitor, address, number)
-    shown = look(unknown_device_operation=4_000, conflict=2_000, malformed=1_000)
-
-    number, address = groups(shown, "reason")["conflict"]
-    assert "2,000 discarded" in discard_all(visitor, address, number, "the devices were reset by hand")
-    shown = look(unknown_device_operation=4_000, malformed=1_000)
-
-    [(number, address)] = [each for each in groups(shown, "detail").values() if each[0] == 999]
-    assert "999 discarded" in discard_all(visitor, address, number, "states of a test")
-    shown = look(unknown_device_operation=4_000, malformed=1)
-
-    # The announcement is corrected, upon which all reports about its devices are processed.
-    [id_] = ids_of(page(visitor, groups(shown, "reason")["malformed"][1]))
-    assert f"/dead-letters/{id_}/edit" in page(visitor, f"{PAGE}/{id_}").text
-    body = json.loads(rows(url, "SELECT body FROM dead_letters WHERE id = :id", id=id_)[0][0])
-    corrected = json.dumps(body | {"timeouts": {"total": 3_600}}, indent=2).replace("\n", "\r\n")
-    kind = rows(url, "SELECT type FROM dead_letters WHERE id = :id", id=id_)[0][0]
-    assert "announced" in text_of(follow(visitor, visitor.act(f"{PAGE}/{id_}/edit", body=corrected, type=kind)))
-
-    shown = page(visitor)
-    assert "No open dead letters" in text_of(shown)
-    assert statuses(url) == {"resolved": 3_000 + 4_000 + 2, "discarded": 2_999}
-    assert count_of(page(visitor, f"{PAGE}?status=all")) == 10_001, "with the corrected copy"
-    [(succeeded,)] = rows(url, "SELECT count(*) FROM device_operations WHERE state = 50 AND reason = ''")
-    assert succeeded == 4_000
-    print(f"\nmended in {time.monotonic() - began:.0f} s")  # noqa: T201
 
 
 def test_each_page_of_the_list_has_other_rows_both_ways(visitor: Visitor, url: str) -> None:
@@ -414,57 +263,6 @@ def test_notes_are_kept_on_a_group_with_who_and_when(visitor: Visitor, url: str)
     assert visitor.act(note).status_code == HTTPStatus.NOT_FOUND
     assert rows(url, "SELECT count(*) FROM dead_letter_notes") == [(0,)]
     assert "known since Monday" in str(rows(url, "SELECT detail FROM audit_log WHERE action LIKE '%remove-note'"))
-
-
-def test_of_a_filter_one_job_runs_that_stops_after_its_portion(visitor: Visitor, url: str) -> None:
-    an_evening(url, parked=0, untrusted=0, conflicts=3_000, malformed=0)
-    number = statuses(url)["open"]
-    job = visitor.act(f"{PAGE}/replay?reason=conflict", limit="3000")
-    address = job.headers["location"]
-    running = page(visitor, address)
-    assert '<meta http-equiv="refresh"' in running.text, "3,000 in half a second"
-    assert address in page(visitor).text
-    second = visitor.act(f"{PAGE}/replay?reason=conflict", limit="3000")
-    assert second.headers["location"] == address
-    assert "runs already" in text_of(follow(visitor, second))
-    stopped = ended(visitor, visitor.act(f"{address}/stop"))
-    assert "stopped" in stopped
-    [(attempted,)] = rows(url, "SELECT count(*) FROM dead_letters WHERE attempts > 1")
-    assert 0 < attempted < 3_000
-    assert attempted % 250 == 0, "portions are whole"
-    assert f"stopped {attempted:,} of 3,000" in stopped
-    assert statuses(url)["open"] == number
-    assert "had ended already" in text_of(follow(visitor, visitor.act(f"{address}/stop")))
-
-    fewer = ended(
-        visitor, visitor.act(f"{PAGE}/discard?reason=conflict", limit="10", because="no more than these")
-    )
-    assert "10 discarded" in fewer, "no more than was confirmed"
-    assert statuses(url)["discarded"] == 10
-    restored = ended(visitor, visitor.act(f"{PAGE}/restore?reason=conflict", limit="10"))
-    assert "10 restored" in restored
-    assert statuses(url) == {"open": number}
-    nothing = follow(visitor, visitor.act(f"{PAGE}/restore?reason=conflict", limit="10"))
-    assert "nothing was done" in text_of(nothing)
-
-
-def test_a_job_ends_after_its_portion_when_the_server_stops(deviceops: Deviceops) -> None:
-    url = deviceops.settings["database_url"]
-    an_evening(url, parked=0, untrusted=0, conflicts=3_000, malformed=0)
-    with serving(deviceops) as server:
-        with signed_in(server) as visitor:
-            address = visitor.act(f"{PAGE}/replay?reason=conflict", limit="3000").headers["location"]
-            assert '<meta http-equiv="refresh"' in page(visitor, address).text
-        assert server.stop() == 0
-        assert not [line for line in server.log if line["level"] in ("error", "critical")]
-    [(attempted,)] = rows(url, "SELECT count(*) FROM dead_letters WHERE attempts > 1")
-    assert 0 < attempted < 3_000
-    assert attempted % 250 == 0
-    [(detail,)] = rows(url, "SELECT detail FROM audit_log WHERE action = 'dead-letters.replay'")
-    document = json.loads(detail) if isinstance(detail, str) else detail
-    assert (document["outcome"], document["done"]) == ("stopped", attempted)
-    with serving(deviceops) as server, signed_in(server) as visitor:
-        assert "This server does not know the job" in text_of(page(visitor, address, HTTPStatus.NOT_FOUND))
 
 
 def test_who_lacks_the_scope_sees_and_changes_nothing(deviceops: Deviceops) -> None:

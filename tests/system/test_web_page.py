@@ -1,194 +1,34 @@
-"""The web page as `deviceops serve` serves it: who may see it, what it shows, and what of it browsers may keep."""
+"""The web page as a whole: its policy, its files, the list of operations, the search, the audit log."""
 
 import asyncio
-import json
 import re
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
-from uuid import UUID
 
-import httpx
-import pytest
 from sqlalchemy import make_url
 
 from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase
-from tests.support.paging import COOKIE, Visitor, signed_in, text_of
+from tests.support.paging import signed_in, text_of
 from tests.support.seed import OPERATION
-from tests.support.sending import message, process, report_body
-from tests.support.serving import DEVICES, SCOPES, TIMEOUT, Server, announce, put, serving, token
+from tests.support.serving import DEVICES, Server, announce, put, serving
 from worker.model.text import one_line
 from worker.store import audit
 from worker.store.database import Database
 
 PAGES = ("/", "/operations/rows", "/search", "/search?q=zzzz", "/sign-in", "/nowhere", "/?limit=x")
 HTML = {"Accept": "text/html,application/xhtml+xml"}
-IN_TIME = 1
-"""Seconds from a commit to the page."""
-OPEN_PAGES = 50
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-
-
-@pytest.fixture
-def server(deviceops: Deviceops) -> Iterator[Server]:
-    """A server that knows a token; once on each kind of database."""
-    with serving(deviceops) as server:
-        yield server
-
-
-@pytest.fixture
-def on_sqlite(deviceops_on_sqlite: Deviceops) -> Iterator[Server]:
-    """The same on SQLite, for what no database changes."""
-    with serving(deviceops_on_sqlite) as server:
-        yield server
-
-
-def test_who_has_not_signed_in_is_led_to_the_form_and_then_to_what_was_asked_for(server: Server) -> None:
-    with Visitor(server) as visitor:
-        asked = visitor.get("/?state=FAILED&operation_type=a+b")
-        assert asked.status_code == 303
-        address = urlsplit(asked.headers["Location"])
-        assert (address.path, parse_qs(address.query)) == (
-            "/sign-in",
-            {"next": ["/?state=FAILED&operation_type=a+b"]},
-        )
-        form = visitor.get(asked.headers["Location"])
-        assert 'value="/?state=FAILED&amp;operation_type=a+b"' in form.text
-
-        done = visitor.sign_in(server.token, "/?state=FAILED&operation_type=a+b")
-
-        assert (done.status_code, done.headers["Location"]) == (303, "/?state=FAILED&operation_type=a+b")
-        assert "No operation matches" in text_of(visitor.get(done.headers["Location"]))
-        assert visitor.get("/sign-in?next=/search").headers["Location"] == "/search"
-        part = httpx.get(
-            f"{server.url}/operations/rows",
-            headers={"HX-Request": "true", "HX-Current-URL": f"{server.url}/?state=FAILED"},
-            trust_env=False,
-        )
-        assert part.headers["HX-Redirect"] == "/sign-in?next=%2F%3Fstate%3DFAILED"
-
-
-def test_the_cookie_is_out_of_reach_and_over_https_secure(on_sqlite: Server) -> None:
-    with Visitor(on_sqlite) as visitor:
-        cookie = visitor.sign_in(on_sqlite.token).headers["Set-Cookie"]
-        assert cookie.startswith(f"{COOKIE}=")
-        attributes = {each.strip().lower() for each in cookie.split(";")[1:]}
-        assert attributes == {"httponly", "max-age=43200", "path=/", "samesite=strict"}
-        assert on_sqlite.token not in cookie
-
-        by_proxy = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "deviceops.example"}
-        origin = {"Origin": "https://deviceops.example"}
-        fields = {"token": on_sqlite.token}
-        secure = visitor.post("/sign-in", data=fields, headers={**by_proxy, **origin}).headers["Set-Cookie"]
-        assert "secure" in {each.strip().lower() for each in secure.split(";")}
-
-
-def test_signing_out_ends_the_session_for_a_copy_of_the_cookie_too(server: Server) -> None:
-    with signed_in(server) as visitor, Visitor(server) as thief:
-        thief.cookies.update(visitor.cookies)
-        assert thief.get("/").status_code == 200
-        assert visitor.act("/sign-out").headers["Location"] == "/sign-in"
-        for each in (visitor, thief):
-            assert each.get("/").status_code == 303
-            assert each.get("/events?topic=operations", headers={"Accept": "text/event-stream"}).status_code == 401
-
-
-def test_a_wrong_token_signs_nobody_in_and_too_many_are_refused_but_a_right_one_never_is(
-    on_sqlite: Server,
-) -> None:
-    with Visitor(on_sqlite) as visitor:
-        for wrong in ("", "x", on_sqlite.token[:-1], f"{on_sqlite.token}x", "é\0\n"):
-            refused = visitor.sign_in(wrong)
-            assert refused.status_code == 401
-            assert "not known" in text_of(refused)
-            assert COOKIE not in visitor.cookies
-        statuses = [visitor.sign_in("wrong").status_code for _ in range(10)]
-        assert statuses[-1] == 429
-        assert visitor.sign_in(f" {on_sqlite.token}\n").status_code == 303
-    on_sqlite.stop()
-    assert on_sqlite.token not in json.dumps(on_sqlite.log)
-
-
-def test_scopes_decide_what_is_shown(deviceops_on_sqlite: Deviceops) -> None:
-    tokens, setting = {}, ""
-    for scope in SCOPES:
-        tokens[scope], setting = token(deviceops_on_sqlite.with_settings(api_tokens=setting), scope, [scope])
-    with serving(deviceops_on_sqlite.with_settings(api_tokens=setting)) as server:
-        for scope, text_ in tokens.items():
-            with signed_in(server, text_) as visitor:
-                for path in ("/", "/operations/rows", "/search", "/events?topic=operation/x"):
-                    response = visitor.get(path)
-                    if scope == "read:operation" and path != "/events?topic=operation/x":
-                        assert response.status_code == 200
-                    elif path != "/events?topic=operation/x":
-                        assert response.status_code == 403
-                        assert f"token '{scope}' lacks scope read:operation" in text_of(response)
-                    else:
-                        assert response.status_code == 400
-                listed = text_of(visitor.get("/") if scope == "read:operation" else visitor.get("/search"))
-                assert ("Dead letters" in listed) == (scope == "admin:dead-letters")
-                topics = {"operations": "read:operation", "dead-letters": "admin:dead-letters"}
-                for topic, needed in topics.items():
-                    head = visitor.head(f"/events?topic={topic}")
-                    assert head.status_code == (200 if scope == needed else 403)
-
-
-FOREIGN = [
-    {},
-    {"Origin": "http://evil.example"},
-    {"Origin": "null"},
-    {"Origin": "{own}", "Sec-Fetch-Site": "cross-site"},
-    {"Sec-Fetch-Site": "same-site"},
-    {"Origin": "http://localhost:1"},
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "'\"><script>alert(1)</script>",
+    "</bdi></td></table></main><h1>owned</h1>",
+    "{{ 7 * 7 }}{% raw %}",
+    "\u202eevitcani\u2066",
+    "\x1b[31m\x07",
+    "x" * 200,
 ]
-
-
-def test_a_form_of_another_page_changes_nothing(on_sqlite: Server) -> None:
-    with signed_in(on_sqlite) as visitor:
-        for headers in FOREIGN:
-            named = {name: value.format(own=on_sqlite.url) for name, value in headers.items()}
-            for path in ("/sign-out", "/sign-in"):
-                refused = visitor.post(path, data={"token": on_sqlite.token}, headers=named)
-                assert refused.status_code == 403, headers
-                assert "Set-Cookie" not in refused.headers
-        assert visitor.get("/").status_code == 200
-
-
-def test_a_link_from_another_page_leads_to_the_page_although_the_browser_holds_the_cookie_back(
-    on_sqlite: Server,
-) -> None:
-    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-    with Visitor(on_sqlite) as visitor:
-        hop = visitor.get("/?state=FAILED&operation_type=%22%3E", headers=followed)
-        assert hop.status_code == 200
-        assert 'content="0; url=/?state=FAILED&amp;operation_type=%22%3E"' in hop.text
-        assert "Operations" not in hop.text
-        for headers in ({**followed, "Sec-Fetch-Dest": "iframe"}, {**followed, "Sec-Fetch-Mode": "no-cors"}):
-            assert visitor.get("/", headers=headers).status_code == 303
-
-
-def test_without_tokens_this_machine_alone_sees_it_and_signs_nothing_in(deviceops_on_sqlite: Deviceops) -> None:
-    alone = deviceops_on_sqlite.with_settings(http_port="0", http_probe_port="0")
-    with alone.running("serve") as process:
-        server = Server(process, "none")
-        with Visitor(server) as visitor:
-            assert "Sign out" not in text_of(visitor.get("/"))
-            assert visitor.get("/sign-in").headers["Location"] == "/"
-            assert visitor.sign_in("x").status_code == 404
-            assert visitor.act("/sign-out").status_code == 303
-            for headers in ({"Host": "rebound.example"}, {"X-Forwarded-For": "203.0.113.5"}, {"Via": "1.1 proxy"}):
-                refused = visitor.get("/", headers=headers)
-                assert refused.status_code == 403
-                assert "no tokens are configured" in text_of(refused)
-            followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-            assert "refresh" in visitor.get("/", headers=followed).text
-            assert visitor.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
-        assert server.stop() == 0
 
 
 def test_every_page_has_a_policy_without_exceptions_and_names_no_other_host(on_sqlite: Server) -> None:
@@ -240,8 +80,8 @@ def test_the_api_answers_as_before(on_sqlite: Server) -> None:
         assert visitor.get("/v0/operations/").status_code == 401
 
 
-def test_rows_show_what_the_database_has(server: Server) -> None:
-    with server.client() as api, signed_in(server) as visitor:
+def test_rows_show_what_the_database_has(own_server: Server) -> None:
+    with own_server.client() as api, signed_in(own_server) as visitor:
         announce(api, DEVICES[:4])
         put(api, "SUCCESS")
         shown = text_of(visitor.get("/"))
@@ -259,8 +99,8 @@ def test_rows_show_what_the_database_has(server: Server) -> None:
         assert re.findall("<tr.*?</td>", rows, flags=re.DOTALL)[0] in visitor.get("/").text
 
 
-def test_filters_are_in_the_address_and_pages_keep_them(server: Server) -> None:
-    with server.client() as api, signed_in(server) as visitor:
+def test_filters_are_in_the_address_and_pages_keep_them(own_server: Server) -> None:
+    with own_server.client() as api, signed_in(own_server) as visitor:
         ids = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(5)]
         for id_ in ids:
             announce(api, DEVICES[:1], id=id_, operation_type="A&B" if id_ != ids[0] else "other")
@@ -297,8 +137,8 @@ def test_filters_are_in_the_address_and_pages_keep_them(server: Server) -> None:
             assert "<html" not in part.text
 
 
-def test_an_id_or_its_beginning_leads_to_what_it_is_of(server: Server) -> None:
-    with server.client() as api, signed_in(server) as visitor:
+def test_an_id_or_its_beginning_leads_to_what_it_is_of(own_server: Server) -> None:
+    with own_server.client() as api, signed_in(own_server) as visitor:
         announce(api, DEVICES)
         whole = visitor.get("/search", params={"q": f" {OPERATION['id'].upper()} "})
         assert whole.headers["Location"] == f"/operations/{OPERATION['id']}"
@@ -310,17 +150,6 @@ def test_an_id_or_its_beginning_leads_to_what_it_is_of(server: Server) -> None:
         assert "Nothing has an id" in text_of(visitor.get("/search", params={"q": "<script>"}))
         assert "<script>" not in visitor.get("/search", params={"q": "<script>"}).text
         assert visitor.get("/search", params={"q": "x" * 101}).status_code == 400
-
-
-HOSTILE = [
-    "<img src=x onerror=alert(1)>",
-    "'\"><script>alert(1)</script>",
-    "</bdi></td></table></main><h1>owned</h1>",
-    "{{ 7 * 7 }}{% raw %}",
-    "\u202eevitcani\u2066",
-    "\x1b[31m\x07",
-    "x" * 200,
-]
 
 
 def test_text_from_outside_is_never_markup_and_stays_on_one_line(on_sqlite: Server) -> None:
@@ -360,87 +189,6 @@ async def test_acts_are_recorded_with_who_when_and_the_id_of_the_request(
     assert timedelta(0) <= signed_out.at - signed_in_.at < timedelta(minutes=1)
 
 
-@pytest.mark.alone
-async def test_a_commit_of_another_process_is_on_fifty_open_pages_within_a_second(
-    deviceops: Deviceops, server: Server
-) -> None:
-    with server.client() as api:
-        announce(api, DEVICES)
-    with signed_in(server) as visitor:
-        cookie = visitor.cookies[COOKIE]
-    part = quote("operations operations /operations/rows?state=DISPATCHING,RESOLVED")
-    address = f"/events?topic=operations&part={part}"
-    async with AsyncExitStack() as stack:
-        pages = [await stack.enter_async_context(open_page(server, address, cookie)) for _ in range(OPEN_PAGES)]
-        await asyncio.gather(*(until(page, b"0</data> of") for page in pages))
-        await asyncio.sleep(1)
-        database = Database(make_url(deviceops.settings["database_url"]))
-        bodies = [report_body(UUID(OPERATION["id"]), UUID(device), "SUCCESS") for device in DEVICES[:5]]
-        await process(database, [[message(body) for body in bodies]])
-        committed = time.monotonic()
-        seen = await asyncio.gather(*(until(page, b"5</data> of") for page in pages))
-        await database.close()
-    assert max(seen) - committed < IN_TIME
-    server.stop()
-    rendered = [line for line in server.log if line.get("path") == "/operations/rows"]
-    assert 2 <= len(rendered) < OPEN_PAGES / 2
-
-
-@asynccontextmanager
-async def open_page(server: Server, address: str, cookie: str) -> AsyncIterator[asyncio.StreamReader]:
-    """The stream of an open page."""
-    url = urlsplit(server.url)
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    writer.write(f"GET {address} HTTP/1.1\r\nHost: {url.netloc}\r\nCookie: {COOKIE}={cookie}\r\n\r\n".encode())
-    try:
-        yield reader
-    finally:
-        writer.close()
-
-
-async def until(page: asyncio.StreamReader, expected: bytes) -> float:
-    """When a page shows something."""
-    async with asyncio.timeout(TIMEOUT):
-        while expected not in await page.readuntil(b"\n"):
-            pass
-    return time.monotonic()
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        "x operations /v0/operations/",
-        "x operations /events?topic=operations",
-        "x operations /static/x/page.css",
-        "x operations /nowhere",
-        "x operations /?limit=x",
-        "x operations /docs",
-    ],
-)
-async def test_what_is_no_part_of_a_page_is_not_sent_as_one(on_sqlite: Server, part: str) -> None:
-    with signed_in(on_sqlite) as visitor:
-        cookie = visitor.cookies[COOKIE]
-    async with open_page(on_sqlite, f"/events?topic=operations&part={quote(part)}", cookie) as page:
-        await until(page, b"event: again-x")
-
-
-@pytest.mark.parametrize("part", ["", "x", "x y", "x y http://a/", "x y //a/", "<x y /", "x\ny z /", "x y /\\a"])
-def test_a_part_that_is_none_is_an_error(on_sqlite: Server, part: str) -> None:
-    with signed_in(on_sqlite) as visitor:
-        response = visitor.get("/events", params={"topic": "operations", "part": part or "-"})
-        assert response.status_code == 400
-
-
-async def test_a_part_that_may_not_be_seen_is_not_sent(deviceops_on_sqlite: Deviceops) -> None:
-    text, setting = token(deviceops_on_sqlite, "devices", ["read:device"])
-    with serving(deviceops_on_sqlite.with_settings(api_tokens=setting)) as server:
-        with signed_in(server, text) as visitor:
-            cookie = visitor.cookies[COOKIE]
-        part = quote("x device /operations/rows")
-        async with open_page(server, f"/events?topic=device/{DEVICES[0]}&part={part}", cookie) as page:
-            await until(page, b"event: again-x")
-
-
 def test_while_the_database_is_away_the_page_says_so_and_tries_again(
     deviceops_on_sqlite: Deviceops, new_sqlite_database: NewDatabase
 ) -> None:
@@ -461,20 +209,3 @@ def test_while_the_database_is_away_the_page_says_so_and_tries_again(
         assert visitor.sign_in(server.token).status_code == 303
         assert visitor.get("/").status_code == 200
     assert {line["level"] for line in server.log} == {"info", "warning"}
-
-
-def test_what_no_browser_sends_is_refused_and_no_error_of_ours(server: Server) -> None:
-    with Visitor(server) as visitor:
-        odd = visitor.get("/", headers={"HX-Request": "true", "HX-Current-URL": "http://["})
-        assert odd.headers["HX-Redirect"].startswith("/sign-in")
-        origin = str(visitor.base_url).rstrip("/")
-        for charset in ("unicode_escape", "raw_unicode_escape", "latin-1"):
-            body = b'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\n\\ud800\r\n--b--\r\n'
-            kind = f"multipart/form-data; boundary=b; charset={charset}"
-            refused = visitor.post("/sign-in", content=body, headers={"Origin": origin, "Content-Type": kind})
-            assert refused.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE
-            assert "Forms are read in UTF-8." in text_of(refused)
-    with signed_in(server) as visitor:
-        nowhere = visitor.get("/dead-letters/1/replay", headers={"Accept": "text/html"})
-        assert (nowhere.status_code, "There is no page at this address." in nowhere.text) == (404, True)
-    assert not [line for line in server.log if line["level"] == "error"]
