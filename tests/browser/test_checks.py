@@ -129,5 +129,6 @@ def test_a_test_begins_as_a_new_visitor(browser: Browser, server: Server, tmp_pa
     assert new.network.requests == []
     new.open(f"{server.url}/sign-in")
     assert new.run(kept) == ["", 0, 0, 1280]
-    assert {request.status for request in new.network.requests} == {200}  # and none was cached
-    assert all(request.bytes > 0 for request in new.network.requests)
+    requests = new.ended_requests()
+    assert {request.status for request in requests} == {200}  # and none was cached
+    assert all(request.bytes > 0 for request in requests)

@@ -9,4 +9,4 @@ def test_the_documentation_shows_every_call_and_asks_no_other_host(browser: Brow
     browser.open("/docs")
     browser.wait_for("/v0/operations/", "/v0/dead-letters/replay/")
     assert browser.network.elsewhere(server.url) == []
-    assert {request.status for request in browser.network.requests if request.url.startswith(server.url)} == {200}
+    assert {each.status for each in browser.ended_requests() if each.url.startswith(server.url)} == {200}

@@ -57,8 +57,8 @@ async def test_memory_tasks_and_files_stay_flat(
     before, after = (statistics.median(values) for values in (memory[third:-third], memory[-third:]))
     print(f"memory: {before / MEGABYTE:.0f} MB in the middle third, {after / MEGABYTE:.0f} MB in the last")  # noqa: T201
     assert after - before < GROWTH
-    for counts in (tasks, files):
-        assert statistics.median(counts[-third:]) <= statistics.median(counts[third:-third]) + 1, counts
+    for counts in (tasks, files):  # the fewest: what a connection that is being made adds goes away, a leak stays
+        assert min(counts[-third:]) <= min(counts[third:-third]) + 1, counts
 
 
 async def terminate_backends(database_url: str) -> None:

@@ -17,7 +17,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.support.browsing import axe
 from tests.support.browsing.appearance import APPEARANCES, LAPTOP, TOO_WIDE, Appearance
 from tests.support.browsing.chromium import LOGS
-from tests.support.browsing.network import Network
+from tests.support.browsing.network import Network, Request
 
 PATIENCE = 15
 """Seconds that something may take that should take a fraction of one."""
@@ -134,6 +134,13 @@ class Browser:
         """The requests since the test began, or since it was cleared."""
         self._network.take(self._log("performance"))
         return self._network
+
+    def ended_requests(self) -> Sequence[Request]:
+        """The requests of a page without a stream, as soon as all have ended; the icon's may outlast the loading."""
+        return self.until(
+            lambda: self.network.requests if all(each.is_ended for each in self._network.requests) else None,
+            "an answer to every request",
+        )
 
     @property
     def console(self) -> list[str]:

@@ -24,6 +24,8 @@ class Request:
     bytes: int = 0
     """What came over the wire, headers included; none for what came from the cache."""
     failed: str | None = None
+    is_ended: bool = False
+    """It failed, or all of its answer is there."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the response, with names in small letters."""
 
@@ -94,10 +96,12 @@ class Network:
     def _finished(self, event: Mapping[str, Any]) -> None:
         if (request := self._by_id.get(event["requestId"])) is not None:
             request.bytes = event["encodedDataLength"]  # with the headers
+            request.is_ended = True
 
     def _failed(self, event: Mapping[str, Any]) -> None:
         if (request := self._by_id.get(event["requestId"])) is not None:
             request.failed = event["errorText"]
+            request.is_ended = True
 
     def _add_bytes(self, id_: str, number: int) -> None:
         if (request := self._by_id.get(id_)) is not None:
