@@ -136,7 +136,7 @@ class Browser:
         return self._network
 
     def ended_requests(self) -> Sequence[Request]:
-        """The requests of a page without a stream, as soon as all have ended; the icon's may outlast the loading."""
+        """The requests of a page without a stream, as soon as all have ended: its icon's may come late."""
         return self.until(
             lambda: self.network.requests if all(each.is_ended for each in self._network.requests) else None,
             "an answer to every request",
