@@ -22,6 +22,8 @@ GATHERED = 0.02
 """Seconds between a signal and the look, in which commits gather, and a worker may number them."""
 INTERVAL = 0.05
 """Minimum seconds between two looks: batches commit every few milliseconds."""
+PATIENT_INTERVAL = 0.25
+"""The same while all live followers are patient."""
 SHARE = 0.0005
 """Seconds of that for each follower that is sent something, so that many of them leave a processor to reports."""
 PORTION = 1_000
@@ -147,10 +149,14 @@ class Feed:
             return
         told = self._tell(page.changes)
         self._position = page.end
-        await asyncio.sleep(max(INTERVAL, told * SHARE))
+        await asyncio.sleep(max(self._interval(), told * SHARE))
         if page.is_last:
             await self._signal.wait()
             await asyncio.sleep(GATHERED)
+
+    def _interval(self) -> float:
+        is_patient = all(follower.is_patient for follower in chain.from_iterable(self._live.values()))
+        return PATIENT_INTERVAL if is_patient else INTERVAL
 
     def _tell(self, found: Iterable[LoggedChange]) -> int:
         """Tell followers of changes; returns how many have something to send now that had nothing before."""

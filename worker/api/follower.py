@@ -15,6 +15,9 @@ CHUNK = 65_536
 class Follower:
     """Follows all changes, or those of one operation; of some types if they are given."""
 
+    is_patient = False
+    """Whether it is enough to be told a few times a second."""
+
     def __init__(self, operation_id: UUID | None = None, types: Collection[ChangeType] = ()) -> None:
         self.operation_id = operation_id
         self.of = None if operation_id is None else str(operation_id)

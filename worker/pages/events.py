@@ -15,7 +15,7 @@ from worker.pages import live
 from worker.pages.access import COOKIE, WITHIN, pages_of
 from worker.pages.live import OpenPage
 from worker.pages.page import Page, may
-from worker.pages.parts import Part, render
+from worker.pages.parts import Part, frame, render
 from worker.pages.routing import PageRoute
 from worker.store.errors import is_database_error
 
@@ -52,7 +52,7 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     """The events; they end with the session."""
     pages, caller = pages_of(request), page.caller
-    sent: dict[str, str] = {}
+    sent: dict[str, bytes] = {}
     yield b"retry: 2000\n\n"
     while (pending := await open_page.changed(HEARTBEAT)) is not None:
         if pages.tokens is not None:
@@ -65,23 +65,18 @@ async def _events(
                 if found is None:
                     return
                 caller = found.caller
-        yield b"".join(_frame(topic.partition("/")[0], topic) for topic in sorted(pending)) or b":\n\n"
+        events = [frame(topic.partition("/")[0], topic) for topic in sorted(pending)]
         kinds = {topic.partition("/")[0] for topic in pending}
         for part in parts:
             if kinds.isdisjoint(part.kinds):
                 continue
-            text = await render(part, request, caller, open_page.topics)
-            if text is None:
-                yield _frame(f"again-{part.id}", "again")
-            elif text != sent.get(part.id):
-                yield _frame(f"part-{part.id}", text)
-            sent[part.id] = text or ""
-
-
-def _frame(name: str, text: str) -> bytes:
-    """An event; browsers join its lines again."""
-    lines = "".join(f"data: {line}\n" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    return f"event: {name}\n{lines}\n".encode()
+            event = await render(part, request, caller, open_page.topics)
+            if event is None:
+                events.append(frame(f"again-{part.id}", "again"))
+            elif event != sent.get(part.id):
+                events.append(event)
+            sent[part.id] = event or b""
+        yield b"".join(events) or b":\n\n"
 
 
 _SCOPES = {

@@ -239,6 +239,8 @@ class Live:
 class _Listener(Follower):
     """Follows all changes for the open pages: takes which topics have changed, and no change."""
 
+    is_patient = True
+
     def __init__(self, live: Live) -> None:
         super().__init__()
         self._live = live

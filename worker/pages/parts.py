@@ -38,20 +38,26 @@ class Part(NamedTuple):
         return cls(id_, address, frozenset(kinds.split(",")))
 
 
-async def render(part: Part, request: Request, caller: Caller, topics: Iterable[str]) -> str | None:
-    """What the route of a part answers now to a caller; None if that is an error, or no part.
+async def render(part: Part, request: Request, caller: Caller, topics: Iterable[str]) -> bytes | None:
+    """The event with what the route of a part answers now to a caller; None if that is an error, or no part.
 
     `request` is that of the open page. Shared as `renderings` are, by callers with the same scopes.
     """
 
-    async def make() -> str:
-        return await _answer(part.address, request, caller)
+    async def make() -> bytes:
+        return frame(f"part-{part.id}", await _answer(part.address, request, caller))
 
-    key = "part", part.address, caller.scopes
+    key = "part", part.id, part.address, caller.scopes
     try:
         return await access.pages_of(request).renderings.get(key, topics, make)
     except _Failed:
         return None
+
+
+def frame(name: str, text: str) -> bytes:
+    """A server-sent event; browsers join its lines again."""
+    lines = "".join(f"data: {line}\n" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    return f"event: {name}\n{lines}\n".encode()
 
 
 class _Failed(Exception):

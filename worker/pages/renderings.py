@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 LIFETIME = 0.5
 """Seconds from its beginning for which a rendering is used, if nothing has changed."""
@@ -12,12 +12,13 @@ _HELD = 200
 """Renderings that are held, at most."""
 
 Versions = Callable[[Iterable[str]], tuple[int, ...]]
+Rendered = TypeVar("Rendered", str, bytes)
 
 
 class _Rendering(NamedTuple):
     began: float
     version: tuple[int, ...]
-    task: asyncio.Task[str]
+    task: asyncio.Task[Any]
 
 
 class Renderings:
@@ -28,8 +29,8 @@ class Renderings:
         self._held: OrderedDict[Hashable, _Rendering] = OrderedDict()
 
     async def get(
-        self, key: Hashable, topics: Iterable[str], render: Callable[[], Coroutine[Any, Any, str]]
-    ) -> str:
+        self, key: Hashable, topics: Iterable[str], render: Callable[[], Coroutine[Any, Any, Rendered]]
+    ) -> Rendered:
         """What `render` returns, or has returned to another caller since the topics changed last.
 
         A failure is raised for all who wait for it, and not held. A caller that goes away cancels nothing.
@@ -43,7 +44,8 @@ class Renderings:
             while len(self._held) > _HELD:
                 self._held.popitem(last=False)
             asyncio.get_running_loop().call_later(2 * LIFETIME, self._forget_old)
-        return await asyncio.shield(held.task)
+        rendered: Rendered = await asyncio.shield(held.task)
+        return rendered
 
     def __len__(self) -> int:
         return len(self._held)
@@ -65,7 +67,7 @@ def _is_fresh(held: _Rendering) -> bool:
     return is_well and time.monotonic() - held.began < LIFETIME
 
 
-def _retrieve(task: asyncio.Task[str]) -> None:
+def _retrieve(task: asyncio.Task[Any]) -> None:
     """Mark the exception as seen: whoever waited may have gone."""
     if not task.cancelled():
         task.exception()

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
@@ -50,18 +51,14 @@ class Sessions:
         secret, now = secrets.token_urlsafe(32), datetime.now(UTC)
         row = Session(_digest(secret), caller.name, self._tokens[caller.name].hash, now, now + LASTS)
         await page_sessions.add(connection, row)
-        return TimestampSigner(self._key, salt="session", digest_method=sha256).sign(secret).decode()
+        return _signer(self._key).sign(secret).decode()
 
     async def find(self, shared: Context, cookie: str | None) -> Found | None:
         """The session of a cookie, None if there is none that is valid. Raises the database's errors."""
         if not cookie:
             return None
-        try:
-            signer = TimestampSigner(await self.key(shared), salt="session", digest_method=sha256)
-            secret = signer.unsign(cookie, max_age=LASTS // timedelta(seconds=1)).decode()
-        except (BadSignature, UnicodeError):
-            return None
-        row = await self._row(shared, _digest(secret))
+        id_ = _id_of(cookie, await self.key(shared))
+        row = None if id_ is None else await self._row(shared, id_)
         if row is None or row.expires_at <= datetime.now(UTC):
             return None
         token = self._tokens.get(row.token_name)
@@ -115,6 +112,19 @@ class _LookUp(NamedTuple):
 async def _read(shared: Context, id_: str) -> Session | None:
     async with shared.database.read() as connection:
         return await page_sessions.find(connection, id_)
+
+
+def _signer(key: bytes) -> TimestampSigner:
+    return TimestampSigner(key, salt="session", digest_method=sha256)
+
+
+@lru_cache(_REMEMBERED)
+def _id_of(cookie: str, key: bytes) -> str | None:
+    """The id of the session of a cookie, whose row says when it ends; None if it is not signed with the key."""
+    try:
+        return _digest(_signer(key).unsign(cookie, max_age=LASTS // timedelta(seconds=1)).decode())
+    except (BadSignature, UnicodeError):
+        return None
 
 
 def _digest(secret: str) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BindParameter, bindparam, func, select, union_all
+from sqlalchemy import BindParameter, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from statemachine import OperationState
@@ -121,10 +121,8 @@ async def _parked(connection: AsyncConnection, ids: Collection[UUID]) -> Mapping
     # Literals in the statement's text, so that the partial index can be used.
     status: BindParameter[str] = bindparam("status", Status.OPEN.value, literal_execute=True)
     reason: BindParameter[str] = bindparam("reason", Reason.UNKNOWN_DEVICE_OPERATION.value, literal_execute=True)
-    query = select(column.operation_id).where(column.status == status, column.reason == reason)
-    branches = [select(query.where(column.operation_id == id_).limit(MOST_PARKED).subquery()) for id_ in ids]
-    if not branches:
-        return {}
-    found = union_all(*branches).subquery().c
-    counting = select(found.operation_id, func.count()).group_by(found.operation_id)
-    return {row[0]: row[1] for row in await connection.execute(counting)}
+    id_ = operations.c.id
+    parked = select(column.id).where(column.status == status, column.reason == reason, column.operation_id == id_)
+    number = select(func.count()).select_from(parked.limit(MOST_PARKED).correlate(operations).subquery())
+    query = select(id_, number.scalar_subquery()).where(id_.in_(ids))
+    return {row[0]: row[1] for row in await connection.execute(query)}
