@@ -24,7 +24,7 @@ from tests.support.services.machine import free_port
 from worker.log_writer import FLUSH_TIMEOUT
 from worker.watch.watchdog import TRACEBACK_GRACE
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+SOME_ID = "00000000-0000-4000-8000-000000000000"
 REPORTS = 200
 STALL = 3
 """Seconds without progress after which a worker leaves."""
@@ -58,7 +58,7 @@ def test_a_worker_without_any_stream_does_its_work_and_a_failing_command_has_its
     without = redirected(deviceops_on_broker, "<&- >&- 2>&-")
     assert without("run", "--until-idle", "2").returncode == 0
     assert len(deviceops_on_broker.document("status")) == 1
-    assert without("status", NOBODY).returncode == 1
+    assert without("status", SOME_ID).returncode == 1
     assert without("nonsense").returncode == 2
     unread = redirected(deviceops_on_broker, "<&-")("ingest", "-")
     assert (unread.returncode, unread.stderr) == (1, "deviceops: standard input is closed\n")
@@ -119,7 +119,7 @@ def broken_pipe() -> Iterator[int]:
 def test_a_command_that_fails_ends_whatever_becomes_of_its_last_line(
     deviceops_on_sqlite: Deviceops, stream: Callable[[], Iterator[int]]
 ) -> None:
-    with stream() as descriptor, deviceops_on_sqlite.running("status", NOBODY, stderr=descriptor) as process:  # type: ignore[attr-defined]
+    with stream() as descriptor, deviceops_on_sqlite.running("status", SOME_ID, stderr=descriptor) as process:  # type: ignore[attr-defined]
         assert process.wait(PATIENCE + FLUSH_TIMEOUT) == 1
 
 

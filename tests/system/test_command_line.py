@@ -19,7 +19,7 @@ FLEET = ("--operations", "2", "--devices", "50", "--disorder", "0.2", "--duplica
 SPOILT = ("--conflicts", "0.1", "--malformed", "0.02")
 
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+SOME_ID = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ def test_dead_letters_are_listed_by_status_reason_and_operation_and_shown_whole(
 def test_device_shows_every_report_and_its_document_the_states_reached(
     deviceops: Deviceops,
 ) -> None:
-    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service"}
+    report = {"operation_id": SOME_ID, "device_id": SOME_ID, "service_id": "drift-service"}
     states = ("CREATED", "SUCCESS", "PROCESSING")
     deviceops.out("ingest", "-", lines="".join(json.dumps({**report, "state": s}) + "\n" for s in states))
 
-    shown = deviceops.out("device", NOBODY, NOBODY)
-    document = deviceops.document("device", NOBODY, NOBODY)
+    shown = deviceops.out("device", SOME_ID, SOME_ID)
+    document = deviceops.document("device", SOME_ID, SOME_ID)
 
     assert "PROCESSING" in shown
     assert "late" in shown
@@ -96,12 +96,12 @@ def test_device_shows_every_report_and_its_document_the_states_reached(
 
 
 def test_device_shows_reports_by_pages(deviceops: Deviceops) -> None:
-    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    report = {"operation_id": SOME_ID, "device_id": SOME_ID, "service_id": "drift-service", "state": "CREATED"}
     times = [f"2026-01-31T08:00:0{second}Z" for second in range(5)]
     lines = [json.dumps({**report, "report_id": time, "occurred_at": time}) for time in times]
     deviceops.out("ingest", "-", lines="\n".join(lines))
 
-    shown = deviceops.out("device", NOBODY, NOBODY, "--limit", "2", "--offset", "1")
+    shown = deviceops.out("device", SOME_ID, SOME_ID, "--limit", "2", "--offset", "1")
 
     assert [time[11:19] in shown for time in times] == [False, True, True, False, False]
     assert "2 to 3 of 5" in shown
@@ -159,26 +159,26 @@ def test_on_a_terminal_no_state_and_no_id_is_cut(deviceops_on_sqlite: Deviceops,
 
 
 def test_a_line_in_a_pipe_is_as_long_as_what_it_says(deviceops_on_sqlite: Deviceops) -> None:
-    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    report = {"operation_id": SOME_ID, "device_id": SOME_ID, "service_id": "drift-service", "state": "CREATED"}
     reason = " ".join(["said"] * 60)
     deviceops_on_sqlite.out("ingest", "-", lines=json.dumps({**report, "reason": reason}))
     # Where tests run in several processes, these have the variable.
     piped = replace(deviceops_on_sqlite, environment={}, wrapper=("env", "-u", "COLUMNS"))
-    for command in (("devices", NOBODY), ("device", NOBODY, NOBODY)):
+    for command in (("devices", SOME_ID), ("device", SOME_ID, SOME_ID)):
         lines = piped.out(*command).splitlines()
         assert any(reason in line for line in lines)
         assert [line for line in lines if line != line.rstrip() or len(line) > 500] == []
 
 
 def test_a_misspelt_state_names_the_states_and_the_nearest_one(deviceops_on_sqlite: Deviceops) -> None:
-    done = deviceops_on_sqlite("devices", NOBODY, "--state", "SUCESS")
+    done = deviceops_on_sqlite("devices", SOME_ID, "--state", "SUCESS")
     assert done.returncode == 2
     assert "'SUCESS' is not a state: CREATED, INITIATED, " in done.stderr
     assert "Did you mean SUCCESS?" in done.stderr
 
 
 def test_a_wrong_number_is_told_in_words(deviceops_on_sqlite: Deviceops) -> None:
-    for command in (("dead-letters", "show", "abc"), ("devices", NOBODY, "--limit", "abc")):
+    for command in (("dead-letters", "show", "abc"), ("devices", SOME_ID, "--limit", "abc")):
         done = deviceops_on_sqlite(*command)
         assert done.returncode == 2
         assert "'abc' is not an integer" in done.stderr
@@ -210,10 +210,10 @@ def test_an_id_may_be_given_by_how_it_begins(deviceops: Deviceops, fleet: str) -
     assert deviceops.document("devices", short) == deviceops.document("devices", operation["id"])
     document = deviceops.document("device", short.upper(), device["device_id"][:9])
     assert document == deviceops.document("device", operation["id"], device["device_id"])
-    sixteen = [f"{digit:x}bcd{NOBODY[4:]}" for digit in range(16)]
+    sixteen = [f"{digit:x}bcd{SOME_ID[4:]}" for digit in range(16)]
     twins = [*sixteen[:1], sixteen[0][:-1] + "1"]
     lines = [
-        json.dumps({"operation_id": id_, "device_id": NOBODY, "service_id": "a", "state": 10}) for id_ in twins
+        json.dumps({"operation_id": id_, "device_id": SOME_ID, "service_id": "a", "state": 10}) for id_ in twins
     ]
     deviceops.out("ingest", "-", lines="\n".join(lines))
     refused = deviceops("status", "0bcd")
@@ -222,53 +222,53 @@ def test_an_id_may_be_given_by_how_it_begins(deviceops: Deviceops, fleet: str) -
 
 
 def test_cancel_cancels_what_is_not_settled(deviceops: Deviceops) -> None:
-    report = {"operation_id": NOBODY, "service_id": "drift-service"}
-    states = {NOBODY: "SUCCESS", NOBODY[:-1] + "1": "PROCESSING", NOBODY[:-1] + "2": "CREATED"}
+    report = {"operation_id": SOME_ID, "service_id": "drift-service"}
+    states = {SOME_ID: "SUCCESS", SOME_ID[:-1] + "1": "PROCESSING", SOME_ID[:-1] + "2": "CREATED"}
     lines = [
         json.dumps({**report, "device_id": device, "state": state})
         for device, last in states.items()
         for state in ("CREATED", last)
     ]
     deviceops.out("ingest", "-", lines="\n".join(lines))
-    cancelled = deviceops.document("cancel", NOBODY[:8], "--reason", "wrong window")
-    assert cancelled == {"operation_id": NOBODY, "cancelled": 2, "state": "COMPLETED"}
-    reached = {each["device_id"]: each["state"] for each in deviceops.document("devices", NOBODY)["results"]}
+    cancelled = deviceops.document("cancel", SOME_ID[:8], "--reason", "wrong window")
+    assert cancelled == {"operation_id": SOME_ID, "cancelled": 2, "state": "COMPLETED"}
+    reached = {each["device_id"]: each["state"] for each in deviceops.document("devices", SOME_ID)["results"]}
     assert sorted(reached.values()) == ["CANCELLED", "CANCELLED", "SUCCESS"]
-    assert "wrong window" in deviceops.out("device", NOBODY, NOBODY[:-1] + "1")
-    assert deviceops.document("cancel", NOBODY)["cancelled"] == 0
+    assert "wrong window" in deviceops.out("device", SOME_ID, SOME_ID[:-1] + "1")
+    assert deviceops.document("cancel", SOME_ID)["cancelled"] == 0
 
 
 def test_cancel_asks_on_a_terminal_and_names_the_operation(deviceops_on_sqlite: Deviceops) -> None:
-    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    report = {"operation_id": SOME_ID, "device_id": SOME_ID, "service_id": "drift-service", "state": "CREATED"}
     deviceops_on_sqlite.out("ingest", "-", lines=json.dumps(report))
-    code, said = answered(deviceops_on_sqlite, "n", "cancel", NOBODY[:6])
+    code, said = answered(deviceops_on_sqlite, "n", "cancel", SOME_ID[:6])
     assert code == 1
-    assert f"Cancel 1 unsettled device operation of operation {NOBODY} for good?" in said
+    assert f"Cancel 1 unsettled device operation of operation {SOME_ID} for good?" in said
     assert "nothing was cancelled" in said
-    assert deviceops_on_sqlite.document("device", NOBODY, NOBODY)["state"] == "CREATED"
-    code, said = answered(deviceops_on_sqlite, "n", "cancel", NOBODY[:6], "--yes")
+    assert deviceops_on_sqlite.document("device", SOME_ID, SOME_ID)["state"] == "CREATED"
+    code, said = answered(deviceops_on_sqlite, "n", "cancel", SOME_ID[:6], "--yes")
     assert (code, "for good?" in said) == (0, False)
-    assert deviceops_on_sqlite.document("device", NOBODY, NOBODY)["state"] == "CANCELLED"
+    assert deviceops_on_sqlite.document("device", SOME_ID, SOME_ID)["state"] == "CANCELLED"
 
 
 def test_a_device_is_shown_with_its_ids_and_a_page_without_rows_says_how_many_there_are(
     deviceops_on_sqlite: Deviceops,
 ) -> None:
-    devices = [f"{number}{NOBODY[1:]}" for number in range(3)]
-    report = {"operation_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    devices = [f"{number}{SOME_ID[1:]}" for number in range(3)]
+    report = {"operation_id": SOME_ID, "service_id": "drift-service", "state": "CREATED"}
     lines = [json.dumps({**report, "device_id": device, "reason": "bad checksum"}) for device in devices]
     deviceops_on_sqlite.out("ingest", "-", lines="\n".join(lines))
-    found = deviceops_on_sqlite.document("device", NOBODY, devices[1])
-    shown = deviceops_on_sqlite.out("device", NOBODY, devices[1])
-    for name, value in (("operation", NOBODY), ("device", devices[1]), ("device operation", found["id"])):
+    found = deviceops_on_sqlite.document("device", SOME_ID, devices[1])
+    shown = deviceops_on_sqlite.out("device", SOME_ID, devices[1])
+    for name, value in (("operation", SOME_ID), ("device", devices[1]), ("device operation", found["id"])):
         assert re.search(rf"^{name} +{value}$", shown, re.MULTILINE)
     others = "; --offset and --limit show others"
-    listed = deviceops_on_sqlite.out("devices", NOBODY, "--limit", "2")
+    listed = deviceops_on_sqlite.out("devices", SOME_ID, "--limit", "2")
     assert listed.splitlines()[-1] == f"1 to 2 of 3{others}"
-    assert deviceops_on_sqlite.out("devices", NOBODY).splitlines()[-1] == "1 to 3 of 3"
-    beyond = deviceops_on_sqlite.out("devices", NOBODY, "--offset", "500")
+    assert deviceops_on_sqlite.out("devices", SOME_ID).splitlines()[-1] == "1 to 3 of 3"
+    beyond = deviceops_on_sqlite.out("devices", SOME_ID, "--offset", "500")
     assert beyond == f"none after the first 500, of 3 in all{others}\n"
-    narrow = on_a_terminal(deviceops_on_sqlite, 80, "devices", NOBODY)
+    narrow = on_a_terminal(deviceops_on_sqlite, 80, "devices", SOME_ID)
     assert [line.rstrip()[-1] for line in narrow if "CREATED" in line] == ["…"] * 3
 
 
@@ -296,7 +296,7 @@ def test_the_same_seed_gives_the_same_fleet_to_the_byte(deviceops_on_sqlite: Dev
 
 
 def test_a_live_pipe_is_processed_before_it_ends(deviceops_on_sqlite: Deviceops) -> None:
-    report = {"operation_id": NOBODY, "device_id": NOBODY, "service_id": "drift-service", "state": "CREATED"}
+    report = {"operation_id": SOME_ID, "device_id": SOME_ID, "service_id": "drift-service", "state": "CREATED"}
     read, write = os.pipe()
     with deviceops_on_sqlite.start("ingest", "-", "--json", stdin=read) as process:
         os.close(read)
@@ -310,8 +310,8 @@ def test_a_live_pipe_is_processed_before_it_ends(deviceops_on_sqlite: Deviceops)
 
 def test_a_long_document_arrives_whole_however_slowly_it_is_read(deviceops_on_sqlite: Deviceops) -> None:
     deviceops = deviceops_on_sqlite.with_environment(PYTHONUNBUFFERED="1")  # as most containers have it
-    report = {"operation_id": NOBODY, "state": "SUCCESS", "service_id": "drift-service"}
-    reports = ({**report, "device_id": f"{NOBODY[:-4]}{number:04d}"} for number in range(500))
+    report = {"operation_id": SOME_ID, "state": "SUCCESS", "service_id": "drift-service"}
+    reports = ({**report, "device_id": f"{SOME_ID[:-4]}{number:04d}"} for number in range(500))
     deviceops.out("ingest", "-", lines="".join(json.dumps(each) + "\n" for each in reports))
 
     with deviceops.start("dead-letters", "list", "--json", pipesize=4_096) as process:

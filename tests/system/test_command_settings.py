@@ -11,13 +11,13 @@ from sqlalchemy import make_url
 from tests.support.command import Deviceops
 from tests.support.databases import NewDatabase, execute
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+SOME_ID = "00000000-0000-4000-8000-000000000000"
 
 
 READING = [
     ("status",),
-    ("devices", NOBODY),
-    ("device", NOBODY, NOBODY),
+    ("devices", SOME_ID),
+    ("device", SOME_ID, SOME_ID),
     ("dead-letters", "list"),
     ("dead-letters", "show", "1"),
     ("dead-letters", "export"),
@@ -135,16 +135,16 @@ WRONG = {
     "a prefix with spaces": (2, ["status"], {"topology_prefix": "a b"}),
     "a file that is not there": (1, ["ingest", "no-such-file"], {}),
     "a directory as file": (1, ["ingest", "."], {}),
-    "an unknown operation": (1, ["status", NOBODY], {}),
-    "an unknown device": (1, ["device", NOBODY, NOBODY], {}),
-    "devices of an unknown operation": (1, ["devices", NOBODY], {}),
+    "an unknown operation": (1, ["status", SOME_ID], {}),
+    "an unknown device": (1, ["device", SOME_ID, SOME_ID], {}),
+    "devices of an unknown operation": (1, ["devices", SOME_ID], {}),
     "an unknown dead letter": (1, ["dead-letters", "show", "1"], {}),
     "no UUID": (2, ["status", "seven"], {}),
-    "no state": (2, ["devices", NOBODY, "--state", "DONE"], {}),
+    "no state": (2, ["devices", SOME_ID, "--state", "DONE"], {}),
     "no status": (2, ["dead-letters", "list", "--status", "shut"], {}),
     "no probability": (2, ["simulate", "--early", "2"], {}),
     "no command": (2, ["fly"], {}),
-    "a missing argument": (2, ["device", NOBODY], {}),
+    "a missing argument": (2, ["device", SOME_ID], {}),
     "the beginning of an id that is too short": (2, ["status", "abc"], {}),
     "no operation that begins so": (1, ["status", "abcd"], {}),
     "a setting as an option": (2, ["run", "--database-url", "sqlite:///x.db"], {}),

@@ -6,14 +6,14 @@ import pytest
 
 from tests.support.command import Deviceops
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+SOME_ID = "00000000-0000-4000-8000-000000000000"
 COMMANDS = [
     ("run", "--until-idle", "0.1"),
     ("ingest", "-"),
     ("publish", "-"),
     ("status",),
-    ("devices", NOBODY),
-    ("device", NOBODY, NOBODY),
+    ("devices", SOME_ID),
+    ("device", SOME_ID, SOME_ID),
     ("dead-letters", "list"),
     ("dead-letters", "replay", "--all"),
     ("dead-letters", "discard", "--all", "--because", "x"),

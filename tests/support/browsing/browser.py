@@ -137,10 +137,12 @@ class Browser:
 
     def ended_requests(self) -> Sequence[Request]:
         """The requests of a page without a stream, as soon as all have ended: its icon's may come late."""
-        return self.until(
-            lambda: self.network.requests if all(each.is_ended for each in self._network.requests) else None,
-            "an answer to every request",
-        )
+
+        def ended() -> Sequence[Request] | None:
+            requests = self.network.requests
+            return requests if all(each.is_ended for each in requests) else None
+
+        return self.until(ended, "an answer to every request")
 
     @property
     def console(self) -> list[str]:
