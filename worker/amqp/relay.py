@@ -31,11 +31,11 @@ from worker.waiting import a_while_after, first_of
 
 CONFIRM_TIMEOUT = 10
 """Seconds for the confirmations of a portion, before the broker counts as lost."""
-GATHERED = 0.02
+GATHERED = 0.01
 """Seconds between two portions, in which commits gather."""
 PAUSE = 2
 """The same as a multiple of the time that a portion took, which is longer while the worker has much to do."""
-MAX_GATHERED = 0.06
+MAX_GATHERED = 0.04
 """Maximum of both, in seconds."""
 CHUNK = 1_000_000
 """Bytes of bodies that are written at a time, about, and confirmed before the next."""
