@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import structlog
@@ -24,8 +24,10 @@ INTERVAL = 0.05
 """Minimum seconds between two looks: batches commit every few milliseconds."""
 PATIENT_INTERVAL = 0.25
 """The same while all live followers are patient."""
-SHARE = 0.0005
+SHARE = 0.001
 """Seconds of that for each follower that is sent something, so that many of them leave a processor to reports."""
+TOGETHER = 20
+"""Followers that are woken at a time; the seconds of the others are spread likewise."""
 PORTION = 1_000
 """Changes that are read at a time."""
 PORTION_SIZE = 1_000_000
@@ -99,6 +101,7 @@ class Feed:
             follower.is_live = True
             self._live[follower.of].add(follower)
             any(map(follower.tell, self.recent.since(position + 1, follower.of)))
+            follower.wake()
 
     def leave(self, follower: Follower) -> None:
         """Tell a follower of nothing more."""
@@ -149,7 +152,8 @@ class Feed:
             return
         told = self._tell(page.changes)
         self._position = page.end
-        await asyncio.sleep(max(self._interval(), told * SHARE))
+        await self._wake(told)
+        await asyncio.sleep(self._interval() - len(told) * SHARE)
         if page.is_last:
             await self._signal.wait()
             await asyncio.sleep(GATHERED)
@@ -158,16 +162,25 @@ class Feed:
         is_patient = all(follower.is_patient for follower in chain.from_iterable(self._live.values()))
         return PATIENT_INTERVAL if is_patient else INTERVAL
 
-    def _tell(self, found: Iterable[LoggedChange]) -> int:
-        """Tell followers of changes; returns how many have something to send now that had nothing before."""
-        told = 0
+    def _tell(self, found: Iterable[LoggedChange]) -> Sequence[Follower]:
+        """Tell followers of changes; returns those that have something to send now, and had nothing before."""
+        told: list[Follower] = []
         for change in found:
             frame = frames.of_change(change)
             recent = Recent(change.position, change.aggregateid, change.type, change.sequence, frame)
             self.recent.add(recent)
             followers = chain(self._live.get(change.aggregateid, ()), self._live.get(None, ()))
-            told += sum(follower.tell(recent) for follower in followers)
+            told += [follower for follower in followers if follower.tell(recent)]
         return told
+
+    @staticmethod
+    async def _wake(told: Sequence[Follower]) -> None:
+        """Wake followers, a few at a time."""
+        for start in range(0, len(told), TOGETHER):
+            together = told[start : start + TOGETHER]
+            for follower in together:
+                follower.wake()
+            await asyncio.sleep(len(together) * SHARE)
 
     def _end_live(self) -> None:
         """Have all followers read the log, where each finds that it has missed something."""

@@ -38,15 +38,19 @@ class Follower:
         return is_new and (not self.types or change_type in self.types)
 
     def tell(self, change: Recent) -> bool:
-        """Note that there is a change of what it follows; returns whether this makes it send something."""
+        """Note that there is a change of what it follows; returns whether it has to be woken to send something."""
         if self._next is not None or change.position <= self.position:
             return False
         if not self.wants(change.type, change.sequence):
             return False
         self._next = change.position
         self.position = change.position - 1
-        self._woken.set()
         return True
+
+    def wake(self) -> None:
+        """Have it send what it was told, unless it has meanwhile."""
+        if self._next is not None:
+            self._woken.set()
 
     def take(self, recent: RecentChanges) -> bytes:
         """The next events, empty if there are none; it is live no longer if they are not held any more."""
