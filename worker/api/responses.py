@@ -13,6 +13,7 @@ from starlette.routing import Match
 
 from statemachine import ABOVE, State
 from worker.model.contract import FIELD
+from worker.model.findings import problem as problem_of
 from worker.model.text import one_line
 
 Result = TypeVar("Result", bound=BaseModel)
@@ -136,8 +137,7 @@ def _fault(finding: Mapping[str, Any]) -> Fault:
     where = [str(part) for part in finding["loc"] if part not in _NOT_NAMES]
     if not where and FIELD in finding.get("ctx", {}):
         where = [finding["ctx"][FIELD]]
-    problem = one_line(finding["msg"].removeprefix("Value error, "))
-    return Fault(where=one_line(".".join(where) or str(finding["loc"][0])), problem=problem)
+    return Fault(where=one_line(".".join(where) or str(finding["loc"][0])), problem=one_line(problem_of(finding)))
 
 
 REPORT, CANCELLATION = "a report", "a cancellation"

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 import yarl
 from pydantic import AfterValidator, Field, Json, PrivateAttr, SecretStr, ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic_core import to_json
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
@@ -18,6 +18,7 @@ from worker.config.reporters import Reporters, Service
 from worker.config.secret_files import PREFIX, variable
 from worker.config.types import (
     EMPTY_IS_NONE,
+    JSON_OR_NONE,
     Address,
     Days,
     LogFormat,
@@ -31,6 +32,7 @@ from worker.config.webhooks import Webhook, WebhookName, check_told
 from worker.errors import SettingsError
 from worker.model.changes import Told, tell
 from worker.model.contract import Name
+from worker.model.findings import problem
 from worker.model.parsing import set_aliases
 from worker.model.timing import AnnouncedTimeouts, Defaults, set_defaults
 
@@ -144,13 +146,13 @@ class Settings(BaseSettings):
         le=65_535,
         description="their port in `deviceops serve`; 0: any free port, as when the default one is in use",
     )
-    services: Annotated[Json[dict[str, Service]] | None, NoDecode, EMPTY_IS_NONE] = Field(
+    services: Annotated[Json[dict[str, Service]] | None, NoDecode, JSON_OR_NONE] = Field(
         None,
         description="services that may report, as JSON: for each service_id what it may report, such as "
         '{"drift-service": {"operation_types": ["CONVERGE"], "states": ["SUCCESS", "FAILURE"]}, "console": {}}; '
         "an absent field is no restriction; empty: any service",
     )
-    message_types: Annotated[Json[dict[Name, MessageType]] | None, NoDecode, EMPTY_IS_NONE] = Field(
+    message_types: Annotated[Json[dict[Name, MessageType]] | None, NoDecode, JSON_OR_NONE] = Field(
         None,
         description="message types of frameworks, as JSON: for each name one of the types of deviceops, such as "
         '{"MyApp.DeviceReport, MyApp": "device-operation.report"}',
@@ -169,7 +171,7 @@ class Settings(BaseSettings):
         description="addresses or networks of the proxies, comma-separated, whose X-Forwarded-… headers are "
         "trusted; *: any",
     )
-    api_tokens: Annotated[Json[dict[Name, Token]] | None, NoDecode, EMPTY_IS_NONE] = Field(
+    api_tokens: Annotated[Json[dict[Name, Token]] | None, NoDecode, JSON_OR_NONE] = Field(
         None,
         description="tokens of the HTTP API, as JSON: for each name the scopes and the hash, as "
         "`deviceops token create` prints them; empty: no token, for callers on this machine",
@@ -193,7 +195,7 @@ class Settings(BaseSettings):
         description="days after receipt that `deviceops prune` keeps the reports of settled device operations; "
         "0: removes all; empty: keeps all",
     )
-    timeouts: Annotated[Json[dict[TypeOrAny, AnnouncedTimeouts]] | None, NoDecode, EMPTY_IS_NONE] = Field(
+    timeouts: Annotated[Json[dict[TypeOrAny, AnnouncedTimeouts]] | None, NoDecode, JSON_OR_NONE] = Field(
         None,
         description="timeouts that announcements do not name, as JSON: for each operation type, * for the others, "
         'the seconds such as {"CONVERGE": {"pending": 600, "step": 900}, "*": {"total": 86400}}; empty: '
@@ -227,7 +229,7 @@ class Settings(BaseSettings):
         description="number of changes that are kept; of more that cannot be published, the oldest ones of device "
         "operations are dropped",
     )
-    webhooks: Annotated[Json[dict[WebhookName, Webhook]] | None, NoDecode, EMPTY_IS_NONE] = Field(
+    webhooks: Annotated[Json[dict[WebhookName, Webhook]] | None, NoDecode, JSON_OR_NONE] = Field(
         None,
         description="where changes are sent by HTTP, as JSON: for each name the URL, the secret and, optionally, "
         'the types, such as {"ops": {"url": "https://example.com/hooks", "secret": "whsec_…", "types": '
@@ -276,7 +278,7 @@ class Settings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             wrong = "; ".join(
-                f"{_place(finding['loc'])}: {_told(finding)}"
+                f"{_place(finding['loc'])}: {problem(finding)}"
                 for finding in error.errors(include_url=False, include_input=False)
             )
             raise SettingsError(wrong) from None
@@ -404,13 +406,6 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return to_json(value, exclude_none=True).decode()
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _told(finding: ErrorDetails) -> str:
-    """What is wrong with a setting, in the words of JSON rather than of Python."""
-    if finding["type"] in ("model_type", "dict_type"):
-        return "Input should be an object"
-    return finding["msg"].removeprefix("Value error, ")
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -1,8 +1,10 @@
 """The types of settings. Their errors say in words what is expected, and never quote the value."""
 
+import json
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -10,6 +12,23 @@ from worker.model.parsing import TYPES
 from worker.model.text import shown
 
 EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"{shown(twice[0])} is there more than once in an object")
+
+
+def _json_or_none(value: object) -> object:
+    """JSON of which none is lost, as an object of Python would lose the first of two fields with one name."""
+    if isinstance(value, str):
+        with suppress(json.JSONDecodeError, RecursionError):  # of which pydantic says what is wrong
+            json.loads(value, object_pairs_hook=_distinct)
+    return None if value == "" else value
+
+
+JSON_OR_NONE = BeforeValidator(_json_or_none)
 OptionalFile = Annotated[Path | None, EMPTY_IS_NONE]
 Days = Annotated[Annotated[float, Field(ge=0, le=100_000)] | None, EMPTY_IS_NONE]
 

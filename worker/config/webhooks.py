@@ -28,10 +28,10 @@ def _url(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value().strip()
     try:
         url = yarl.URL(text)
-        is_valid = url.scheme in ("https", "http") and bool(url.host) and url.port is not None
+        is_valid = url.scheme in ("https", "http") and bool(url.host) and bool(url.port)
     except (ValueError, TypeError):
         is_valid = False
-    if not is_valid or not text.isprintable() or url.fragment:
+    if not is_valid or " " in text or not text.isprintable() or url.fragment:
         raise ValueError("is not a URL such as https://example.com/hooks")
     return SecretStr(text)
 

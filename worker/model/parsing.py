@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from worker.model.compression import Unreadable
 from worker.model.contract import FIELD, Announcement, AnyReports, LeftOut, Name, Report, Reports
 from worker.model.encodings import foreign
+from worker.model.findings import problem
 from worker.model.identity import NAMESPACE, body_id, device_operation_id, identity
 from worker.model.messages import (
     ANNOUNCEMENT,
@@ -253,7 +254,7 @@ def _unreadable(error: ValidationError, body: bytes) -> str:
 def describe_invalid(error: ValidationError) -> str:
     """What is wrong with a document, in one line, at most three findings."""
     findings = error.errors(include_url=False)
-    told = [f"{_location(finding)}: {finding['msg'].removeprefix('Value error, ')}" for finding in findings[:3]]
+    told = [f"{_location(finding)}: {problem(finding)}" for finding in findings[:3]]
     if len(findings) > len(told):
         told.append(f"and {len(findings) - len(told)} more")
     return one_line("; ".join(told))

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from worker.api.filters import StatusOrAll, type_of
 from worker.api.responses import ApiError
+from worker.model.findings import problem
 from worker.model.outcomes import Status
 from worker.model.text import one_line
 from worker.store.selection import FILTERS, Selection
@@ -69,8 +70,7 @@ def _chosen(**given: str | None) -> Chosen:
             try:
                 values[name] = adapter.validate_python(text)
             except ValidationError as error:
-                message = error.errors(include_url=False, include_context=False)[0]["msg"]
-                fault = one_line(message.removeprefix("Value error, "))
+                fault = one_line(problem(error.errors(include_url=False, include_context=False)[0]))
         fields[name] = Field(text, fault)
     status = values.pop(_STATUS, StatusOrAll.OPEN)
     selection = Selection(status=None if status is StatusOrAll.ALL else Status(status), **values)

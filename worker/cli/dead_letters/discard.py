@@ -22,7 +22,15 @@ app = typer.Typer(add_completion=False)
 @selecting(changing=Status.OPEN)
 def discard(
     selection: Selection,
-    because: Annotated[str, typer.Option(parser=utf8, metavar="TEXT", help="The reason, recorded with each.")],
+    because: Annotated[
+        str,
+        typer.Option(
+            parser=utf8,
+            metavar="TEXT",
+            help="The reason, recorded with each; needed without --dry-run.",
+            show_default=False,
+        ),
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be discarded; change nothing.")
     ] = False,
@@ -30,11 +38,11 @@ def discard(
     json: Json = False,
 ) -> None:
     """Discard open dead letters, with a reason; they stay readable, and `restore` takes it back."""
-    if not because.strip():
-        raise SettingsError("--because: say why")
     if dry_run:
         list_.show_list(selection, limit, json, "left alone")
         if not json:
             screen.print("nothing was changed")
         return
+    if not because.strip():
+        raise SettingsError("--because: say why")
     change_status("discarded", selection, limit, json, partial(closing.discard, because=clean(because)))

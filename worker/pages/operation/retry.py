@@ -17,6 +17,7 @@ from worker.api import retries as of_api
 from worker.api.responses import ApiError
 from worker.api.retries import RetryRequest
 from worker.config.api_tokens import Scope
+from worker.model.findings import problem
 from worker.model.text import counted
 from worker.pages import audit, live
 from worker.pages.operation.going import OperationId, row_of
@@ -148,7 +149,7 @@ def _parsed(operation_id: UUID, written: Written, new_id: UUID) -> tuple[RetryRe
         return RetryRequest.model_validate(body), {}
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        return None, {str(each["loc"][0]): f"{each['msg'].removeprefix('Value error, ')}." for each in faults}
+        return None, {str(each["loc"][0]): f"{problem(each)}." for each in faults}
 
 
 def _retry(wanted: RetryRequest) -> Retry:
