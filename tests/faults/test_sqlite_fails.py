@@ -4,18 +4,19 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from tests.faults.disks import SmallDisk, small_disk
 from tests.faults.outages import PAUSED, assert_told_once, is_paused, said
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.support.databases import NewDatabase
+from worker.store.database import Database
 
 
 async def test_locked_by_another_process(
@@ -80,3 +81,30 @@ async def test_files_that_are_removed_take_no_report_with_them(
     await trials.endure("SQLite file removed, and restored", remove, ledger, worker)
     assert_told_once(worker.log, trials.tries)
     assert all("removed" in line["error"] for line in said(worker.log, PAUSED)), worker.log
+
+
+async def test_a_transaction_that_is_cancelled_twice_leaves_no_task_that_never_ends(
+    sqlite_database: Database,
+) -> None:
+    """The first time its connection is closed, behind the statement; the second time it is not waited for."""
+    endless = text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT max(i) FROM n"
+    )
+
+    async def wait_for_a_statement() -> None:
+        async with sqlite_database.write() as connection:
+            await connection.execute(endless)
+
+    before = asyncio.all_tasks()
+    transaction = asyncio.create_task(wait_for_a_statement())
+    for _ in range(2):
+        await asyncio.sleep(0.1)
+        transaction.cancel()
+    with suppress(asyncio.CancelledError):
+        await transaction
+    ending = asyncio.all_tasks() - before
+    assert ending, "the connection is not being closed"
+    for task in ending:
+        task.cancel()  # as at the end of a process
+    _, waiting = await asyncio.wait(ending, timeout=10)
+    assert not waiting

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -62,6 +63,9 @@ def sqlite_engine(url: URL, state: ConnectionState, lock_timeout: float | None) 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions are begun by on_begin, not by the driver
+        driver = connection.driver_connection
+        # The driver's thread answers the first call only; a close that was cancelled would wait for the second.
+        driver.stop = cache(driver.stop)
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")

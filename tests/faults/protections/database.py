@@ -258,6 +258,11 @@ PROTECTIONS = (
         (("worker/store/sqlite.py", "        if not is_same:\n", "        if False:\n"),),
     ),
     Protection(
+        "a connection to SQLite whose closing was cancelled ends",
+        "test_sqlite_fails.py::test_a_transaction_that_is_cancelled_twice_leaves_no_task_that_never_ends",
+        (("worker/store/sqlite.py", "        driver.stop = cache(driver.stop)\n", ""),),
+    ),
+    Protection(
         "a database of another encoding is refused",
         "test_other_databases.py::test_an_encoding_that_cannot_keep_every_text_is_refused",
         (("worker/store/schema.py", 'if found.encoding != "UTF8":', "if False:"),),
