@@ -11,7 +11,7 @@ from worker.errors import DeviceopsError
 from worker.store.database import Database
 from worker.store.tables import metadata
 
-HEAD = "0014"
+HEAD = "0015"
 """The version that this code requires. Versions are numbers, so that newer ones are recognised."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -286,9 +286,9 @@ device_operations = Table(
         postgresql_where=_HAS_SERVICE,
         sqlite_where=_HAS_SERVICE,
     ),
-    Index(
+    Index(  # with the service, so that both filters together read no row of the table
         "device_operations_by_cause",
-        *("operation_id", "state", "cause", "updated_at", "id"),
+        *("operation_id", "state", "cause", "updated_at", "id", "service_id"),
         postgresql_where=_HAS_CAUSE,
         sqlite_where=_HAS_CAUSE,
     ),
