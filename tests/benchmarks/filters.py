@@ -68,6 +68,7 @@ async def filters(stage: Stage, sizes: Sizes, steps: Steps) -> Mapping[str, Any]
         with serving(deviceops.with_settings(log_level="INFO")) as server, server.client() as api:
             steps.next("pages by filter")
             paths = {name: (_path(OF_FEW, query), _path(OF_MANY, query)) for name, query in _queries().items()}
+            paths["groups by cause"] = (f"{OPERATIONS}{OF_FEW}/reasons/", f"{OPERATIONS}{OF_MANY}/reasons/")
             taken = _milliseconds(api, paths, sizes.calls)
             steps.next("pages with long histories")
             long, none = _path(OF_REPEATED, {}), _path(OF_NONE, {})
