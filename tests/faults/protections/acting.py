@@ -103,7 +103,7 @@ PROTECTIONS = (
             (
                 "worker/store/statements/operations.py",
                 "sequence = operations.sequence + CAST(:told AS integer)",
-                "sequence = operations.sequence + CAST(:told AS integer) * CAST(random() + 0.5 AS integer)",
+                "sequence = operations.sequence + CAST(:told AS integer) * CAST(random() AS integer)",
             ),
         ),
     ),
