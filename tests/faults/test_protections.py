@@ -18,3 +18,9 @@ def test_the_test_that_guards_it_exists(protection: Protection) -> None:
     file, _, name = protection.test.partition("::")
     defined = f"def {name.partition('[')[0]}(" if name else "def test_"
     assert defined in (ROOT / "tests/faults" / file).read_text()
+
+
+def test_the_page_has_a_row_for_each() -> None:
+    page = (ROOT / "tests/faults/PROTECTIONS.md").read_text()
+    rows = [line.split(" | ")[:2] for line in page.splitlines() if line.startswith("| ")]
+    assert rows[1:] == [[f"| {each.name}", f"`{each.test}`"] for each in PROTECTIONS]
