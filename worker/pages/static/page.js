@@ -160,6 +160,16 @@
     renewing = setTimeout(renewAll, RETRY);
   });
 
+  // What was counted by a form is no longer what it says once a field has changed.
+  document.addEventListener("input", (event) => {
+    const form = event.target.closest("form[data-counts]");
+    const button = form && document.querySelector(`#${form.dataset.counts} button`);
+    if (button) {
+      button.disabled = true;
+      button.textContent = "Count again first";
+    }
+  });
+
   // The buttons at the top
 
   const zoneButton = document.getElementById("zone");
