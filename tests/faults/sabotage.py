@@ -41,7 +41,9 @@ def prepare() -> None:
         if order.exists():
             how, passes = order.read_text().split()
             if int(passes) > 0:
-                order.write_text(f"{how} {int(passes) - 1}")
+                fewer = folder / f"{place}.fewer"  # renamed: another fault may kill this process between two writes
+                fewer.write_text(f"{how} {int(passes) - 1}")
+                fewer.rename(order)
                 return
             order.unlink()
             if how == "die":
