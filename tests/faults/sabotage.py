@@ -41,7 +41,7 @@ def prepare() -> None:
         if order.exists():
             how, passes = order.read_text().split()
             if int(passes) > 0:
-                fewer = folder / f"{place}.fewer"  # renamed: another fault may kill this process between two writes
+                fewer = folder / f"{place}.fewer"  # renamed, as the process may be killed before it has written
                 fewer.write_text(f"{how} {int(passes) - 1}")
                 fewer.rename(order)
                 return
