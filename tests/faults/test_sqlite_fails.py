@@ -90,20 +90,23 @@ async def test_a_transaction_that_is_cancelled_twice_leaves_no_task_that_never_e
     endless = text(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT max(i) FROM n"
     )
+    has_begun = asyncio.Event()
 
     async def wait_for_a_statement() -> None:
         async with sqlite_database.write() as connection:
+            has_begun.set()
             await connection.execute(endless)
 
     before = asyncio.all_tasks()
     transaction = asyncio.create_task(wait_for_a_statement())
-    for _ in range(2):
-        await asyncio.sleep(0.1)
-        transaction.cancel()
+    await has_begun.wait()
+    transaction.cancel()
+    async with asyncio.timeout(10):
+        while not (ending := asyncio.all_tasks() - before - {transaction}):  # noqa: ASYNC110  # its closing begins
+            await asyncio.sleep(0)
+    transaction.cancel()
     with suppress(asyncio.CancelledError):
         await transaction
-    ending = asyncio.all_tasks() - before
-    assert ending, "the connection is not being closed"
     for task in ending:
         task.cancel()  # as at the end of a process
     _, waiting = await asyncio.wait(ending, timeout=10)

@@ -164,3 +164,13 @@ async def test_each_node_of_a_broker_is_tried_and_named() -> None:
 def test_what_gives_a_transaction_up_is_not_for_the_address_to_set(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         urls.database_url(SecretStr(f"postgresql://u@a/d?options=-c{name}=5"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:0/", "http://a host/", "http://localhost/a b", "amqp://localhost/"]
+)
+def test_a_url_of_the_management_plugin_that_leads_nowhere_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="is not a URL such as"):
+        urls.management_url(SecretStr(url))
+    good = SecretStr("http://guest:guest@localhost:15672/")
+    assert urls.management_url(good) is good

@@ -123,7 +123,7 @@ def test_all_other_addresses_are_not(text: str) -> None:
         ({"ops": valid(url="example.com/t0ken")}, "DEVICEOPS_WEBHOOKS ops url: is not a URL such as"),
         ({"ops": valid(url="https://example.com:0/")}, "DEVICEOPS_WEBHOOKS ops url: is not a URL such as"),
         ({"ops": valid(url="https://example.com/a b")}, "DEVICEOPS_WEBHOOKS ops url: is not a URL such as"),
-        ('{"ops": {}, "ops": {}}', "DEVICEOPS_WEBHOOKS: 'ops' is there more than once"),
+        ('{"ops": {}, "ops": {}}', "DEVICEOPS_WEBHOOKS: duplicate name 'ops'"),
         ({"ops": valid(url="ftp://example.com/")}, "DEVICEOPS_WEBHOOKS ops url: is not a URL such as"),
         ({"ops": valid(url="http://example.com/")}, "DEVICEOPS_WEBHOOKS ops: url: begins with https://"),
         ({"ops": valid(url="https://[::1]/")}, "DEVICEOPS_WEBHOOKS ops: url: the address is not public"),

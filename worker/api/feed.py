@@ -25,9 +25,10 @@ INTERVAL = 0.05
 PATIENT_INTERVAL = 0.25
 """The same while all live followers are patient."""
 SHARE = 0.001
-"""Seconds of that for each follower that is sent something, so that many of them leave a processor to reports."""
+"""Minimum seconds between two looks for each follower that is sent something: many of them leave processor time
+to reports."""
 TOGETHER = 20
-"""Followers that are woken at a time; the seconds of the others are spread likewise."""
+"""Followers that are woken at a time, before a pause of their `SHARE`."""
 PORTION = 1_000
 """Changes that are read at a time."""
 PORTION_SIZE = 1_000_000
@@ -175,7 +176,7 @@ class Feed:
 
     @staticmethod
     async def _wake(told: Sequence[Follower]) -> None:
-        """Wake followers, a few at a time."""
+        """Wake followers, `TOGETHER` at a time, each group with its share of the interval."""
         for start in range(0, len(told), TOGETHER):
             together = told[start : start + TOGETHER]
             for follower in together:

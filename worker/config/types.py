@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,13 +16,13 @@ EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise ValueError(f"{shown(twice[0])} is there more than once in an object")
+    for name, number in Counter(name for name, _ in pairs).most_common(1):
+        if number > 1:
+            raise ValueError(f"duplicate name {shown(name)}")
 
 
 def _json_or_none(value: object) -> object:
-    """JSON of which none is lost, as an object of Python would lose the first of two fields with one name."""
+    """JSON without duplicate names, of which the parser would keep the last one only."""
     if isinstance(value, str):
         with suppress(json.JSONDecodeError, RecursionError):  # of which pydantic says what is wrong
             json.loads(value, object_pairs_hook=_distinct)

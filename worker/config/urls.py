@@ -138,14 +138,20 @@ def _check_host(host: str | None, port: int | None = None) -> None:
         raise ValueError(f"has an invalid port: {port}")
 
 
+def http_url(text: str) -> yarl.URL | None:
+    """Parse a URL of HTTP; None if it is none, or has port 0, a space or an unprintable character."""
+    try:
+        url = yarl.URL(text)
+        is_valid = url.scheme in ("http", "https") and bool(url.host) and bool(url.port)
+    except (ValueError, TypeError):
+        return None
+    return url if is_valid and text.isprintable() and " " not in text else None
+
+
 def management_url(secret: SecretStr) -> SecretStr:
     """A valid URL of RabbitMQ's management plugin, unchanged. Raises ValueError."""
-    try:
-        url = yarl.URL(secret.get_secret_value())
-        is_right = url.scheme in ("http", "https") and bool(url.host) and not url.query_string
-    except ValueError:
-        is_right = False
-    if not is_right:
+    url = http_url(secret.get_secret_value())
+    if url is None or url.query_string:
         raise ValueError("is not a URL such as http://user:password@host:15672/")
     return secret
 

@@ -10,6 +10,7 @@ import yarl
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from worker.config.public_addresses import is_public
+from worker.config.urls import http_url
 from worker.errors import SettingsError
 from worker.model.changes import ChangeType, Told
 
@@ -26,12 +27,8 @@ def _name(text: str) -> str:
 
 def _url(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value().strip()
-    try:
-        url = yarl.URL(text)
-        is_valid = url.scheme in ("https", "http") and bool(url.host) and bool(url.port)
-    except (ValueError, TypeError):
-        is_valid = False
-    if not is_valid or " " in text or not text.isprintable() or url.fragment:
+    url = http_url(text)
+    if url is None or url.fragment:
         raise ValueError("is not a URL such as https://example.com/hooks")
     return SecretStr(text)
 

@@ -1,4 +1,5 @@
-// What HTML cannot do alone: times and numbers in the browser's language, and streams that end while a tab is hidden.
+// What HTML cannot do alone: times and numbers in the browser's language, streams that end while a tab is hidden,
+// and a button that is disabled once what it acts on has changed.
 "use strict";
 (function () {
   const ZONE = "deviceops-zone";
@@ -160,7 +161,8 @@
     renewing = setTimeout(renewAll, RETRY);
   });
 
-  // What was counted by a form is no longer what it says once a field has changed.
+  // A form that acts on what was counted, by a form whose fields have changed since
+
   document.addEventListener("input", (event) => {
     const form = event.target.closest("form[data-counts]");
     const button = form && document.querySelector(`#${form.dataset.counts} button`);

@@ -1,4 +1,4 @@
-"""The service in the index by cause: who counts device operations by both need not read the rows."""
+"""The service as a column of the index by cause: counting by both is an index-only scan."""
 
 import sqlalchemy as sa
 from alembic import op
