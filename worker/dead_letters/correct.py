@@ -16,7 +16,7 @@ from worker.model.messages import Rejected
 from worker.model.outcomes import Action, Status
 from worker.model.parsing import named_in, parse
 from worker.model.unwrapping import text_of
-from worker.store import batch, dead_letters
+from worker.store import dead_letter_batch, dead_letters
 from worker.store.database import Database
 from worker.store.dead_letters import stored_message
 from worker.store.rows import HistoryEntry
@@ -76,7 +76,7 @@ async def correct(
     del copy["id"]
     now = datetime.now(UTC)
     async with database.write() as connection:
-        await batch.keep_dead_letters(connection, [copy])
+        await dead_letter_batch.keep(connection, [copy])
         [id_] = (
             found.id for found in (await dead_letters.by_fingerprint(connection, [copy["fingerprint"]])).values()
         )
@@ -86,7 +86,9 @@ async def correct(
         ):
             raise DeviceopsError(f"dead letter {row.id} has changed since it was read; read it again")
         outcome = f"a copy of dead letter {row.id}"
-        await batch.note_history(connection, [HistoryEntry(id_, now, actor, Action.CORRECTED, outcome, "")])
+        await dead_letter_batch.note_history(
+            connection, [HistoryEntry(id_, now, actor, Action.CORRECTED, outcome, "")]
+        )
     return id_, await replay(database, Selection(ids=[id_]), actor=actor, reporters=reporters)
 
 

@@ -30,7 +30,7 @@ from worker.model.outcomes import Action, Reason, Status
 from worker.model.parsing import NAMING, describe_invalid, parse
 from worker.processing.batches import retry_transient
 from worker.processing.changes import of_dead_letters
-from worker.store import batch, dead_letters, documents, outbox
+from worker.store import dead_letter_batch, dead_letters, documents, outbox
 from worker.store.database import Database
 from worker.store.selection import Selection
 
@@ -187,7 +187,7 @@ async def _import(
     now = datetime.now(UTC)
     rows = {row["fingerprint"]: (row, line) for line in lines if (row := line.row(now))}
     async with database.write() as connection:
-        new = await batch.keep_dead_letters(connection, [row for row, _ in rows.values()])
+        new = await dead_letter_batch.keep(connection, [row for row, _ in rows.values()])
         found = await dead_letters.by_fingerprint(connection, new)
         imported = {row.id: rows[fingerprint][1] for fingerprint, row in found.items()}
         entries = [(id_, entry) for id_, line in imported.items() for entry in _history(line, now, actor)]

@@ -15,7 +15,7 @@ from worker.model.dead_letter import DeadLetter
 from worker.model.messages import Incoming
 from worker.model.parsing import parse
 from worker.processing.batch_keys import TooLarge
-from worker.store import batch as store
+from worker.store import dead_letter_batch
 from worker.store.dead_letters import stored_message
 
 MAX_REPORTS = 1_000
@@ -40,7 +40,7 @@ async def list_parked(
     connection: AsyncConnection, device_operations: Collection[UUID], limit: int
 ) -> list[ParkedReport]:
     """The parked reports of device operations, at most `limit`, by device operation, the oldest of each first."""
-    return [ParkedReport(*row) for row in await store.parked(connection, device_operations, limit)]
+    return [ParkedReport(*row) for row in await dead_letter_batch.parked(connection, device_operations, limit)]
 
 
 async def parked_for(
@@ -92,7 +92,7 @@ async def read(connection: AsyncConnection, ids: Sequence[int]) -> list[DeadLett
     """The reports with these ids that are still parked, the oldest first."""
     letters = []
     began = perf_counter()
-    for row in await store.read_parked(connection, ids):
+    for row in await dead_letter_batch.read_parked(connection, ids):
         message = stored_message(row)
         [item] = parse(message)
         assert isinstance(item, Incoming), "only a readable report is ever parked"

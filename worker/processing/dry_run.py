@@ -25,7 +25,7 @@ from worker.processing.decisions import Decisions, Outcome
 from worker.processing.known import Known
 from worker.processing.loading import peek, peek_parked
 from worker.processing.transaction import decide
-from worker.store import batch as store
+from worker.store import dead_letter_batch
 from worker.store.errors import is_rejected
 
 NEW = 2**62
@@ -129,8 +129,8 @@ class DryRun:
         for id_, outcome in decisions.outcomes.items():
             self._settle(id_, outcome)
         fingerprints = {letter.fingerprint for letter in decisions.dead_letters if letter.report is None}
-        before = await store.kept_before(self._connection, fingerprints)
-        discarded = await store.discarded_before(self._connection, before)
+        before = await dead_letter_batch.kept(self._connection, fingerprints)
+        discarded = await dead_letter_batch.discarded(self._connection, before)
         decisions.count_unidentified(fingerprints - before - self._fingerprints, discarded, {})
         self._fingerprints |= fingerprints
         for letter in decisions.dead_letters:

@@ -19,6 +19,7 @@ from worker.processing.backlog import ParkedReport, parked_for, read
 from worker.processing.batch_keys import BatchKeys
 from worker.processing.known import Claim, Known, TrackedDeviceOperation
 from worker.store import batch as store
+from worker.store import dead_letter_batch
 
 _UNUSED = UUID(int=0), datetime.max.replace(tzinfo=UTC), "", None
 """The rest of a claim on a device operation that is registered."""
@@ -49,7 +50,7 @@ async def load(connection: AsyncConnection, keys: BatchKeys, now: datetime, *, r
     # Also of device operations that are registered: the worker that did may have died before it released them.
     parked = await parked_for(connection, keys.registering if releases_parked else ())
     ids = {letter.message.dead_letter_id or 0 for letters in parked.values() for letter in letters}
-    locked = await store.lock_dead_letters(connection, ids | keys.stored)
+    locked = await dead_letter_batch.lock(connection, ids | keys.stored)
     stored = {id_: status for id_, (status, *_) in locked.items()}
     known = await store.read_known(connection, keys.reports, keys.operations - before.types.keys())
     return Known(
@@ -77,7 +78,7 @@ async def load_parked(
     """Read and lock device operations and their parked reports; gives those still parked, the oldest first."""
     claims = {each.device_operation_id: (each.operation_id, *_UNUSED) for each in found}
     registered = _tracked(claims, await store.lock(connection, claims.keys()))
-    locked = await store.lock_dead_letters(connection, [each.id for each in found])
+    locked = await dead_letter_batch.lock(connection, [each.id for each in found])
     letters = await read(connection, list(locked))
     keys = [letter.report.key for letter in letters if letter.report]
     before = await store.read_known(connection, keys, {each.operation_id for each in found})

@@ -28,7 +28,7 @@ from worker.processing.batch_keys import BatchKeys, TooLarge
 from worker.processing.decisions import Answer
 from worker.processing.transaction import process_batch, release
 from worker.processing.write_probe import is_refused_alone
-from worker.store import batch as store
+from worker.store import dead_letter_batch
 from worker.store.database import Database
 from worker.store.errors import one_line_error
 
@@ -122,7 +122,7 @@ class WriteTransactions:
 
         async def look() -> Mapping[UUID, tuple[int, int]]:
             async with self.database.read() as connection:
-                return await store.weigh_parked(connection, device_operations)
+                return await dead_letter_batch.weigh_parked(connection, device_operations)
 
         return await self.run(look)
 

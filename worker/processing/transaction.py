@@ -29,7 +29,7 @@ from worker.processing.decider import Decider
 from worker.processing.decisions import Answer, Decisions, Outcome, operation_after, tasks_after
 from worker.processing.loading import Overtaken, load, load_parked
 from worker.store import batch as store
-from worker.store import outbox
+from worker.store import dead_letter_batch, outbox
 from worker.store.database import Database
 from worker.store.rows import HistoryEntry, SettledDeadLetter
 
@@ -158,22 +158,22 @@ async def write_dead_letters(
     connection: AsyncConnection, decisions: Decisions, now: datetime, actor: str | None
 ) -> None:
     """Stored ones first: one that gives up its identity makes room for a new one."""
-    await store.note_history(
+    await dead_letter_batch.note_history(
         connection,
         [
             HistoryEntry(id_, now, actor, action, *_described(outcome))
             for id_, action, outcome in decisions.history
         ],
     )
-    await store.settle_dead_letters(
+    await dead_letter_batch.settle(
         connection,
         [_settled(id_, outcome, now) for id_, outcome in decisions.outcomes.items()],
     )
     rows = [letter.row(now) for letter in decisions.dead_letters]
-    kept = await store.keep_dead_letters(connection, rows)
+    kept = await dead_letter_batch.keep(connection, rows)
     again = {row["fingerprint"] for row in rows} - kept.keys()
     services = {row["fingerprint"]: row["service_id"] or "" for row in rows}
-    decisions.count_unidentified(kept, await store.discarded_before(connection, again), services)
+    decisions.count_unidentified(kept, await dead_letter_batch.discarded(connection, again), services)
     new = [
         (letter, row)
         for letter, row in zip(decisions.dead_letters, rows, strict=True)

@@ -3,8 +3,8 @@
 - `database`: transactions, timeouts; `sqlite`, `postgresql`: engines; `driver`: asyncpg, imported on first use
 - `errors`: classification of database errors; `dead_connections`: detection and removal of dead connections
 - `tables`, `schema`, `migrations`: the schema and its versions
-- `bulk`, `statements`, `batch`: set-based reads and writes of a batch, on both databases
-- `outbox`, `change_log`, `change_reader`: changes as transactions write them, numbered, and read on from a cursor
+- `bulk`, `statements`: set-based statements on both databases
+- `batch`, `dead_letter_batch`: the reads and writes of a batch
 - `queries`, `activity`, `documents`: read queries and the documents that they return
 - `pagination`, `listing`: pages; `device_filter`, `operation_filter`: which rows they have
 - `exports`, `export_lines`: all rows of a list, as text
@@ -13,7 +13,7 @@
 - `overview`: a page of operations with how each goes; `search`: what an id is of
 - `device_overview`: a device's operations and dead letters; `system_overview`: workers, what waits
 - `page_sessions`, `audit`: who is signed in to the web page, and who did what; `page_marks`: what has changed
-- `device_filter`, `retries`: which device operations are meant, and what a retry reads
+- `retries`: what a retry reads
 - `webhooks`, `webhook_deliveries`: which webhooks there are, and what is owed to each
 - `recount`, `consistency`: verification of counters, histories and references
 - `outbox`, `change_log`: changes and their positions; `change_reader`: reads on from a cursor in the database,

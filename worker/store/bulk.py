@@ -262,3 +262,8 @@ def _encode(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat(" ", "microseconds")[:26]
     raise TypeError(f"no SQLite form for {type(value).__name__}")
+
+
+def with_json(value: object) -> object:
+    """A value for a column of JSON: objects become text."""
+    return json.dumps(value) if isinstance(value, dict) else value

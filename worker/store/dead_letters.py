@@ -13,7 +13,7 @@ from statemachine import ABOVE
 from worker.model.identity import body_id, device_operation_id, identity
 from worker.model.messages import Message, Origin
 from worker.model.outcomes import AT_ONCE, Action, Reason, Status
-from worker.store import batch, documents
+from worker.store import dead_letter_batch, documents
 from worker.store.queries import get_state
 from worker.store.rows import HistoryEntry
 from worker.store.selection import Selection
@@ -207,10 +207,12 @@ async def set_status(
 
     `is_done` adds an entry to the histories of the others too: the action was done with them.
     """
-    stored = await batch.lock_dead_letters(connection, [row.id for row in rows])
+    stored = await dead_letter_batch.lock(connection, [row.id for row in rows])
     unchanged = [row.id for row in rows if stored.get(row.id) == (row.status, row.attempts, row.body_removed_at)]
     noted = list(stored) if is_done else unchanged
-    await batch.note_history(connection, [HistoryEntry(id_, now, actor, action, outcome, "") for id_ in noted])
+    await dead_letter_batch.note_history(
+        connection, [HistoryEntry(id_, now, actor, action, outcome, "") for id_ in noted]
+    )
     await connection.execute(
         update(dead_letters)
         .where(_c.id.in_(unchanged))

@@ -52,7 +52,10 @@ async def devices(
 
 
 async def lock_parked(connection: AsyncConnection, operation_id: UUID) -> Sequence[Any]:
-    """Lock the parked reports of an operation's registered device operations, by id; as rows of `batch.parked`."""
+    """Lock the parked reports of an operation's registered device operations, by id.
+
+    Rows as of `dead_letter_batch.parked`.
+    """
     return await LOCK_PARKED.run(connection, [(operation_id,)])
 
 
