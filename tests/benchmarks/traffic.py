@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from tests.support.model import SPELLINGS
+from tests.support.rules import SPELLINGS
 from worker import jsonl
 from worker.model.identity import body_id
 from worker.model.messages import ANNOUNCEMENT, REPORT, REPORTS, Message

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from tests.support import model, odd_values
+from tests.support import odd_values, rules
 from tests.support.databases import clear, dead_letters, kept_body, read
 from tests.support.odd_values import GOOD, OTHER, WELL
 from tests.support.sending import (
@@ -221,7 +221,7 @@ def is_text_or_none(value: object) -> bool:
 
 def is_state(value: object) -> bool:
     """Whether it equals one of the spellings."""
-    return any(value == spelling for some in model.SPELLINGS.values() for spelling in some)
+    return any(value == spelling for some in rules.SPELLINGS.values() for spelling in some)
 
 
 def unless(is_allowed: Callable[[Any], bool]) -> st.SearchStrategy[Any]:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.support.databases import clear, read
 from tests.support.elapsing import elapse
-from tests.support.model import STATES
+from tests.support.rules import STATES
 from tests.support.sending import (
     ANNOUNCEMENT,
     DEVICES,

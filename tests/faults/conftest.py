@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from tests.faults.scene import NewScene, Scene, scene
+from tests.faults.silence import NewSilence, Silence, silence
 from tests.faults.trials import RESULT, Trials
+from tests.faults.workers import Worker
 from tests.support.databases import NewDatabase, PostgresqlServer
 from tests.support.occasions import is_every_day
 from tests.support.services import (
@@ -127,6 +129,23 @@ async def new_scene(tmp_path: Path) -> AsyncIterator[NewScene]:
             return await stack.enter_async_context(scene(tmp_path, amqp_url, database_url, settings))
 
         yield make
+
+
+@pytest.fixture
+async def new_silence() -> AsyncIterator[NewSilence]:
+    """Makes operations whose devices may fall silent."""
+    async with AsyncExitStack() as stack:
+
+        async def make(amqp_url: str, database_url: str, worker: Worker) -> Silence:
+            return await stack.enter_async_context(silence(amqp_url, database_url, worker))
+
+        yield make
+
+
+@pytest.fixture
+def is_large(request: pytest.FixtureRequest) -> bool:
+    """Whether this run has full sizes."""
+    return any(request.config.getoption(name) for name in ("--full", "--long"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
-from tests.support.model import counters_of, operation_state_of
+from tests.support.rules import counters_of, operation_state_of
 
 WAY = ["CREATED", "INITIATED", "DISPATCHED", "PROCESSING"]
 ENDS = ["SUCCESS", "FAILURE", "CANCELLED", "TIMEOUT"]

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tests.faults.fleet import Fleet
 from tests.support.brokering import connect
-from tests.support.model import counters_of
+from tests.support.rules import counters_of
 from worker.amqp.topology import Topology
 from worker.model.outcomes import Status
 from worker.store.database import Database

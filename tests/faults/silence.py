@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -137,3 +137,7 @@ async def silence(amqp_url: str, database_url: str, worker: Worker) -> AsyncIter
             yield Silence(exchange, database)
     finally:
         await database.close()
+
+
+NewSilence = Callable[[str, str, Worker], Awaitable[Silence]]
+"""Makes one on a broker and a database, both by URL, with a worker that is told to pass time."""

@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import Boolean, Row, Uuid, delete, make_url, text, update
 
-from tests.support.model import SPELLINGS, STATES, counters_of
+from tests.support.rules import SPELLINGS, STATES, counters_of
 from worker.store.database import Database
 from worker.store.outbox import LOG
 from worker.store.schema import migrate

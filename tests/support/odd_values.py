@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.support import model
+from tests.support import rules
 from tests.support.sending import (
     ANNOUNCEMENT,
     DEVICES,
@@ -122,7 +122,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 )
 """Any JSON value, and numbers that JSON has not."""
 
-states = st.sampled_from([spelling for some in model.SPELLINGS.values() for spelling in some])
+states = st.sampled_from([spelling for some in rules.SPELLINGS.values() for spelling in some])
 reports = st.builds(
     lambda state, changed: {**report_body(OPERATIONS[0], OTHER, state), **changed},
     states,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from tests.support import model
+from tests.support import rules
 from tests.support.databases import read
 from worker.model.messages import Message
 from worker.model.outcomes import Tally
@@ -83,8 +83,8 @@ async def assert_counters_are_a_recount(database: Database) -> None:
     stored = await read(database)
     for id_, operation in stored.operations.items():
         devices = [(device.state, device.dispatched) for device in operation.devices.values()]
-        assert operation.counters == model.counters_of(devices), id_
-        assert operation.state == model.operation_state_of(devices, operation.expected), id_
+        assert operation.counters == rules.counters_of(devices), id_
+        assert operation.state == rules.operation_state_of(devices, operation.expected), id_
         assert operation.states[-1] == operation.state, id_
     async with database.read() as connection:
         assert await wrong_groups(connection) == {}

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from tests.support import model
+from tests.support import rules
 from tests.support.databases import Stored
 from tests.support.sending import (
     ANNOUNCEMENT,
@@ -99,8 +99,8 @@ class Fleet:
             # Which list came first does not matter: each brings the devices that it makes expected.
             expected = (0 if size is None else size) if lists else None
             held = [(state, dispatched) for state, dispatched, _ in devices.values()]
-            state = model.operation_state_of(held, expected)
-            self.operations[operation] = next(iter(types), None), state, model.counters_of(held), devices
+            state = rules.operation_state_of(held, expected)
+            self.operations[operation] = next(iter(types), None), state, rules.counters_of(held), devices
 
     def assert_is(self, stored: Stored) -> None:
         """What is stored is what all of the messages end in."""
@@ -144,7 +144,7 @@ def arrangements(draw: st.DrawFn) -> tuple[Batches, Fleet]:
     return cut(draw, draw(st.permutations(fleet.messages + again))), fleet
 
 
-states = st.just("CREATED") | st.sampled_from([some for all_ in model.SPELLINGS.values() for some in all_])
+states = st.just("CREATED") | st.sampled_from([some for all_ in rules.SPELLINGS.values() for some in all_])
 types = st.sampled_from(["CONVERGE", "REBOOT", None])
 ids = st.sampled_from(["one", "two", "three", "four", "five", "six", None])
 operations = st.sampled_from(OPERATIONS)

@@ -8,7 +8,8 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from tests.support.model import SPELLINGS, STATES, Announcement, Event, Model, Report, Unreadable
+from tests.support.model import Announcement, Event, Model, Report, Unreadable
+from tests.support.rules import SPELLINGS, STATES
 from worker.model.messages import Message
 
 START = datetime(2026, 1, 31, 8, tzinfo=UTC)

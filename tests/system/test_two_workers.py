@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.support.command import Deviceops
 from tests.support.databases import read
-from tests.support.model import STATES
+from tests.support.rules import STATES
 from worker.model.identity import device_operation_id
 from worker.model.messages import ANNOUNCEMENT, Message
 from worker.model.outcomes import Tally

@@ -21,7 +21,7 @@ from statemachine import (
     shows_dispatch,
 )
 from statemachine.diagram import mermaid
-from tests.support import model
+from tests.support import rules
 
 STEPS = {
     ("CREATED", "INITIATED"),
@@ -35,7 +35,7 @@ STEPS = {
 }
 """The direct steps, written out."""
 
-PAIRS = list(product(model.STATES, model.STATES))
+PAIRS = list(product(rules.STATES, rules.STATES))
 
 
 class Walker:
@@ -88,31 +88,31 @@ def test_exactly_the_settled_states_are_settled() -> None:
 
 
 def test_exactly_the_spellings_of_the_contract_are_accepted() -> None:
-    expected = {spelling: name for name, spellings in model.SPELLINGS.items() for spelling in spellings}
+    expected = {spelling: name for name, spellings in rules.SPELLINGS.items() for spelling in spellings}
     assert {spelling: state.name for spelling, state in SPELLINGS.items()} == expected
 
 
 def test_the_table_written_by_hand_covers_every_pair() -> None:
-    assert sorted(model.VERDICTS) == sorted(PAIRS)
+    assert sorted(rules.VERDICTS) == sorted(PAIRS)
     assert len(PAIRS) == 81
 
 
 @pytest.mark.parametrize(("current", "reported"), PAIRS)
 def test_each_verdict_is_that_of_the_table_written_by_hand(current: str, reported: str) -> None:
-    assert decide(State[current], State[reported]).value == model.VERDICTS[current, reported]
+    assert decide(State[current], State[reported]).value == rules.VERDICTS[current, reported]
 
 
-@pytest.mark.parametrize("current", model.STATES)
+@pytest.mark.parametrize("current", rules.STATES)
 def test_what_real_triggers_reach_is_what_is_applied(walker: Walker, current: str) -> None:
     reached = walker.reaches(current)
-    assert reached == {name for name in model.STATES if decide(State[current], State[name]) is Verdict.APPLIED}
+    assert reached == {name for name in rules.STATES if decide(State[current], State[name]) is Verdict.APPLIED}
     assert reached == {state.name for state in ABOVE[State[current]]}
 
 
-@pytest.mark.parametrize("current", model.STATES)
+@pytest.mark.parametrize("current", rules.STATES)
 def test_what_real_triggers_come_from_is_late(walker: Walker, current: str) -> None:
-    below = {name for name in model.STATES if current in walker.reaches(name)}
-    assert below == {name for name in model.STATES if decide(State[current], State[name]) is Verdict.LATE}
+    below = {name for name in rules.STATES if current in walker.reaches(name)}
+    assert below == {name for name in rules.STATES if decide(State[current], State[name]) is Verdict.LATE}
 
 
 @pytest.mark.parametrize(("current", "reported"), PAIRS)
@@ -141,12 +141,12 @@ def test_the_machine_has_no_automatic_triggers() -> None:
 
 
 def test_the_machine_has_every_state_starts_at_created_and_has_no_model() -> None:
-    assert set(MACHINE.states) == set(model.STATES)
+    assert set(MACHINE.states) == set(rules.STATES)
     assert MACHINE.initial == "CREATED"
     assert MACHINE.models == []
 
 
-@pytest.mark.parametrize(("verdict", "reported"), list(product(Verdict, model.STATES)))
+@pytest.mark.parametrize(("verdict", "reported"), list(product(Verdict, rules.STATES)))
 def test_a_dispatch_shows_when_it_is_applied_or_told_late(verdict: Verdict, reported: str) -> None:
     shown = (verdict is Verdict.APPLIED and reported in ("DISPATCHED", "PROCESSING", "SUCCESS", "COMPLETED")) or (
         verdict is Verdict.LATE and reported in ("DISPATCHED", "PROCESSING")
@@ -267,12 +267,12 @@ def test_an_operation_reopens_when_devices_are_added() -> None:
 
 @pytest.mark.parametrize("expected", [None, 0, 1, 2, 3])
 def test_an_operations_state_agrees_with_the_model_for_every_pair_of_devices(expected: int | None) -> None:
-    devices = list(product(model.STATES, (False, True)))
+    devices = list(product(rules.STATES, (False, True)))
     for pair in [[], *([device] for device in devices), *map(list, product(devices, devices))]:
         counts = Counters()
         for state, dispatched in pair:
             counts = counts.plus(contribution(State[state], dispatched))
-        assert operation_state(counts, expected).value == model.operation_state_of(pair, expected), pair
+        assert operation_state(counts, expected).value == rules.operation_state_of(pair, expected), pair
 
 
 def test_the_diagram_shows_each_direct_step_and_no_others() -> None:
@@ -284,4 +284,4 @@ def test_the_diagram_shows_each_direct_step_and_no_others() -> None:
 
 def test_the_diagram_marks_exactly_the_settled_states() -> None:
     [marked] = [line.split()[1] for line in mermaid().splitlines() if line.split()[0] == "class"]
-    assert set(marked.split(",")) == set(model.SETTLED)
+    assert set(marked.split(",")) == set(rules.SETTLED)

@@ -10,22 +10,22 @@ DECISIONS = "worker/processing/decisions.py"
 PROTECTIONS = (
     Protection(
         "what waits in a queue is not silence",
-        "test_timeouts.py::test_what_has_waited_for_an_hour_is_not_silence[postgresql-0]",
+        "test_silence.py::test_what_has_waited_for_an_hour_is_not_silence[postgresql-0]",
         ((WATERMARKS, "return processed_until(self._rows, self._queues(), clock)", "return clock"),),
     ),
     Protection(
         "what a worker holds is not silence",
-        "test_timeouts.py::test_what_one_worker_held_and_another_one_holds_is_not_silence",
+        "test_silence.py::test_what_one_worker_held_and_another_one_holds_is_not_silence",
         ((WATERMARK, "return all(row.settled_until >= look.ended for row in present)", "return True"),),
     ),
     Protection(
         "what went back into a queue when a worker was lost is not silence",
-        "test_timeouts.py::test_what_one_worker_held_and_another_one_holds_is_not_silence",
+        "test_silence.py::test_what_one_worker_held_and_another_one_holds_is_not_silence",
         ((WATERMARK, "if look.began <= max(lost, default=0):", "if False:"),),
     ),
     Protection(
         "what a worker holds that says nothing more is not silence",
-        "test_timeouts.py::test_what_a_frozen_worker_holds_is_not_silence[1]",
+        "test_silence.py::test_what_a_frozen_worker_holds_is_not_silence[1]",
         (
             (WATERMARK, "if look.consumers > known_consumers(rows, clock):", "if False:"),
             (WATERMARKS, " and consumers <= known_consumers(rows, clock)", ""),
@@ -33,17 +33,17 @@ PROTECTIONS = (
     ),
     Protection(
         "what is on its way from the broker is not silence",
-        "test_timeouts.py::test_what_is_on_its_way_over_a_slow_link_is_not_silence",
+        "test_silence.py::test_what_is_on_its_way_over_a_slow_link_is_not_silence",
         ((SESSION, "await subscription.channel.flow(active=True)", "await asyncio.sleep(0)"),),
     ),
     Protection(
         "after an outage, nothing is timed out at first",
-        "test_timeouts.py::test_nothing_is_timed_out_before_the_grace_after_an_outage_of_the_broker",
+        "test_silence.py::test_nothing_is_timed_out_before_the_grace_after_an_outage_of_the_broker",
         ((WATERMARKS, "if now - self._began_at < self._grace:", "if False:"),),
     ),
     Protection(
         "a device operation that is over no longer is not timed out",
-        "test_timeouts.py::test_a_device_operation_that_is_over_no_longer_is_not_timed_out",
+        "test_timeout_races.py::test_a_device_operation_that_is_over_no_longer_is_not_timed_out",
         (
             (
                 "worker/processing/decider.py",
@@ -54,7 +54,7 @@ PROTECTIONS = (
     ),
     Protection(
         "timeouts are looked at once more when the operation is locked",
-        "test_timeouts.py::test_a_registration_and_an_announcement_of_timeouts_at_the_same_time",
+        "test_timeout_races.py::test_a_registration_and_an_announcement_of_timeouts_at_the_same_time",
         (("worker/processing/transaction.py", "    if outdated:\n", "    if False:\n"),),
     ),
     Protection(
