@@ -29,6 +29,7 @@ class Proxy:
         self.leads_to = host, port
         """Where new connections are carried."""
         self._links: set[_Link] = set()
+        self._carrying: set[asyncio.Task[None]] = set()
         self._fatal: tuple[bytes, asyncio.Event] | None = None
         self.port = 0
         self.swallow = False
@@ -66,13 +67,29 @@ class Proxy:
         for link in self._links:
             link.is_lost = True
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one client's connection from now on."""
+        carrying = asyncio.create_task(self._carry(reader, writer))
+        self._carrying.add(carrying)
+        carrying.add_done_callback(self._carrying.discard)
+
+    async def end(self) -> None:
+        """Break every connection, also one that is being made."""
+        self.cut()
+        for carrying in self._carrying:
+            carrying.cancel()
+        await asyncio.gather(*self._carrying, return_exceptions=True)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection, until both sides have ended it; refused if the server does not answer."""
         try:
             there_reader, there_writer = await asyncio.open_connection(*self.leads_to)
         except OSError:
             writer.transport.abort()
             return
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         link = _Link(writer, there_writer)
         self._links.add(link)
         writer.transport.set_write_buffer_limits(0)  # so that what drain() let go is on its way
@@ -112,11 +129,11 @@ class Proxy:
 async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
     """A proxy on a free port of this machine."""
     proxy = Proxy(host, port)
-    server = await asyncio.start_server(proxy.carry, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
     finally:
-        proxy.cut()
         server.close()
+        await proxy.end()
         await server.wait_closed()

@@ -60,6 +60,7 @@ async def open_page(server: Server, address: str, cookie: str) -> AsyncIterator[
         yield reader
     finally:
         writer.close()
+        await writer.wait_closed()
 
 
 async def until(page: asyncio.StreamReader, expected: bytes) -> float:
