@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from random import Random
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from tests.faults.scene import NewScene, Scene
 from tests.faults.trials import Result, Trials
 from tests.faults.workers import Worker
 from tests.support.brokering import connect, send
+from tests.support.command import Deviceops
 from tests.support.databases import PostgresqlServer
 from tests.support.proxy import proxy_to
 from tests.support.sending import ANNOUNCEMENT, announcement_body
@@ -252,3 +254,12 @@ async def test_nothing_is_acknowledged_that_only_a_lost_primary_had(
     await worker.until(lambda: pair.primary.value(counts, database) == "5 5", "done")
     assert await worker.stop() == 0
     assert await ledger.messages_left() == 0
+
+
+def test_check_tells_the_standby_from_the_primary(
+    tmp_path: Path, pair: PostgreSQLPair, database: str, amqp_url: str
+) -> None:
+    checked = Deviceops(tmp_path, {"database_url": pair.url_of(database), "amqp_url": amqp_url})("check")
+    assert f"at 127.0.0.1, port {pair.standby.port}, a standby" in checked.stdout
+    assert "both primaries" not in checked.stderr
+    assert "commits wait for no standby" not in checked.stderr

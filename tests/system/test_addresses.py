@@ -41,9 +41,12 @@ def test_every_command_takes_several_hosts(
     deviceops.out("publish", "-", lines=json.dumps(report()) + "\n")
     assert deviceops.document("run", "--until-idle", "0.5")["applied"] == 1
     assert deviceops.document("ingest", "-", lines=ANNOUNCED)["announced"] == 1
-    checked = deviceops.out("check")
-    assert f"at {broker.host}, port {broker.port}" in checked
-    assert f"at {make_url(new_empty_postgresql_database).host}, port" in checked
+    checked = deviceops("check")
+    assert f"at {broker.host}, port {broker.port}" in checked.stdout
+    assert f"at {make_url(new_empty_postgresql_database).host}, port" in checked.stdout
+    for told in ("a failover cannot lead to this host", "workers cannot go over to this node"):
+        [warning] = [line for line in checked.stderr.splitlines() if told in line]
+        assert "Connection refused" in warning
     with serving(deviceops) as server, server.client() as client:
         assert client.get(OF_OPERATION).status_code == httpx.codes.OK
 
@@ -83,6 +86,27 @@ def test_check_warns_of_what_a_failover_would_lose(
     unsafe = make_url(url).set(drivername="postgresql", query={"options": "-csynchronous_commit=off"})
     done = deviceops_on_broker.with_settings(database_url=unsafe.render_as_string(hide_password=False))("check")
     assert "warning: synchronous_commit is off: a crash of the server loses reports" in done.stderr
+
+
+def test_check_tries_every_server(deviceops_on_broker: Deviceops, amqp_url: str) -> None:
+    broker = make_url(amqp_url)
+    nodes = f"{broker.username}:{broker.password}@{broker.host}:{broker.port},localhost:{broker.port}"
+    with PrivatePostgreSQL() as one, PrivatePostgreSQL() as other:
+        port, others = (make_url(server.url).port for server in (one, other))
+        alike, apart = (
+            deviceops_on_broker.with_settings(
+                database_url=f"postgresql://postgres@127.0.0.1:{port},{second}/postgres",
+                amqp_url=f"amqp://{nodes}/",
+            )
+            for second in (f"localhost:{port}", f"127.0.0.1:{others}")
+        )
+        alike.out("migrate")
+        twice, two = alike("check"), apart("check")
+    assert f"at localhost, port {port}, the primary" in twice.stdout
+    assert len([line for line in twice.stdout.splitlines() if line.startswith("RabbitMQ")]) == 2
+    assert "both primaries" not in twice.stderr
+    assert f"at 127.0.0.1, port {others}, the primary" in two.stdout
+    assert "are both primaries, and neither has what is written to the other" in two.stderr
 
 
 def test_tables_are_in_the_schema_that_the_address_names(

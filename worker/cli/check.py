@@ -18,7 +18,7 @@ from worker.files import OutputClosed
 from worker.model.changes import Told
 from worker.processing.write_probe import probe_write
 from worker.store import database
-from worker.store.server import describe
+from worker.store.server import describe, describe_others
 
 app = typer.Typer(add_completion=False)
 
@@ -45,8 +45,8 @@ async def _check(settings: Settings) -> list[str]:
             await opened.run_with_timeout(probe_write(opened), settings.database_timeout)
             screen.print(f"database {opened}: ready, and a write was committed")
             found = await describe(opened)
-            screen.print(found.description)
-            _warn(found.warnings)
+            lines, warnings = await describe_others(settings, opened)
+            _tell([found.description, *lines], [*found.warnings, *warnings])
     except OutputClosed:
         raise
     except DeviceopsError as error:
@@ -58,8 +58,9 @@ async def _check(settings: Settings) -> list[str]:
                 screen.print(line)
             if settings.changes is not Told.NONE:
                 screen.print(await topology.verify_changes(connection))
-            screen.print(versions.describe(connection))
-            _warn(versions.warnings(connection.server.get("version", "")))
+            own = versions.warnings(connection.server.get("version", ""))
+            lines, warnings = await versions.describe_others(settings, connection)
+            _tell([versions.describe(connection), *lines], [*own, *warnings])
     except OutputClosed:
         raise
     except DeviceopsError as error:
@@ -76,6 +77,12 @@ async def _check(settings: Settings) -> list[str]:
     return failures
 
 
+def _tell(lines: Iterable[str], warnings: Iterable[str]) -> None:
+    for line in lines:
+        screen.print(line)
+    _warn(warnings)
+
+
 def _warn(warnings: Iterable[str]) -> None:
-    for warning in warnings:
+    for warning in dict.fromkeys(warnings):  # one that several servers give is given once
         notices.print(f"warning: {warning}", style="yellow", soft_wrap=True)

@@ -126,6 +126,20 @@ def target(url: URL) -> Target:
     )
 
 
+def of_one(url: URL, server: Host) -> URL:
+    """A normalized URL of several servers, for one of them, whatever its session is like."""
+    return url.set(
+        host=None,
+        port=None,
+        query={
+            **url.query,
+            "host": server.host or "localhost",
+            "port": str(server.port),
+            "target_session_attrs": "any",
+        },
+    )
+
+
 def _checked(settings: Mapping[str, str]) -> Mapping[str, str]:
     """Settings that a URL may make. Raises ValueError."""
     if own := sorted(settings.keys() & _OWN):
