@@ -155,6 +155,16 @@ def test_a_cancellations_key_is_not_that_of_a_report(api: httpx.Client) -> None:
     assert {each["state"] for each in found} == {"CANCELLED"}
 
 
+def test_a_cancellation_that_is_sent_again_spares_what_was_announced_since(api: httpx.Client) -> None:
+    announce(api, DEVICES[:2])
+    for key, cancelled in (("first", 2), ("first", 2), ("second", 3)):
+        answer = api.put(OF_OPERATION, json={"state": "CANCELLED"}, headers={"Idempotency-Key": key})
+        assert answer.is_success
+        found = api.get(DEVICE_OPERATIONS, params={"state": "CANCELLED"}).json()["content"]["results"]
+        assert len(found) == cancelled
+        announce(api, DEVICES[:3])
+
+
 def test_a_report_with_the_id_of_a_parked_one_is_a_duplicate_of_what_is_not_registered(
     deviceops_at_server: Deviceops, api: httpx.Client
 ) -> None:

@@ -284,7 +284,8 @@ async def update_operation(
 ) -> OperationUpdated:
     """Cancel every unsettled device operation of an operation, in one transaction.
 
-    The reports have the token's name as their `service_id`.
+    The reports have the token's name as their `service_id`. With an `Idempotency-Key` that came before, nothing
+    changes.
     """
     async with shared.database.read() as connection:
         operation, _ = await known(connection, operation_id)

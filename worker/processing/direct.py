@@ -19,7 +19,7 @@ from worker.model.parsing import parse
 from worker.processing.batch_log import log_aborts
 from worker.processing.decisions import Answer
 from worker.processing.splitting import WriteTransactions, process_items
-from worker.processing.together import process_together
+from worker.processing.together import process_once
 from worker.store import documents, queries
 from worker.store.database import Database
 
@@ -65,9 +65,9 @@ async def cancel_operation(
 ) -> Denial | Tally:
     """Cancel every device operation of an operation that is not settled, in one transaction.
 
-    `service_id` is the reporter named in the history, `key` the identity of the cancellation. Returns the tally,
-    which `note` receives too, or the denial if the reporter may not cancel; then, and if the database's error is
-    raised, nothing has happened.
+    `service_id` is the reporter named in the history, `key` the identity of the cancellation: a second one with
+    the same key changes nothing, whatever was announced since. Returns the tally, which `note` receives too, or
+    the denial if the reporter may not cancel; then, and if the database's error is raised, nothing has happened.
     """
     now = datetime.now(UTC)
     # An id of its own kind: a report of one of the devices may have the same key.
@@ -95,8 +95,10 @@ async def cancel_operation(
     # In the order of their device operations' ids, in which all transactions lock them.
     devices.sort(key=lambda device_id: device_operation_id(operation.id, device_id).bytes)
     starts = range(0, len(devices), TOGETHER)
-    tally = await process_together(
-        database, ([cancellation(device) for device in devices[start : start + TOGETHER]] for start in starts)
+    tally = await process_once(
+        database,
+        (operation.id, report_id),
+        ([cancellation(device) for device in devices[start : start + TOGETHER]] for start in starts),
     )
     log_aborts(tally)
     note(tally)

@@ -15,7 +15,7 @@ from statemachine import Counters, contribution
 from worker.config.reporters import Reporters
 from worker.model.causes import Group, GroupKey
 from worker.model.changes import Moved, Told, told
-from worker.model.messages import Announced, Incoming
+from worker.model.messages import Announced, Incoming, Key
 from worker.model.outcomes import Tally
 from worker.model.state_times import entry
 from worker.processing import changes
@@ -30,16 +30,17 @@ from worker.store import batch as store
 from worker.store.database import Database
 
 
-async def process_together(database: Database, batches: Iterable[Sequence[Incoming]]) -> Tally:
-    """Process several batches of reports in one transaction.
+async def process_once(database: Database, key: Key, batches: Iterable[Sequence[Incoming]]) -> Tally:
+    """Process several batches of reports in one transaction; nothing if the key is an earlier one's.
 
     The reports are about registered device operations, whose ids grow from each batch to the next, so that locks
     are taken in the order that all transactions keep. Raises the database's errors.
     """
     async with database.write() as connection:
         together = Together(connection)
-        for items in batches:
-            await together.process(items)
+        if await store.take_announcements(connection, [key]):
+            for items in batches:
+                await together.process(items)
         return await together.finish()
 
 

@@ -54,7 +54,8 @@ operation_activity = Table(
     Index("operation_activity_of_operation", "operation_id", "id"),
 )
 
-# Ids of accepted announcements: a redelivered one must not replace a newer one.
+# Ids of accepted announcements and cancellations: a redelivered one must not replace a newer one, nor cancel what
+# was announced since.
 announcements = Table(
     "announcements",
     metadata,
