@@ -64,7 +64,7 @@ async def describe_others(settings: Settings, database: Database) -> OtherServer
     """Connect to each server that the settings name beside the one that `database` reaches."""
     found = OtherServers([], [])
     servers = () if database.is_sqlite else postgresql_url.target(database.url).servers
-    if len(servers) == 1:
+    if len(servers) < 2:
         return found
     async with database.read() as connection:
         reached = (await connection.execute(text(_ROLE))).one()
