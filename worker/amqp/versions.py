@@ -49,10 +49,10 @@ async def describe_others(settings: Settings, reached: Connection) -> OtherNodes
     """Connect to each other node that the settings name."""
     found = OtherNodes([], [])
     own = reached.url.host, reached.url.port
-    others = [node for node in settings.brokers if (node.host, node.port) != own]
-    for node in await asyncio.gather(*(_describe_node(settings, node, reached) for node in others)):
+    others = {(node.host, node.port): node for node in settings.brokers if (node.host, node.port) != own}
+    for node in await asyncio.gather(*(_describe_node(settings, node, reached) for node in others.values())):
         found.descriptions.extend(node.descriptions)
-        found.warnings.extend(node.warnings)
+        found.warnings.extend(warning for warning in node.warnings if warning not in found.warnings)
     return found
 
 

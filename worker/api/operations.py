@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Literal
 from urllib.parse import urlencode
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Request, Response
 from pydantic import BaseModel, Field
@@ -295,7 +295,7 @@ async def update_operation(
         origin(caller)(),
         service_id=caller.name,
         reason=update.reason,
-        key=identity(idempotency_key) or str(uuid4()),
+        key=identity(idempotency_key),
         reporters=shared.reporters,
         note=shared.note,
     )

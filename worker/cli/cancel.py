@@ -1,7 +1,7 @@
 """The command that cancels an operation: cancel."""
 
 from typing import Annotated
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import typer
 
@@ -71,7 +71,6 @@ async def _cancel(settings: Settings, operation_id: UUID, reason: str | None) ->
             Origin(),
             service_id=actor(),
             reason=clean(reason) if reason else None,
-            key=str(uuid4()),
         )
         async with database.read() as connection:
             operation, _ = known(await queries.get_operation(connection, operation_id), operation_id)

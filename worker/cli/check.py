@@ -18,7 +18,7 @@ from worker.files import OutputClosed
 from worker.model.changes import Told
 from worker.processing.write_probe import probe_write
 from worker.store import database
-from worker.store.server import describe, describe_others
+from worker.store.server import describe, describe_all
 
 app = typer.Typer(add_completion=False)
 
@@ -45,8 +45,8 @@ async def _check(settings: Settings) -> list[str]:
             await opened.run_with_timeout(probe_write(opened), settings.database_timeout)
             screen.print(f"database {opened}: ready, and a write was committed")
             found = await describe(opened)
-            lines, warnings = await describe_others(settings, opened)
-            _tell([found.description, *lines], [*found.warnings, *warnings])
+            _tell([found.description], found.warnings)
+            _tell(*await describe_all(settings))
     except OutputClosed:
         raise
     except DeviceopsError as error:
@@ -58,9 +58,10 @@ async def _check(settings: Settings) -> list[str]:
                 screen.print(line)
             if settings.changes is not Told.NONE:
                 screen.print(await topology.verify_changes(connection))
-            own = versions.warnings(connection.server.get("version", ""))
+            own = list(versions.warnings(connection.server.get("version", "")))
+            _tell([versions.describe(connection)], own)
             lines, warnings = await versions.describe_others(settings, connection)
-            _tell([versions.describe(connection), *lines], [*own, *warnings])
+            _tell(lines, [each for each in warnings if each not in own])
     except OutputClosed:
         raise
     except DeviceopsError as error:
@@ -84,5 +85,5 @@ def _tell(lines: Iterable[str], warnings: Iterable[str]) -> None:
 
 
 def _warn(warnings: Iterable[str]) -> None:
-    for warning in dict.fromkeys(warnings):  # one that several servers give is given once
+    for warning in warnings:
         notices.print(f"warning: {warning}", style="yellow", soft_wrap=True)

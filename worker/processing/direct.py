@@ -6,7 +6,7 @@ Fails fast: a database that is unavailable is not waited for; clients retry.
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from statemachine import SETTLED, State
 from worker.config.reporters import Denial, Reporters
@@ -19,7 +19,7 @@ from worker.model.parsing import parse
 from worker.processing.batch_log import log_aborts
 from worker.processing.decisions import Answer
 from worker.processing.splitting import WriteTransactions, process_items
-from worker.processing.together import process_once
+from worker.processing.together import process_together
 from worker.store import documents, queries
 from worker.store.database import Database
 
@@ -59,19 +59,20 @@ async def cancel_operation(
     *,
     service_id: str,
     reason: str | None,
-    key: str,
+    key: str | None = None,
     reporters: Reporters | None = None,
     note: Callable[[Tally], object] = id,
 ) -> Denial | Tally:
     """Cancel every device operation of an operation that is not settled, in one transaction.
 
-    `service_id` is the reporter named in the history, `key` the identity of the cancellation: a second one with
-    the same key changes nothing, whatever was announced since. Returns the tally, which `note` receives too, or
-    the denial if the reporter may not cancel; then, and if the database's error is raised, nothing has happened.
+    `service_id` is the reporter named in the history, `key` the identity of the cancellation: a second one of the
+    operation with the same key changes nothing, whatever was announced since. Returns the tally, which `note`
+    receives too, or the denial if the reporter may not cancel; then, and if the database's error is raised,
+    nothing has happened.
     """
     now = datetime.now(UTC)
     # An id of its own kind: a report of one of the devices may have the same key.
-    report_id = str(uuid5(NAMESPACE, f"cancellation {key}"))
+    report_id = str(uuid5(NAMESPACE, f"cancellation {key or uuid4()}"))
     message = Message(b"", now, report_id, origin=lambda: origin, is_awaited=True)
 
     def cancellation(device_id: UUID) -> Incoming:
@@ -95,10 +96,10 @@ async def cancel_operation(
     # In the order of their device operations' ids, in which all transactions lock them.
     devices.sort(key=lambda device_id: device_operation_id(operation.id, device_id).bytes)
     starts = range(0, len(devices), TOGETHER)
-    tally = await process_once(
+    tally = await process_together(
         database,
-        (operation.id, report_id),
         ([cancellation(device) for device in devices[start : start + TOGETHER]] for start in starts),
+        once=(operation.id, report_id) if key else None,
     )
     log_aborts(tally)
     note(tally)

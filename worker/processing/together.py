@@ -30,15 +30,17 @@ from worker.store import batch as store
 from worker.store.database import Database
 
 
-async def process_once(database: Database, key: Key, batches: Iterable[Sequence[Incoming]]) -> Tally:
-    """Process several batches of reports in one transaction; nothing if the key is an earlier one's.
+async def process_together(
+    database: Database, batches: Iterable[Sequence[Incoming]], once: Key | None = None
+) -> Tally:
+    """Process several batches of reports in one transaction; nothing if the key `once` is an earlier one's.
 
     The reports are about registered device operations, whose ids grow from each batch to the next, so that locks
     are taken in the order that all transactions keep. Raises the database's errors.
     """
     async with database.write() as connection:
         together = Together(connection)
-        if await store.take_announcements(connection, [key]):
+        if once is None or await store.take_announcements(connection, [once]):
             for items in batches:
                 await together.process(items)
         return await together.finish()

@@ -1,8 +1,9 @@
 """Reads and writes of a batch, in the order in which a transaction does them.
 
-Lock order: operations to create, existing device operations, inserted device operations, dead letters, operations
-to count for; each sorted by id. So no two transactions can deadlock. Device operations that another transaction
-has inserted meanwhile are out of this order, and are locked with SKIP LOCKED.
+Lock order: operations to create, keys of announcements and cancellations, existing device operations, inserted
+device operations, dead letters, operations to count for; each sorted by id. So no two transactions can deadlock.
+Device operations that another transaction has inserted meanwhile are out of this order, and are locked with SKIP
+LOCKED.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ async def create_operations(connection: AsyncConnection, missing: Mapping[UUID, 
 
 
 async def take_announcements(connection: AsyncConnection, keys: Collection[Key]) -> set[Key]:
-    """Insert announcement keys (operation, message id); returns the new ones."""
+    """Insert keys of announcements and cancellations (operation, message id); returns the new ones."""
     return {(row[0], row[1]) for row in await operation_sql.TAKE_ANNOUNCEMENTS.run(connection, list(keys))}
 
 

@@ -1,4 +1,4 @@
-"""Reads and writes of a batch's dead letters. `batch` has the lock order, in which they come fourth."""
+"""Reads and writes of a batch's dead letters. `batch` has the lock order."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime

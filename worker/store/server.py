@@ -1,6 +1,8 @@
 """What database servers are, for `deviceops check`: version, place, role, and settings that lose commits."""
 
+import asyncio
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from pydantic import SecretStr
@@ -12,6 +14,7 @@ from worker.config.settings import Settings
 from worker.errors import DeviceopsError
 from worker.store import database as databases
 from worker.store.database import Database
+from worker.store.errors import one_line_error
 
 OLDEST = 15
 """The oldest version of PostgreSQL that is tested."""
@@ -26,7 +29,8 @@ _SETTINGS = """
 """
 _ROLE = """
     SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS is_standby,
-        pg_postmaster_start_time() AS started
+        pg_postmaster_start_time() AS started,
+        (SELECT system_identifier FROM pg_control_system()) AS cluster
 """
 
 
@@ -52,45 +56,59 @@ async def describe(database: Database) -> ServerDescription:
     return ServerDescription(", ".join(words), [*_warnings(found, postgresql_url.target(database.url))])
 
 
-class OtherServers(NamedTuple):
-    """The servers of a database's URL beside the one that a connection has reached."""
+class Servers(NamedTuple):
+    """The servers that a database's URL names, if it names several."""
 
     descriptions: list[str]
     """A line for each that answers."""
     warnings: list[str]
 
 
-async def describe_others(settings: Settings, database: Database) -> OtherServers:
-    """Connect to each server that the settings name beside the one that `database` reaches."""
-    found = OtherServers([], [])
-    servers = () if database.is_sqlite else postgresql_url.target(database.url).servers
+async def describe_all(settings: Settings) -> Servers:
+    """Connect to each server that the settings name, if these are several."""
+    url, told = settings.sqlalchemy_url, Servers([], [])
+    named = () if url.get_backend_name() == "sqlite" else postgresql_url.target(url).servers
+    servers = list(dict.fromkeys(named))
     if len(servers) < 2:
-        return found
-    async with database.read() as connection:
-        reached = (await connection.execute(text(_ROLE))).one()
-        session = (await connection.get_raw_connection()).driver_connection
-    assert session is not None
-    for server in servers:
-        if server == session.server:
+        return told
+    primaries: dict[datetime, str] = {}
+    clusters: dict[int, str] = {}
+    all_found = await asyncio.gather(*(_role(settings, server) for server in servers))
+    for server, found in zip(servers, all_found, strict=True):
+        if isinstance(found, DeviceopsError):
+            reason = one_line_error(found.__cause__ or found).removeprefix(f"{server}: ")
+            told.warnings.append(f"{server}: {reason}; a failover cannot lead to this host")
             continue
-        try:
-            other = await _role(settings, server)
-        except DeviceopsError as error:
-            found.warnings.append(f"{error}; a failover cannot lead to this host")
-            continue
-        role = "a standby" if other.is_standby else "the primary"
-        found.descriptions.append(f"PostgreSQL {other.version} at {server}, {role}")
-        if not (other.is_standby or reached.is_standby) and other.started != reached.started:
-            found.warnings.append(
-                f"{session.server} and {server} are both primaries, and neither has what is written to the other"
-            )
-    return found
+        role = "a standby" if found.is_standby else "the primary"
+        told.descriptions.append(f"{server}: PostgreSQL {found.version}, {role}")
+        clusters.setdefault(found.cluster, str(server))
+        if not found.is_standby:
+            primaries.setdefault(found.started, str(server))
+    if len(clusters) > 1:
+        told.warnings.append(
+            f"{' and '.join(clusters.values())} have different databases: neither is a standby of the other"
+        )
+    elif len(primaries) > 1:
+        told.warnings.append(
+            f"{' and '.join(primaries.values())} are both primaries, and neither has what is written to the other"
+        )
+    return told
 
 
 async def _role(settings: Settings, server: Host) -> Any:
+    """A server's row of `_ROLE`, or why there is none."""
     url = postgresql_url.of_one(settings.sqlalchemy_url, server)
     alone = settings.model_copy(update={"database_url": SecretStr(url.render_as_string(hide_password=False))})
-    async with databases.opened(alone) as opened, opened.read() as connection:
+    limit = min(settings.database_timeout, postgresql_url.target(url).connect_timeout)
+    try:
+        async with databases.opened(alone) as opened:
+            return await opened.run_with_timeout(_read_role(opened), limit)
+    except DeviceopsError as error:
+        return error
+
+
+async def _read_role(database: Database) -> Any:
+    async with database.read() as connection:
         return (await connection.execute(text(_ROLE))).one()
 
 
