@@ -245,6 +245,16 @@ async def test_a_connection_cut_between_commit_and_acknowledgement_is_made_again
     assert await messages_in(channel, f"{topology_prefix}.reports") == 0
 
 
+async def test_check_waits_for_no_broker_that_answers_no_more(deviceops: Deviceops, amqp_url: str) -> None:
+    broker = yarl.URL(amqp_url)
+    async with proxy_to(str(broker.host), broker.port or 5672) as proxy:
+        url = str(broker.with_host("127.0.0.1").with_port(proxy.port).with_query(timeout=2))
+        proxy.lose_the_answer_to(b".reports")
+        checked = await asyncio.to_thread(deviceops.with_settings(amqp_url=url), "check")
+    assert checked.returncode == 1
+    assert f"127.0.0.1:{proxy.port}/?timeout=2: does not answer" in checked.stderr
+
+
 def test_a_topology_that_may_not_be_declared_is_one_clear_line(deviceops: Deviceops) -> None:
     refused = deviceops.with_settings(topology_prefix="amq.reserved")("run")
 

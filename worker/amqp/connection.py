@@ -69,6 +69,11 @@ class Connection(aio_pika.Connection):
         return without_password(SecretStr(str(self.url)))
 
     @property
+    def patience(self) -> float:
+        """Seconds to wait for an answer, as its URL says, or CONNECT_TIMEOUT."""
+        return float(self.url.query.get("timeout", CONNECT_TIMEOUT))
+
+    @property
     def server(self) -> Mapping[str, str]:
         """What the broker says of itself: `product`, `version`, `cluster_name`."""
         assert self.transport is not None

@@ -1,13 +1,14 @@
 """The command that lists settings and tries the database and the broker: check."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
 
 from worker.amqp import policies, versions
-from worker.amqp.connection import connected
+from worker.amqp.connection import BrokerLost, Connection, connected
+from worker.amqp.session import broker_errors_as_lost
 from worker.amqp.topology import Topology
 from worker.cli import tables
 from worker.cli.common import configure_logging, notices, ready_database, run_async, screen
@@ -53,11 +54,13 @@ async def _check(settings: Settings) -> list[str]:
         failures.append(str(error))
     try:
         async with connected(settings) as connection:
-            topology = Topology(settings.topology_prefix, settings.partitions)
-            for line in await topology.verify(connection):
-                screen.print(line)
-            if settings.changes is not Told.NONE:
-                screen.print(await topology.verify_changes(connection))
+            try:
+                with broker_errors_as_lost():
+                    async with asyncio.timeout(connection.patience):
+                        lines = await _verify_topology(settings, connection)
+            except BrokerLost as error:
+                raise DeviceopsError(f"broker {connection.shown}: {error}") from error
+            _tell(lines, ())
             own = list(versions.warnings(connection.server.get("version", "")))
             _tell([versions.describe(connection)], own)
             lines, warnings = await versions.describe_others(settings, connection)
@@ -76,6 +79,12 @@ async def _check(settings: Settings) -> list[str]:
             screen.print("policies of the broker: none that takes messages out of the queues")
         _warn(await asyncio.to_thread(policies.find_lonely_queues, settings))
     return failures
+
+
+async def _verify_topology(settings: Settings, connection: Connection) -> Sequence[str]:
+    topology = Topology(settings.topology_prefix, settings.partitions)
+    lines = await topology.verify(connection)
+    return lines if settings.changes is Told.NONE else [*lines, await topology.verify_changes(connection)]
 
 
 def _tell(lines: Iterable[str], warnings: Iterable[str]) -> None:
