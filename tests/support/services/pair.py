@@ -161,7 +161,7 @@ class PostgreSQLPair:
         deadline = time.monotonic() + ATTACH_SECONDS
         while self.primary.value(f"SELECT {column} FROM pg_stat_replication") != word:  # noqa: S608  # our own
             if time.monotonic() > deadline:
-                raise ServiceError(f"A standby is not {word} after {ATTACH_SECONDS} s.")
+                raise ServiceError(f"A standby is not {word} after {ATTACH_SECONDS} s:\n{self.standby.end_of_log}")
             time.sleep(0.05)
 
     def __enter__(self) -> Self:

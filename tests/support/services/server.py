@@ -116,14 +116,18 @@ class PrivateServer(ABC):
         if self._account is not None:
             os.chown(path, *self.ids(self._account))
 
+    @property
+    def end_of_log(self) -> str:
+        """What it has logged last."""
+        return self._log.read_text(errors="replace")[-3000:]
+
     def start(self) -> None:
         """Start, and wait until the server answers. Raises ServiceError with the end of its log."""
         self._process = self._spawn()
         deadline = time.monotonic() + START_SECONDS
         while not (self._listens() and self._answers(self.url)):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                end_of_log = self._log.read_text(errors="replace")[-3000:]
-                raise ServiceError(f"A private {self.package} did not start:\n{end_of_log}")
+                raise ServiceError(f"A private {self.package} did not start:\n{self.end_of_log}")
             time.sleep(0.1)
 
     def stop(self) -> None:
