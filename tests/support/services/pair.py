@@ -16,6 +16,8 @@ from tests.support.services.server import ServiceError
 ATTACH_SECONDS = 60
 """In which a standby that has started must stream what the primary writes."""
 _SLOT = "standby"
+# By name: that of a base backup goes away a moment after the backup has ended.
+_SLOTS = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{_SLOT}'"  # noqa: S608  # our own
 _FOLLOWED = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
 
 
@@ -37,7 +39,7 @@ class PairedPostgreSQL(PrivatePostgreSQL):
 
     def follow(self, primary: "PairedPostgreSQL") -> None:
         """Start as the standby of another one, which has all that this one has."""
-        if primary.value("SELECT count(*) FROM pg_replication_slots") == "0":
+        if primary.value(_SLOTS) == "0":
             primary.execute(f"SELECT pg_create_physical_replication_slot('{_SLOT}', true)")
         mark = self._data / "standby.signal"
         mark.touch()
