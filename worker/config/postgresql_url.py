@@ -128,16 +128,8 @@ def target(url: URL) -> Target:
 
 def of_one(url: URL, server: Host) -> URL:
     """A normalized URL of several servers, for one of them, whatever its session is like."""
-    return url.set(
-        host=None,
-        port=None,
-        query={
-            **url.query,
-            "host": server.host or "localhost",
-            "port": str(server.port),
-            "target_session_attrs": "any",
-        },
-    )
+    one = {"host": server.host or "localhost", "port": str(server.port)}
+    return url.update_query_dict({**one, "target_session_attrs": "any"})
 
 
 def _checked(settings: Mapping[str, str]) -> Mapping[str, str]:
