@@ -1,6 +1,5 @@
 """A worker that lives long through many small faults stays as small as it was."""
 
-import asyncio
 import statistics
 import sys
 import time
@@ -10,6 +9,7 @@ import asyncpg
 import pytest
 import yarl
 
+from tests.faults.fleet import Fleet
 from tests.faults.scene import NewScene
 from tests.faults.trials import Trials
 from tests.support.databases import NewDatabase
@@ -19,8 +19,7 @@ MEGABYTE = 1_000_000
 GROWTH = 10 * MEGABYTE
 """How much more memory the worker may have in the last third of its life than in the one before."""
 COUNTS = ("deviceops_tasks", "process_open_fds")
-STARTED_AFTER = 2
-"""Seconds after which a worker that is ready has all the tasks and files that it keeps."""
+PUBLISHED = "deviceops_changes_published_total"
 
 
 @pytest.mark.long
@@ -39,8 +38,9 @@ async def test_memory_tasks_and_files_stay_flat(
         way = str(broker.with_host("127.0.0.1").with_port(proxy.port))
         worker, ledger = await new_scene(amqp_url, url, amqp_url=way, batch_size=100)
 
-        await worker.is_ready()
-        await asyncio.sleep(STARTED_AFTER)
+        await ledger.publish(Fleet(Random(trials.seed), 100), 1)  # noqa: S311
+        await ledger.caught_up()
+        await worker.until(lambda: worker.metrics()[PUBLISHED], "publishing: it has each connection that it keeps")
         began = worker.metrics()
 
         def has_no_more() -> bool:

@@ -83,7 +83,7 @@ async def test_a_registration_and_an_announcement_of_timeouts_at_the_same_time(
 async def test_timeouts_do_not_wait_for_tasks(
     postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as to arm an operation anew that has a million devices."""
+    """For example to update the timeouts of an operation with a million devices."""
     database = postgresql_database
     await take(
         database, message(announcement_body(uuid4(), [uuid4()], timeouts={"total": 0.5}), ANNOUNCEMENT, "1")

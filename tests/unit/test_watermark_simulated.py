@@ -36,7 +36,7 @@ class Consumer:
     row: Progress | None = None
     look: Look | None = None
     looked_at: int = 0
-    """When the look began by a clock that nobody sets."""
+    """When the look began, by a clock that is never set back."""
     processed_until: int = 0
 
     @property
@@ -53,12 +53,12 @@ class Consumer:
 class Queue:
     """A queue whose workers come, go, die, freeze, and lose their connection, in any order and at any time.
 
-    Now and then the database's clock is set back, which whoever lives sees before it has caught up.
+    Now and then the database's clock is set back; live workers see that before it has caught up.
     """
 
     def __init__(self) -> None:
         self.now = 1_000 * HOUR
-        """Where nothing else is said, moments are by this clock, which nobody sets."""
+        """Moments are by this clock, which is never set back, unless stated otherwise."""
         self.behind = 0
         """By how much the database's clock was set back."""
         self.ready: list[int] = []

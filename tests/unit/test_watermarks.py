@@ -40,7 +40,7 @@ class Store:
         return clock, rows
 
     async def leave(self, worker_id: UUID) -> None:
-        """Nobody is told."""
+        """Do nothing: there are no other workers."""
 
 
 def milliseconds(seconds: float) -> int:

@@ -69,9 +69,9 @@ class Connection(aio_pika.Connection):
         return without_password(SecretStr(str(self.url)))
 
     @property
-    def patience(self) -> float:
-        """Seconds to wait for an answer, as its URL says, or CONNECT_TIMEOUT."""
-        return float(self.url.query.get("timeout", CONNECT_TIMEOUT))
+    def answer_timeout(self) -> float:
+        """Seconds to wait for the node's answer."""
+        return _answer_timeout(self.url)
 
     @property
     def server(self) -> Mapping[str, str]:
@@ -104,7 +104,7 @@ async def connected(settings: Settings, failures: Failures | None = None) -> Asy
         try:
             connection = await aio_pika.connect(
                 node,
-                timeout=float(node.query.get("timeout", CONNECT_TIMEOUT)),
+                timeout=_answer_timeout(node),
                 ssl_context=tls_context,
                 client_properties={"connection_name": node.query.get("name", "deviceops")},
                 connection_class=Connection,
@@ -123,6 +123,10 @@ async def connected(settings: Settings, failures: Failures | None = None) -> Asy
         raise
     finally:
         await _close(connection)
+
+
+def _answer_timeout(node: URL) -> float:
+    return float(node.query.get("timeout", CONNECT_TIMEOUT))
 
 
 def _no_connection(settings: Settings, failures: Sequence[tuple[URL, BaseException]]) -> BrokerUnavailable:

@@ -56,7 +56,7 @@ async def _check(settings: Settings) -> list[str]:
         async with connected(settings) as connection:
             try:
                 with broker_errors_as_lost():
-                    async with asyncio.timeout(connection.patience):
+                    async with asyncio.timeout(connection.answer_timeout):
                         lines = await _verify_topology(settings, connection)
             except BrokerLost as error:
                 raise DeviceopsError(f"broker {connection.shown}: {error}") from error

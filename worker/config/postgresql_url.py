@@ -127,7 +127,7 @@ def target(url: URL) -> Target:
 
 
 def of_one(url: URL, server: Host) -> URL:
-    """A normalized URL of several servers, for one of them, whatever its session is like."""
+    """A normalized URL of several servers, for one of them, with any session attributes."""
     one = {"host": server.host or "localhost", "port": str(server.port)}
     return url.update_query_dict({**one, "target_session_attrs": "any"})
 

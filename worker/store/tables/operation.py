@@ -54,8 +54,7 @@ operation_activity = Table(
     Index("operation_activity_of_operation", "operation_id", "id"),
 )
 
-# Ids of accepted announcements and cancellations: a redelivered one must not replace a newer one, nor cancel what
-# was announced since.
+# Keys of accepted announcements and cancellations: a second one with the same key has no effect.
 announcements = Table(
     "announcements",
     metadata,

@@ -4,8 +4,8 @@ from sqlalchemy import BigInteger, Column, SmallInteger, Table, Text, Uuid
 
 from worker.store.tables.columns import Key, RowId, UtcDateTime, metadata
 
-# Workers that consume, each announced anew every few seconds: they share the partitions. Those that share nothing
-# have 0 partitions, and are announced less often.
+# Workers that consume and share the partitions; each updates its row every few seconds. Workers without partitions
+# have 0, and update theirs less often.
 workers = Table(
     "workers",
     metadata,
